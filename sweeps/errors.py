@@ -1,0 +1,73 @@
+"""Every error that a user can cause, in one tree.
+
+LightsweepError                 exit status 1
+├── UsageError                  exit status 2: what was typed cannot be meant
+│   ├── ConfigError             a key, an option or a value of the configuration
+│   └── SpaceError              a sweep expression or a search space
+├── StoreError                  a store that cannot be opened, read or written
+├── PreflightError              the configuration composes, but its parts cannot be built or run
+└── StudyError                  a study that cannot go on
+
+The command line prints `str(error)` and exits with `error.exit_status`; nothing else is printed
+unless `--debug` is given. A message states the rule, the value received and the way out.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "LightsweepError",
+    "PreflightError",
+    "SpaceError",
+    "StoreError",
+    "StudyError",
+    "UsageError",
+    "did_you_mean",
+]
+
+
+class LightsweepError(Exception):
+    """The base of all errors that are the user's or the world's, not ours."""
+
+    exit_status = 1
+
+
+class UsageError(LightsweepError):
+    """What was typed cannot be meant."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A key, a group option or a value of the configuration is wrong."""
+
+
+class SpaceError(UsageError):
+    """A sweep expression does not parse, or a search space makes no sense."""
+
+
+class StoreError(LightsweepError):
+    """A store cannot be opened, read or written."""
+
+
+class PreflightError(LightsweepError):
+    """The configuration composes, but its parts cannot be built or run."""
+
+
+class StudyError(LightsweepError):
+    """A study cannot start or go on."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Name the valid words nearest to `name`, or all of them if none is near."""
+    valid = sorted(set(valid))
+    if not valid:
+        return ""
+    near = get_close_matches(name, valid, n=3, cutoff=0.6)
+    if not near:  # `lr` is not close to `optimizer.lr` by letters, yet it is what was meant
+        near = [word for word in valid if word.split(".")[-1] == name.split(".")[-1]][:3]
+    if near:
+        return f"Did you mean {' or '.join(repr(word) for word in near)}?"
+    shown = ", ".join(valid[:20]) + (", ..." if len(valid) > 20 else "")
+    return f"Valid names: {shown}."
