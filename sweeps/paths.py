@@ -1,0 +1,97 @@
+"""Every file and folder name of the store, and how a file is written so that readers never see half of it.
+
+    mlruns/                       the store
+        mlflow.db  optuna.db      SQL
+        artifacts/                MLflow's artifacts
+        data/                     decoded data sets, shared by all trials
+        STUDY/                    one folder a study (or `train`)
+            study.yaml            what `resume` needs: the command line and the space
+            0012/                 one folder a trial
+                config.yaml       the frozen config that every rank reads
+                rank0.log         what rank 0 printed
+                checkpoints/
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+__all__ = [
+    "ARTIFACTS",
+    "CHECKPOINTS",
+    "CONFIG",
+    "MLFLOW_DB",
+    "OPTUNA_DB",
+    "STUDY",
+    "UNSENT",
+    "conf_dir",
+    "rank_log",
+    "study_dir",
+    "train_dir",
+    "trial_dir",
+    "write_text",
+]
+
+MLFLOW_DB = "mlflow.db"
+OPTUNA_DB = "optuna.db"
+ARTIFACTS = "artifacts"
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+STUDY = "study.yaml"
+UNSENT = "unsent.jsonl"
+
+_RESERVED = {"artifacts", "data", "train"}
+
+
+def conf_dir() -> Path:
+    """Return the shipped configuration: inside the package when installed, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def study_dir(store: Path, study: str) -> Path:
+    """Return the folder of a study; any study name gives a safe name, and two names never share one."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", study).strip("-.")[:80]
+    if slug != study or slug in _RESERVED:
+        slug = f"{slug}-{hashlib.sha256(study.encode()).hexdigest()[:8]}".lstrip("-")
+    return store / slug
+
+
+def train_dir(store: Path) -> Path:
+    """Return a new folder for a single run below `store/train`, numbered and created."""
+    parent = store / "train"
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()), default=-1) + 1
+    while True:  # another `train` may take the number between the look and the creation
+        folder = trial_dir(parent, number)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def trial_dir(study_folder: Path, number: int) -> Path:
+    """Return the folder of trial `number`."""
+    return study_folder / f"{number:04d}"
+
+
+def rank_log(folder: Path, rank: int) -> Path:
+    """Return the file that holds what a rank printed."""
+    return folder / f"rank{rank}.log"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` aside and move it into place, so that a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,169 @@
+"""What crosses process borders: the driver's orders to the ranks, and the ranks' events to the driver.
+
+Events carry only Python's plain types, so that the driver need not import torch to read them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "Answer",
+    "Artifact",
+    "CheckPassed",
+    "Event",
+    "Exited",
+    "Failed",
+    "Finished",
+    "MetricPoint",
+    "Metrics",
+    "Order",
+    "Progress",
+    "RankJob",
+    "Report",
+    "Started",
+    "Stop",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankJob:
+    """What a rank is started with.
+
+    Attributes:
+        kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial.
+        folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
+        python_path: Folders from which the user's modules are imported.
+        threads: CPU threads of this rank; part of what decides the bits of a result.
+        environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
+        answers: Whether the driver answers each report; without a pruner nothing waits.
+    """
+
+    kind: Literal["fit", "check"] = "fit"
+    folder: str
+    python_path: tuple[str, ...] = ()
+    threads: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+    answers: bool = False
+
+
+# --- the driver's orders -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The driver's answer to a report: go on, or prune and why."""
+
+    prune: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Stop after the running step; the trial is recorded as interrupted."""
+
+
+Order = Answer | Stop
+
+
+# --- the ranks' events -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One value of one metric at a training step, with the time in milliseconds since the epoch."""
+
+    key: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The first training step begins; `time_s` is `time.time()` there."""
+
+    time_s: float
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far training has come: `step` of `num_steps` in `epoch` of `max_epochs` (-1: unknown)."""
+
+    epoch: int
+    max_epochs: int
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """A batch of metric points."""
+
+    points: tuple[MetricPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """An intermediate value of the objective after an epoch; `step` counts the reports of the trial."""
+
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file of the trial's folder that the run shall keep below `artifact_path`."""
+
+    path: str
+    artifact_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The rank's last word when nothing went wrong.
+
+    Attributes:
+        state: How training ended.
+        reason: Why it ended before its time, if it did.
+        value: The objective at the best checkpoint; None when it was never logged.
+        metrics: The last value of each metric, those of validation at the best checkpoint.
+    """
+
+    state: Literal["complete", "pruned", "interrupted"]
+    reason: str = ""
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The rank's last word when something raised.
+
+    Attributes:
+        cause: `memory` when a device or the process ran out of it, else `error`.
+        message: One line: the exception's type and text.
+        traceback: The whole story, for the record.
+    """
+
+    cause: Literal["error", "memory"]
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPassed:
+    """The last word of a check: what the module logged in one batch of each kind."""
+
+    metrics: tuple[str, ...]
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The process is gone; written by the launcher. Below zero: killed by that signal."""
+
+    exit_code: int
+
+
+Event = Started | Progress | Metrics | Report | Artifact | Finished | Failed | CheckPassed | Exited

@@ -1,0 +1,164 @@
+"""The types, defaults and meanings of the configuration's fixed keys.
+
+Groups whose options name a `_target_` (model, data, system, optimizer, scheduler, sampler, pruner, and each
+entry of callbacks) take the keyword arguments of that target: their types are those of its signature, and they
+are checked before the first trial. Everything else is typed here, and Hydra refuses what does not fit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+__all__ = [
+    "LauncherConfig",
+    "ObjectiveConfig",
+    "StudyConfig",
+    "SweepConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "register",
+]
+
+
+@dataclass
+class TrainerConfig:
+    """What Lightning's Trainer is given; the names and meanings are Lightning's own."""
+
+    accelerator: str = "auto"
+    """auto, cpu or gpu"""
+    devices: int = 1
+    """devices of one trial"""
+    precision: str = "32-true"
+    """32-true, 16-mixed, bf16-mixed, ..."""
+    max_epochs: int = 10
+    min_epochs: int | None = None
+    max_steps: int = -1
+    """optimizer steps after which training stops; -1: as many as the epochs have"""
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str | None = None
+    """norm or value"""
+    check_val_every_n_epoch: int = 1
+    val_check_interval: float | None = None
+    """validate within the epoch: a fraction of it"""
+    limit_train_batches: float | None = None
+    """fraction of the batches when at most 1.0, else their number; likewise for val and test"""
+    limit_val_batches: float | None = None
+    limit_test_batches: float | None = None
+    overfit_batches: float = 0.0
+    num_sanity_val_steps: int = 0
+    """validation batches before training; the check before the first trial has done one already"""
+    deterministic: bool = False
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    inference_mode: bool = True
+    profiler: str | None = None
+    """simple or advanced; the report is written to the trial's log"""
+    enable_model_summary: bool = False
+    """print the layers into the trial's log"""
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are recorded, and how finely."""
+
+    uri: str | None = None
+    """an SQLAlchemy URL or the http address of an MLflow server; null: SQLite in the store"""
+    experiment: str = "lightsweep"
+    """the MLflow experiment that holds the runs"""
+    log_every_n_steps: int = 1
+    """a point of train/loss_step every so many steps; 0: none"""
+    flush_interval_s: float = 0.5
+    """how long a rank may hold metric points back"""
+    log_checkpoint: bool = True
+    """keep the best checkpoint as an artifact of the run"""
+    timeout_s: float = 60.0
+    """how long to wait for the store at the end before what is unsent goes to a file"""
+    tags: dict[str, str] = field(default_factory=dict)
+    """tags of your own on every run"""
+
+
+@dataclass
+class ObjectiveConfig:
+    """What a run is judged by: the best checkpoint, early stopping and the study follow it."""
+
+    metric: str = "val/acc"
+    direction: str = "maximize"
+    """maximize or minimize"""
+
+
+@dataclass
+class TrainConfig:
+    """One run: `lightsweep train`."""
+
+    data: Any = MISSING
+    model: Any = MISSING
+    system: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: Any = None
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    seed: int = 0
+    """every random stream derives from it: weights, data order, augmentation, dropout"""
+    test: bool = True
+    """test the best checkpoint after training"""
+    store_dir: str = "mlruns"
+    """the folder of everything that is written"""
+    allowed_modules: list[str] = field(default_factory=list)
+    """modules of yours that `_target_` may name, beside those in --config-dir"""
+
+
+@dataclass
+class StudyConfig:
+    """One optimisation."""
+
+    name: str | None = None
+    """null: the data, the model and a number, such as digits-mlp-3"""
+    metric: str = "val/acc"
+    direction: str = "maximize"
+    """maximize or minimize"""
+    num_trials: int = 20
+    """trials in all, those of earlier runs of the same study included"""
+    timeout_s: float | None = None
+    """start no trial after so many seconds, and stop the running ones"""
+    max_failures: int | None = 10
+    """stop when more trials than this have failed; null: never"""
+    storage: str | None = None
+    """the SQLAlchemy URL of Optuna's tables; null: SQLite in the store"""
+
+
+@dataclass
+class LauncherConfig:
+    """How trials are started."""
+
+    slots: int | None = None
+    """trials at once; null: one for each GPU that is used, or for each core"""
+    threads: int | None = None
+    """CPU threads of a trial; null: the cores shared out among the slots"""
+    start_method: str = "forkserver"
+    """forkserver (milliseconds a trial) or spawn (seconds; for modules that cannot be forked)"""
+    grace_s: float = 20.0
+    """how long a trial that is told to stop may take before it is killed"""
+
+
+@dataclass
+class SweepConfig(TrainConfig):
+    """A search: `lightsweep sweep`."""
+
+    search: Any = None
+    sampler: Any = MISSING
+    pruner: Any = MISSING
+    study: StudyConfig = field(default_factory=StudyConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+
+
+def register() -> None:
+    """Make the schemas known to Hydra under the names that the primary configs use."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="sweep_schema", node=SweepConfig)
