@@ -33,6 +33,7 @@ class RankJob:
         kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         python_path: Folders from which the user's modules are imported.
+        allowed_modules: The modules that a `_target_` may name; from the user's own machine, never from a record.
         threads: CPU threads of this rank; part of what decides the bits of a result.
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
@@ -41,6 +42,7 @@ class RankJob:
     kind: Literal["fit", "check"] = "fit"
     folder: str
     python_path: tuple[str, ...] = ()
+    allowed_modules: tuple[str, ...] = ()
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
@@ -141,12 +143,13 @@ class Failed:
     """The rank's last word when something raised.
 
     Attributes:
-        cause: `memory` when a device or the process ran out of it, else `error`.
+        cause: `memory` when a device or the process ran out of it, `diverged` when the loss is no longer finite,
+            `usage` when the configuration is to blame, else `error`.
         message: One line: the exception's type and text.
         traceback: The whole story, for the record.
     """
 
-    cause: Literal["error", "memory"]
+    cause: Literal["error", "memory", "diverged", "usage"]
     message: str
     traceback: str
 

@@ -42,13 +42,13 @@ class TrainerConfig:
     gradient_clip_algorithm: str | None = None
     """norm or value"""
     check_val_every_n_epoch: int = 1
-    val_check_interval: float | None = None
-    """validate within the epoch: a fraction of it"""
-    limit_train_batches: float | None = None
+    val_check_interval: int | float | None = None
+    """validate within the epoch: a fraction of it, or a number of batches"""
+    limit_train_batches: int | float | None = None
     """fraction of the batches when at most 1.0, else their number; likewise for val and test"""
-    limit_val_batches: float | None = None
-    limit_test_batches: float | None = None
-    overfit_batches: float = 0.0
+    limit_val_batches: int | float | None = None
+    limit_test_batches: int | float | None = None
+    overfit_batches: int | float = 0.0
     num_sanity_val_steps: int = 0
     """validation batches before training; the check before the first trial has done one already"""
     deterministic: bool = False

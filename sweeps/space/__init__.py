@@ -1,0 +1,6 @@
+from sweeps.space.parameter import Parameter
+from sweeps.space.parsing import parse_space, split_overrides
+from sweeps.space.quoting import quote
+from sweeps.space.space import Space
+
+__all__ = ["Parameter", "Space", "parse_space", "quote", "split_overrides"]

@@ -1,0 +1,75 @@
+"""A rank's line to the driver: events go out, orders come in, and when the driver is gone so is the rank.
+
+The driver's end of the pipe closes when the driver dies, however it dies; the listener then kills the rank's
+whole process group, workers of its data loaders included. So no orphan outlives a driver.
+"""
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+
+from sweeps.records import Answer, Event, MetricPoint, Metrics, Order, Report, Stop
+
+__all__ = ["Channel"]
+
+_MAX_POINTS = 500  # a message of this size stays below 64 KiB
+
+
+class Channel:
+    """Sends events to the driver and listens for its orders.
+
+    Args:
+        connection: The rank's end of a duplex pipe, whose other end only the driver holds.
+        flush_interval_s: How long metric points are held back, to be sent together.
+        answers: Whether the driver answers reports.
+    """
+
+    def __init__(self, connection: Connection, *, flush_interval_s: float = 0.5, answers: bool = False) -> None:
+        self.flush_interval_s = flush_interval_s
+        self.stop_requested = threading.Event()
+        self._connection = connection
+        self._answers = answers
+        self._inbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._points: list[MetricPoint] = []
+        self._sent_at = time.monotonic()
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def send(self, event: Event) -> None:
+        """Send an event, after the metric points that were logged before it."""
+        self.flush()
+        self._connection.send(event)
+
+    def report(self, report: Report) -> Answer:
+        """Send an intermediate value, and wait for the answer if the driver gives any."""
+        self.send(report)
+        return self._inbox.get() if self._answers else Answer(prune=False)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hold metric points for the next flush; costs microseconds."""
+        now = int(time.time() * 1000)
+        self._points.extend(MetricPoint(key, value, step, now) for key, value in metrics.items())
+        if len(self._points) >= _MAX_POINTS or time.monotonic() - self._sent_at > self.flush_interval_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the metric points that are held."""
+        while self._points:
+            batch, self._points = self._points[:_MAX_POINTS], self._points[_MAX_POINTS:]
+            self._connection.send(Metrics(points=tuple(batch)))
+        self._sent_at = time.monotonic()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                order: Order = self._connection.recv()
+            except (EOFError, OSError):  # the driver is gone
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+                return
+            if isinstance(order, Stop):
+                self.stop_requested.set()
+            else:
+                self._inbox.put(order)

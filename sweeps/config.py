@@ -1,0 +1,401 @@
+"""Compose configurations, check them, freeze them to data and build objects from that data.
+
+A command line is composed by Hydra once. Trials differ from it by values, which are set in the composed tree;
+only another choice of a group is composed anew (tens of milliseconds), and kept.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweeps import paths, schema
+from sweeps.errors import ConfigError, did_you_mean
+
+__all__ = [
+    "ALLOWED_MODULES",
+    "Composer",
+    "build",
+    "fingerprint",
+    "flatten",
+    "freeze",
+    "load_frozen",
+    "to_yaml",
+]
+
+ALLOWED_MODULES = (
+    "lightning_modules",
+    "pytorch_lightning.callbacks",
+    "torch.nn",
+    "torch.optim",
+    "torchmetrics",
+)
+"""The modules that `_target_` may name; the user adds to them by `allowed_modules` or --config-dir."""
+
+Config = dict[str, Any]
+
+
+class Composer:
+    """Composes the configurations of one command line: the base, and each trial's.
+
+    Args:
+        primary: `train` or `sweep`, or the name of a primary config of the user's.
+        overrides: Hydra overrides without sweep expressions.
+        config_dir: A folder with options of the user's; modules in it may be named by `_target_`.
+
+    Raises:
+        ConfigError: A key, an option or a value is wrong; names the dotted key and the nearest valid one.
+    """
+
+    def __init__(self, primary: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
+        if config_dir is not None and not config_dir.is_dir():
+            raise ConfigError(f"--config-dir must be a folder, but {str(config_dir)!r} is none.")
+        self.primary = primary
+        self.overrides = list(overrides)
+        self.config_dir = config_dir.resolve() if config_dir else None
+        self._trees: dict[tuple[str, ...], Config] = {}
+        self._options: dict[str, list[str]] = {}
+        self.tree = self.compose([])
+        """The composed base, with interpolations."""
+
+    def compose(self, further: Sequence[str]) -> DictConfig:
+        """Compose the command line with `further` overrides through Hydra."""
+        return _compose(self.primary, [*self.overrides, *further], self.config_dir)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The chosen option of each group."""
+        return dict(self.tree.hydra.runtime.choices)
+
+    def is_group(self, key: str) -> bool:
+        """Tell whether `key` names a config group rather than a value."""
+        return "." not in key and bool(self.options(key))
+
+    def options(self, group: str) -> list[str]:
+        """List the options of a group, the user's own included; empty when there is no such group."""
+        if group not in self._options:
+            self._options[group] = _group_options(group, self.config_dir)
+        return self._options[group]
+
+    @property
+    def allowed_modules(self) -> tuple[str, ...]:
+        """The modules that a `_target_` of this command line may name."""
+        own = [] if self.config_dir is None else list(_modules_in(self.config_dir))
+        return (*ALLOWED_MODULES, *self.tree.allowed_modules, *own)
+
+    def base(self) -> Config:
+        """Return the resolved base as plain data, without Hydra's own node."""
+        return _resolve(self._unresolved(()))
+
+    def trial(self, values: Mapping[str, Any], seed: int) -> Config:
+        """Return the resolved configuration of one run: the base with `values` set.
+
+        Args:
+            values: Dotted key to value; a config group's name to the name of an option.
+            seed: The seed of the run, unless `values` sets one.
+        """
+        choices = tuple(f"{key}={value}" for key, value in values.items() if self.is_group(key))
+        tree = copy.deepcopy(self._unresolved(choices))
+        tree["seed"] = seed
+        for key, value in values.items():
+            if not self.is_group(key):
+                _set(tree, key, value)
+        resolved = _resolve(tree)
+        return {key: resolved[key] for key in _RUN_KEYS if key in resolved}
+
+    def check_values(self, overrides: Sequence[str]) -> None:
+        """Compose values of a search once, so that a wrong key or type is refused before any trial."""
+        self.compose(overrides)
+
+    def _unresolved(self, choices: tuple[str, ...]) -> Config:
+        if choices not in self._trees:
+            tree = OmegaConf.to_container(self.compose(choices) if choices else self.tree)
+            assert isinstance(tree, dict)
+            tree.pop("hydra", None)
+            self._trees[choices] = {str(key): value for key, value in tree.items()}
+        return self._trees[choices]
+
+
+_RUN_KEYS = tuple(field.name for field in fields(schema.TrainConfig))
+
+
+def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> DictConfig:
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    try:
+        with _hydra():
+            return compose(primary, [*_search_path(config_dir), *overrides], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, primary, overrides, config_dir) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
+
+
+def _hydra() -> Any:
+    from hydra import initialize_config_dir
+
+    schema.register()
+    if not OmegaConf.has_resolver("mode"):
+        OmegaConf.register_new_resolver("mode", _mode)
+    return initialize_config_dir(str(paths.conf_dir()), job_name="lightsweep", version_base="1.3")
+
+
+def _mode(direction: str) -> str:
+    """Say Optuna's `maximize` in Lightning's words; the only resolver of ours."""
+    modes = {"maximize": "max", "minimize": "min"}
+    if direction not in modes:
+        raise ConfigError(f"direction must be 'maximize' or 'minimize', but got {direction!r}.")
+    return modes[direction]
+
+
+def _search_path(config_dir: Path | None) -> list[str]:
+    return [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
+
+
+def _group_options(group: str, config_dir: Path | None) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    with _hydra():
+        loader = GlobalHydra.instance().config_loader()
+        options = loader.get_group_options(group, ObjectType.CONFIG, "train", _search_path(config_dir))
+    return sorted(options)
+
+
+def _modules_in(folder: Path) -> Iterator[str]:
+    for entry in sorted(folder.iterdir()):
+        if entry.suffix == ".py" and entry.stem.isidentifier():
+            yield entry.stem
+        elif (entry / "__init__.py").is_file():
+            yield entry.name
+
+
+# --- one clear message for what Hydra and OmegaConf refuse ---------------------------------------------
+
+
+def _explain(
+    error: Exception, primary: str, overrides: list[str], config_dir: Path | None
+) -> ConfigError | Exception:
+    """Find the override that is at fault, and say what is wrong with it in the user's words."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    cause: BaseException = error
+    while cause.__cause__ is not None and not isinstance(cause, ConfigError):
+        cause = cause.__cause__
+    if isinstance(cause, ConfigError):
+        return cause
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"{error.override!r} is not an override. Write key=value, +key=value to add a key, ~key to "
+            "remove one; quote a value that holds commas or brackets, such as 'key=[1,2]'."
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if not group:
+            return ConfigError(
+                f"There is no primary config {option!r}. It is looked for in "
+                f"{', '.join(str(folder) for folder in (config_dir, paths.conf_dir()) if folder)}."
+            )
+        names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
+        return ConfigError(f"{group}={option}: there is no such option. {did_you_mean(option, names)}")
+    culprit = _culprit(primary, overrides, config_dir)
+    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    if culprit is None:
+        return ConfigError(str(error))
+    key, _, value = culprit.partition("=")
+    key = key.lstrip("+~").split("@")[0]
+    if "Could not override" in str(error) or "not in struct" in str(error) or "not in '" in str(error):
+        others = [override for override in overrides if override != culprit]
+        valid = _keys(primary, others, config_dir)
+        if key in valid:
+            return ConfigError(f"{culprit}: {text}")
+        return ConfigError(f"There is no key {key!r}. {did_you_mean(key, valid)}")
+    kind = _expected_type(text)
+    if kind:
+        return ConfigError(f"{key} must be {kind}, but got {value!r}.")
+    return ConfigError(f"{culprit}: {text}")
+
+
+def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str | None:
+    """Return the first override with which the command line stops composing."""
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    with _hydra():
+        for end in range(len(overrides) + 1):
+            try:
+                compose(primary, [*_search_path(config_dir), *overrides[:end]], return_hydra_config=True)
+            except (HydraException, OmegaConfBaseException):
+                return overrides[end - 1] if end else None
+    return None
+
+
+def _keys(primary: str, overrides: list[str], config_dir: Path | None) -> list[str]:
+    tree = OmegaConf.to_container(_compose(primary, overrides, config_dir))
+    assert isinstance(tree, dict)
+    tree.pop("hydra")
+    groups = [entry.name for entry in paths.conf_dir().iterdir() if entry.is_dir()]
+    return [*flatten({str(key): value for key, value in tree.items()}), *groups]
+
+
+def _expected_type(text: str) -> str:
+    kinds = {
+        "Integer": "an integer",
+        "Float": "a number",
+        "Boolean": "true or false",
+        "bool": "true or false",
+        "String": "a string",
+    }
+    for word, kind in kinds.items():
+        if f"converted to {word}" in text or f"is not a valid {word.lower()}" in text:
+            return kind
+    return ""
+
+
+# --- configurations as data ----------------------------------------------------------------------------
+
+
+def _set(tree: Config, dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    node = tree
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+
+
+def _resolve(tree: Config) -> Config:
+    resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Map dotted keys to leaves; a list is a leaf, unless it holds mappings."""
+    if isinstance(tree, Mapping) and (tree or not prefix):
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
+        return flatten({str(index): item for index, item in enumerate(tree)}, prefix)
+    return {prefix: tree}
+
+
+def to_yaml(tree: Any) -> str:
+    """Write plain data as YAML, in the order of its keys."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def freeze(config: Config, folder: Path) -> Path:
+    """Write the config that every rank of the trial reads, and return its path."""
+    path = folder / paths.CONFIG
+    paths.write_text(path, to_yaml(config))
+    return path
+
+
+def load_frozen(folder: Path) -> Config:
+    """Read a frozen config as data: nothing in it is executed or interpolated."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    tree = yaml.load((folder / paths.CONFIG).read_text(encoding="utf-8"), Loader=loader)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{folder / paths.CONFIG} must hold a mapping, but holds a {type(tree).__name__}.")
+    return tree
+
+
+def fingerprint(config: Config) -> str:
+    """Return the SHA-256 of a config's content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+# --- objects from data ---------------------------------------------------------------------------------
+
+
+def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any:
+    """Build the object that `node` describes by `_target_` and keyword arguments, nested ones first.
+
+    Args:
+        node: A mapping with `_target_`; `_partial_: true` returns a function that waits for the rest.
+        key: The dotted key of `node`, for messages.
+        allowed: The modules that a target may come from, checked before and after it is imported.
+        more: Arguments that do not come from the configuration.
+
+    Raises:
+        ConfigError: A target is not allowed or does not exist; an argument is unknown, missing or mistyped.
+    """
+    from functools import partial
+
+    from sweeps.signatures import check_arguments
+
+    target = _locate(node.get("_target_"), key=key, allowed=allowed)
+    arguments = {
+        name: _build_nested(value, key=f"{key}.{name}", allowed=allowed)
+        for name, value in node.items()
+        if name not in ("_target_", "_partial_")
+    }
+    is_partial = bool(node.get("_partial_", False))
+    check_arguments(target, {**arguments, **more}, key=key, is_partial=is_partial)
+    if is_partial:
+        return partial(target, **arguments, **more)
+    try:
+        return target(**arguments, **more)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {node['_target_']} refuses its arguments: {error}") from error
+
+
+def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(dict(value), key=key, allowed=allowed)
+        return {
+            name: _build_nested(item, key=f"{key}.{name}", allowed=allowed) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)
+        ]
+    return value
+
+
+def _locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
+    """Import the class or function that `target` names, which must be of an allowed module.
+
+    The name is checked before anything is imported, and the found object by the module that it says it was
+    defined in: `torch.optim.os.system` passes the first look and not the second.
+    """
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"{key}._target_ must be a dotted name such as 'torch.optim.SGD', but got {target!r}.")
+    _require_allowed(target, key=key, target=target, allowed=allowed)
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{key}._target_: cannot import {target!r}: {error}.") from error
+    except AttributeError as error:
+        names = [name for name in dir(import_module(module_name)) if not name.startswith("_")]
+        raise ConfigError(
+            f"{key}._target_: there is no {name!r} in {module_name}. {did_you_mean(name, names)}"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_: {target!r} is a {type(found).__name__}, not a class or function.")
+    home = getattr(found, "__module__", None) or ""
+    _require_allowed(f"{home}.{getattr(found, '__qualname__', name)}", key=key, target=target, allowed=allowed)
+    located: Callable[..., Any] = found
+    return located
+
+
+def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
+    if not any(name.startswith(f"{module}.") for module in allowed):
+        raise ConfigError(
+            f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). If you trust it, "
+            f"add allowed_modules=[{target.partition('.')[0]}]."
+        )

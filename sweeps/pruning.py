@@ -1,0 +1,75 @@
+"""Report the objective after each validation, and stop when the driver says so."""
+
+import math
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from sweeps.channel import Channel
+from sweeps.records import Report
+
+__all__ = ["Reporter"]
+
+
+class Reporter(Checkpoint):
+    """Reports the objective, keeps the metrics of the best epoch, and stops a trial that is pruned.
+
+    It is a `Checkpoint` to Lightning, since only such callbacks run after the module's own `on_train_epoch_end`:
+    an objective logged there is reported too, and `ModelCheckpoint`, which comes before, has saved the epoch.
+
+    Attributes:
+        value: The best objective so far; None before the first report.
+        metrics: The validation metrics of that epoch.
+        pruned: The reason why the trial is pruned, or None.
+    """
+
+    def __init__(self, channel: Channel, *, metric: str, direction: Literal["maximize", "minimize"]) -> None:
+        self._channel = channel
+        self._metric = metric
+        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._num_reports = 0
+        self._is_reported = False
+        self.value: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.pruned: str | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Await the epoch's value."""
+        self._is_reported = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report an objective that validation logs."""
+        if not trainer.sanity_checking and not self._metric.startswith("train/"):
+            self._report(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report an objective that training logs."""
+        if not self._is_reported and self._metric.startswith("train/"):
+            self._report(trainer)
+
+    def _report(self, trainer: pl.Trainer) -> None:
+        metrics = trainer.callback_metrics
+        if self._metric not in metrics:
+            return
+        value = float(metrics[self._metric])
+        if self.value is None or self._is_better(value, self.value):
+            self.value = value
+            self.metrics = {k: float(v) for k, v in metrics.items() if k.startswith("val/") or k == self._metric}
+        if self.pruned is None and not self._channel.stop_requested.is_set():
+            answer = self._channel.report(Report(value=value, step=self._num_reports))
+            if answer.prune:
+                self.pruned = answer.reason
+                stop(trainer)
+        self._num_reports += 1
+        self._is_reported = True
+
+    def _is_better(self, value: float, best: float) -> bool:
+        return self._sign * value > self._sign * best or (math.isnan(best) and not math.isnan(value))
+
+
+def stop(trainer: pl.Trainer) -> None:
+    """Stop training after the running step, `min_epochs` and `min_steps` notwithstanding."""
+    trainer.should_stop = True
+    trainer.fit_loop.min_epochs = 0
+    trainer.fit_loop.epoch_loop.min_steps = 0

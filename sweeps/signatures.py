@@ -1,0 +1,105 @@
+"""Check the arguments of a configuration against the signature of what it builds."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sweeps.errors import ConfigError, did_you_mean
+
+__all__ = ["check_arguments"]
+
+
+def check_arguments(
+    target: Callable[..., Any], arguments: Mapping[str, Any], *, key: str, is_partial: bool
+) -> None:
+    """Refuse an argument that `target` does not take, one of the wrong type, and one that is missing.
+
+    Types are checked as far as annotations of plain types, `Literal`, unions and sequences tell; what a foreign
+    annotation means is left to the target.
+
+    Raises:
+        ConfigError: Names the dotted key, the value and the valid names or type.
+    """
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # some C functions tell no signature
+        return
+    parameters = signature.parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    hints = _hints(target)
+    name_of_target = getattr(target, "__qualname__", str(target))
+    for name, value in arguments.items():
+        if name not in parameters:
+            if takes_any:
+                continue
+            raise ConfigError(
+                f"{key}.{name}: {name_of_target} takes no such argument. {did_you_mean(name, parameters)}"
+            )
+        if name in hints and not _fits(value, hints[name]):
+            raise ConfigError(f"{key}.{name} must be {_words(hints[name])}, but got {value!r}.")
+    if is_partial:
+        return
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        and name not in arguments
+    ]
+    if missing:
+        raise ConfigError(f"{key}: {name_of_target} needs {', '.join(f'{key}.{name}' for name in missing)}.")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return get_type_hints(function)
+    except Exception:  # a forward reference that cannot be resolved says nothing about our values
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value of plain data may be given for `hint`; what cannot be told fits."""
+    if not _is_plain(value):
+        return True
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return any(value == arg and type(value) is type(arg) for arg in args)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
+        return isinstance(value, list) and (
+            not args or origin is tuple or all(_fits(item, args[0]) for item in value)
+        )
+    if origin is dict or (inspect.isclass(origin) and issubclass(origin, Mapping)):
+        return isinstance(value, dict)
+    return True
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, list, dict))
+
+
+def _words(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(arg) for arg in args)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(arg) for arg in args)
+    plain = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
+    if hint in plain:
+        return plain[hint]
+    if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
+        return f"a list of {_words(args[0])}" if args else "a list"
+    return getattr(hint, "__name__", str(hint))

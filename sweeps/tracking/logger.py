@@ -1,0 +1,45 @@
+"""The Lightning logger of a rank: it hands metrics to the driver and touches no store."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from sweeps.channel import Channel
+
+__all__ = ["ChannelLogger"]
+
+
+class ChannelLogger(Logger):
+    """Sends metrics over the rank's channel; what else a run has is recorded by the driver."""
+
+    def __init__(self, channel: Channel, folder: Path) -> None:
+        super().__init__()
+        self._channel = channel
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        """Nothing: the folder names the run."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing: the folder names the run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The trial's folder."""
+        return str(self._folder)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hold the metrics for the next message to the driver."""
+        self._channel.log(metrics, step or 0)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the driver records the frozen config."""

@@ -1,0 +1,96 @@
+"""The entry of a rank: set the process up, train, and say how it ended. Nothing here reads a command line."""
+
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+from sweeps import paths
+from sweeps.channel import Channel
+from sweeps.config import load_frozen
+from sweeps.errors import ConfigError
+from sweeps.records import CheckPassed, Failed, Finished, RankJob
+
+__all__ = ["main"]
+
+
+def main(job: RankJob, connection: Connection) -> None:
+    """Run a rank's job; its last event is `Finished`, `CheckPassed` or `Failed`.
+
+    A process that ends without such a last word has failed, whatever its exit code.
+    """
+    os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
+    folder = Path(job.folder)
+    _redirect_output(paths.rank_log(folder, 0))
+    os.environ.update(job.environment)
+    sys.path[:0] = [path for path in job.python_path if path not in sys.path]
+    config = load_frozen(folder)
+    channel = Channel(
+        connection, flush_interval_s=config["tracking"]["flush_interval_s"], answers=job.answers
+    )
+    _own_signals(channel)
+    last_word = _run(job, config, channel, folder)
+    channel.send(last_word)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+
+
+def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path) -> Finished | CheckPassed | Failed:
+    try:
+        import torch
+
+        from sweeps import train
+
+        torch.set_num_threads(job.threads)
+        if job.kind == "check":
+            return train.check(config, folder=folder, allowed=job.allowed_modules)
+        return train.fit(config, channel, folder=folder, allowed=job.allowed_modules)
+    except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
+        traceback.print_exc()
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> Failed:
+    import torch
+
+    from sweeps.train import DivergedError
+
+    cause: Failed = Failed(cause="error", message=_one_line(error), traceback=traceback.format_exc())
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        ((MemoryError, torch.OutOfMemoryError), "memory"),
+        (DivergedError, "diverged"),
+        (ConfigError, "usage"),
+    )
+    for types, name in kinds:
+        if isinstance(error, types):
+            return Failed(cause=name, message=_one_line(error), traceback=traceback.format_exc())  # type: ignore[arg-type]
+    return cause
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _redirect_output(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _own_signals(channel: Channel) -> None:
+    """Take SIGTERM as the order to stop after the running step."""
+
+    def request_stop(signum: int, frame: FrameType | None) -> None:
+        channel.stop_requested.set()
+
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
