@@ -1,3 +1,5 @@
+"""Search spaces: Hydra's sweep expressions read by Hydra's parser, suggested and stored by Optuna."""
+
 from sweeps.space.parameter import Parameter
 from sweeps.space.parsing import parse_space, split_overrides
 from sweeps.space.quoting import quote

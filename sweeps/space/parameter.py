@@ -214,8 +214,8 @@ class Parameter:
                 if math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-9 * abs(it.step)):
                     return nearest
         raise SpaceError(
-            f"{self.key}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the space "
-            f"in a study with another study.name."
+            f"{self.key}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
+            f"space in a study with another study.name."
         )
 
 

@@ -3,7 +3,6 @@
 It does not compose configs: a plain override passes through untouched.
 """
 
-import builtins
 import inspect
 import math
 import re
@@ -84,7 +83,9 @@ def parse_space(
     for key, value in _flatten(expressions or {}):
         parameter = _parameter_of_value(key, value, group_options)
         if parameter.key in found:
-            raise SpaceError(f"{parameter.key}: the search names each key once, but it is there twice. Delete one.")
+            raise SpaceError(
+                f"{parameter.key}: the search names each key once, but it is there twice. Delete one."
+            )
         found[parameter.key] = parameter
     typed: dict[str, str] = {}
     for text in overrides:
@@ -92,7 +93,9 @@ def parse_space(
         key = _name(override)
         is_sweep = override.is_sweep_override()
         if key in typed and (is_sweep or _read(typed[key]).is_sweep_override()):
-            raise SpaceError(f"{key}: each key is searched once, but got both {typed[key]} and {text}. Delete one.")
+            raise SpaceError(
+                f"{key}: each key is searched once, but got both {typed[key]} and {text}. Delete one."
+            )
         typed[key] = text
         if is_sweep:
             found[key] = _parameter(override, text.partition("=")[2], group_options)
@@ -129,9 +132,11 @@ def _parameter_of_value(key: str, value: Any, group_options: GroupOptions | None
 def _parameter(override: Override, expression: str, group_options: GroupOptions | None) -> Parameter:
     key = _name(override)
     if override.type == OverrideType.DEL:
-        raise _error(f"~{key}", expression, "~ deletes a key, which cannot be searched")
+        raise SpaceError(
+            f"~{key}={expression}: ~ deletes a key, so there is nothing to search. Leave out the ~."
+        )
     try:
-        value = override.value()
+        value: Any = override.value()
         if isinstance(value, Glob):
             value = ChoiceSweep(list=_expand(key, value, group_options))
         domain = _domain(value)
@@ -167,7 +172,9 @@ def _choices(values: list[Any]) -> Choices:
         raise ValueError(str(exc)) from exc
     for value in values:
         if not _survives(value):
-            raise ValueError(f"Hydra's grammar cannot write the value {value!r}; its dict keys must be plain words")
+            raise ValueError(
+                f"Hydra's grammar cannot write the value {value!r}; its dict keys must be plain words"
+            )
     return domain
 
 
@@ -200,8 +207,14 @@ def _steps(sweep: RangeSweep) -> Steps:
     if step == 0:
         raise ValueError("the step of a range must not be 0")
     if (stop - start) * step <= 0:
-        way_out = "swap start and stop, or take a step of the other sign" if stop != start else "raise stop by a step"
-        raise ValueError(f"the range is empty: stop is excluded, and {quote(step)} leads away from it; {way_out}")
+        way_out = (
+            "swap start and stop, or take a step of the other sign"
+            if stop != start
+            else "raise stop by a step"
+        )
+        raise ValueError(
+            f"the range is empty: stop is excluded, and {quote(step)} leads away from it; {way_out}"
+        )
     if all(isinstance(number, int) for number in (start, stop, step)):
         whole = range(int(start), int(stop), int(step))
         return Steps(start=start, stop=stop, step=step, values=whole)
@@ -212,7 +225,9 @@ def _steps(sweep: RangeSweep) -> Steps:
 
 def _expand(key: str, glob: Glob, group_options: GroupOptions | None) -> list[Any]:
     if group_options is None:
-        raise ValueError("glob chooses among a group's options, which are not known here; name them: choice(a,b)")
+        raise ValueError(
+            "glob chooses among a group's options, which are not known here; name them: choice(a,b)"
+        )
     options = group_options(key)
     found = glob.filter(options)
     if not found:
@@ -279,7 +294,9 @@ def _read(text: str) -> Override:
 
 
 def _name(override: Override) -> str:
-    return override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
+    return (
+        override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
+    )
 
 
 def _prefix(override: Override) -> str:
@@ -319,7 +336,15 @@ def _unknown_function(_: str, match: "re.Match[str]") -> str:
 
 def _wrong_type(function: str, match: "re.Match[str]") -> str:
     name, got, wanted = match.groups()
-    kinds = {"str": "text", "int": "a number", "float": "a number", "NoneType": "null", "bool": "true or false"}
+    if function == "tag":
+        return "tag takes words and then an interval"
+    kinds = {
+        "str": "text",
+        "int": "a number",
+        "float": "a number",
+        "NoneType": "null",
+        "bool": "true or false",
+    }
     is_number = "int" in wanted and "str" not in wanted
     want = "a number" if is_number else ("text" if wanted == "str" else "a value of another kind")
     return f"'{name}' of {function} must be {want}, not {kinds.get(got, got.removesuffix('Sweep').lower())}"
@@ -329,7 +354,7 @@ def _missing(function: str, match: "re.Match[str]") -> str:
     return f"{function} needs a value for '{match.group(1)}'"
 
 
-_WORDS: builtins.list[tuple[str, Callable[[str, "re.Match[str]"], str]]] = [
+_WORDS: list[tuple[str, Callable[[str, "re.Match[str]"], str]]] = [
     (r"Unknown function '(.*?)'", _unknown_function),
     (r"mismatch type argument (\S+?): (\S+) is incompatible with (.+)", _wrong_type),
     (r"missing a required argument: '(\w+)'", _missing),
@@ -362,6 +387,20 @@ def _explain_syntax(expression: str, exc: BaseException) -> str:
         return f"the bracket {open_[-1][0]} at position {open_[-1][1]} is not closed"
     if re.search(r",\s*(,|$|[)\]}])|[(\[{]\s*,|^\s*,", text):
         return "there is a comma without a value beside it"
+    if expression and not _is_readable(f"key={expression}"):
+        return _explain_token(exc)
+    return "the key cannot be read; a key is words joined by dots"
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        _parser().parse_rule(text, "override")
+    except HydraException:
+        return False
+    return True
+
+
+def _explain_token(exc: BaseException) -> str:
     token = getattr(exc.__cause__, "offendingToken", None)
     near = getattr(token, "text", None) or ""
     if near and near != "<EOF>":
