@@ -320,6 +320,9 @@ def fingerprint(config: Config) -> str:
 # --- objects from data ---------------------------------------------------------------------------------
 
 
+_HYDRA_WORDS = ("_target_", "_partial_", "_convert_")  # `_convert_` has nothing to do: the data is plain
+
+
 def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any:
     """Build the object that `node` describes by `_target_` and keyword arguments, nested ones first.
 
@@ -340,7 +343,7 @@ def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any
     arguments = {
         name: _build_nested(value, key=f"{key}.{name}", allowed=allowed)
         for name, value in node.items()
-        if name not in ("_target_", "_partial_")
+        if name not in _HYDRA_WORDS
     }
     is_partial = bool(node.get("_partial_", False))
     check_arguments(target, {**arguments, **more}, key=key, is_partial=is_partial)

@@ -1,0 +1,3 @@
+"""How the driver starts ranks."""
+
+__all__: list[str] = []

@@ -1,0 +1,273 @@
+"""Show a sweep while it runs: a live view in a terminal, one line an event elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.naming import duration, number, values_text
+from sweeps.records import Progress
+
+__all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "TrialView", "make_display"]
+
+_REFRESH_S = 0.25
+_WHY = {
+    "interrupt": "Stopping: running trials finish their step and are recorded. Ctrl-C again stops at once.",
+    "timeout": "study.timeout_s is over: stopping the running trials.",
+    "failures": "More trials failed than study.max_failures allows: stopping.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What a display shows above the trials."""
+
+    study: str
+    metric: str
+    direction: str
+    num_trials: int
+    num_finished: int
+    num_slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialView:
+    """What a display knows of a trial when it starts."""
+
+    number: int
+    values: Mapping[str, Any]
+    slot: int
+    began_s: float
+
+
+class Ended(Protocol):
+    """What a display reads of a trial that has ended; see `driver.Outcome`."""
+
+    number: int
+    state: Any
+    value: float | None
+    values: Mapping[str, Any]
+    reason: str
+    duration_s: float
+
+
+class Display(Protocol):
+    """Hears what happens; every call returns at once."""
+
+    def trial_started(self, trial: TrialView) -> None:
+        """A trial starts."""
+
+    def trial_progressed(self, trial: int, progress: Progress) -> None:
+        """A trial is so far."""
+
+    def trial_reported(self, trial: int, value: float, step: int) -> None:
+        """A trial has an intermediate value."""
+
+    def trial_ended(self, outcome: Ended) -> None:
+        """A trial has ended."""
+
+    def stopping(self, why: str, num_running: int) -> None:
+        """No trial is started any more."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+def make_display(heading: Heading, console: Console) -> Display:
+    """Choose the live view for a terminal, and lines for anything else."""
+    return LiveDisplay(heading, console) if console.is_terminal else LineDisplay(heading, console)
+
+
+class _Tally:
+    """Counts ended trials and keeps the best; what both displays know."""
+
+    def __init__(self, heading: Heading) -> None:
+        self.heading = heading
+        self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
+        self.best: Ended | None = None
+
+    def add(self, outcome: Ended) -> None:
+        self.counts[outcome.state] += 1
+        if outcome.state == "complete" and outcome.value is not None and self._is_best(outcome.value):
+            self.best = outcome
+
+    def _is_best(self, value: float) -> bool:
+        if self.best is None or self.best.value is None:
+            return True
+        better = value > self.best.value
+        return better if self.heading.direction == "maximize" else value < self.best.value
+
+    def line(self, outcome: Ended) -> str:
+        """Say in one line how a trial ended."""
+        head = f"trial {outcome.number} {outcome.state}"
+        if outcome.state == "complete" and outcome.value is not None:
+            mark = "  best so far" if self.best is outcome else ""
+            head += f"  {self.heading.metric}={number(float(outcome.value))}{mark}"
+        took = f"  {duration(outcome.duration_s)}"
+        values = values_text(outcome.values)
+        reason = f"  ({outcome.reason})" if outcome.reason else ""
+        return f"{head}{took}{'  ' + values if values else ''}{reason}"
+
+
+class LineDisplay:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, heading: Heading, console: Console) -> None:
+        self._tally = _Tally(heading)
+        self._console = console
+        done = f", {heading.num_finished} of them finished before" if heading.num_finished else ""
+        self._print(
+            f"study {heading.study}: {heading.num_trials} trials{done}, {heading.num_slots} at once, "
+            f"{heading.direction} {heading.metric}"
+        )
+
+    def trial_started(self, trial: TrialView) -> None:
+        """Say so."""
+        self._print(f"trial {trial.number} started  {values_text(trial.values)}".rstrip())
+
+    def trial_progressed(self, trial: int, progress: Progress) -> None:
+        """Say nothing: a line for each would be too many."""
+
+    def trial_reported(self, trial: int, value: float, step: int) -> None:
+        """Say nothing, likewise."""
+
+    def trial_ended(self, outcome: Ended) -> None:
+        """Say how."""
+        self._tally.add(outcome)
+        self._print(self._tally.line(outcome))
+
+    def stopping(self, why: str, num_running: int) -> None:
+        """Say why."""
+        self._print(_WHY[why])
+
+    def tick(self) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Say nothing."""
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+
+
+@dataclass(slots=True)
+class _Row:
+    view: TrialView
+    progress: Progress | None = None
+    value: float | None = None
+
+
+class LiveDisplay:
+    """A line for each ended trial, and below them a bar for each running one with the state of the study."""
+
+    def __init__(self, heading: Heading, console: Console) -> None:
+        self._tally = _Tally(heading)
+        self._console = console
+        self._rows: dict[int, _Row] = {}
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._note = ""
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def trial_started(self, trial: TrialView) -> None:
+        """Add a bar."""
+        self._rows[trial.number] = _Row(trial)
+        self._draw(is_urgent=True)
+
+    def trial_progressed(self, trial: int, progress: Progress) -> None:
+        """Move its bar."""
+        if trial in self._rows:
+            self._rows[trial].progress = progress
+
+    def trial_reported(self, trial: int, value: float, step: int) -> None:
+        """Show its value."""
+        if trial in self._rows:
+            self._rows[trial].value = value
+
+    def trial_ended(self, outcome: Ended) -> None:
+        """Turn its bar into a line."""
+        self._rows.pop(outcome.number, None)
+        self._tally.add(outcome)
+        style = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow"}[outcome.state]
+        if self._tally.best is outcome:
+            style = "bold green"
+        self._live.console.print(escape(self._tally.line(outcome)), style=style, highlight=False)
+        self._draw(is_urgent=True)
+
+    def stopping(self, why: str, num_running: int) -> None:
+        """Say why below the bars."""
+        self._note = _WHY[why]
+        self._draw(is_urgent=True)
+
+    def tick(self) -> None:
+        """Draw, a few times a second."""
+        self._draw()
+
+    def close(self) -> None:
+        """Take the bars away; the lines stay."""
+        self._live.stop()
+
+    def _draw(self, *, is_urgent: bool = False) -> None:
+        now = time.monotonic()
+        if is_urgent or now - self._drawn >= _REFRESH_S:
+            self._drawn = now
+            self._live.update(Group(*self._lines(now)), refresh=True)
+
+    def _lines(self, now: float) -> list[Any]:
+        table = Table.grid(padding=(0, 1))
+        for row in self._rows.values():
+            table.add_row(*self._bar(row))
+        lines: list[Any] = [table, self._summary(now)]
+        if self._note:
+            lines.append(Text(self._note, style="yellow"))
+        return lines
+
+    def _bar(self, row: _Row) -> tuple[Any, ...]:
+        progress = row.progress
+        is_known = progress is not None and progress.num_steps > 0
+        total = progress.num_steps if progress is not None and is_known else None
+        bar = ProgressBar(total=total, completed=progress.step if progress else 0, width=24, pulse=not is_known)
+        where = "starting"
+        if progress is not None:
+            epochs = "" if progress.max_epochs < 0 else f"/{progress.max_epochs}"
+            where = f"epoch {progress.epoch + 1}{epochs} step {progress.step}"
+        value = "" if row.value is None else f"{self._tally.heading.metric}={number(row.value)}"
+        return (
+            Text(f"#{row.view.number}", style="cyan"),
+            bar,
+            Text(where),
+            Text(value, style="green"),
+            Text(values_text(row.view.values), style="dim", no_wrap=True, overflow="ellipsis"),
+        )
+
+    def _summary(self, now: float) -> Text:
+        heading, counts = self._tally.heading, self._tally.counts
+        ended = counts["complete"] + counts["pruned"] + counts["failed"]
+        finished = heading.num_finished + ended
+        words = [f"{count} {state}" for state, count in counts.items() if count]
+        text = Text(f"{heading.study}  {finished}/{heading.num_trials} trials", style="bold")
+        if words:
+            text.append(f"  ({', '.join(words)})", style="not bold")
+        if self._tally.best is not None and self._tally.best.value is not None:
+            best = self._tally.best
+            text.append(f"  best #{best.number} {heading.metric}={number(float(best.value or 0.0))}", style="green")
+        elapsed = now - self._began
+        text.append(f"  {duration(elapsed)}", style="not bold")
+        if ended:
+            per_minute = 60 * ended / elapsed
+            left = (heading.num_trials - finished) * elapsed / ended
+            text.append(f", {per_minute:.1f} trials/min, about {duration(left)} left", style="not bold")
+        return text

@@ -1,0 +1,455 @@
+"""The loop that drives a study: ask, lease a slot, start, hear, tell. The only writer of every store.
+
+The rules are small functions of the state; the loop applies them. There is no batch: as soon as any slot is free
+the next trial starts.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from sweeps import paths
+from sweeps.config import Config, flatten, freeze
+from sweeps.display import Display, TrialView
+from sweeps.launchers.slots import Slot
+from sweeps.records import (
+    Answer,
+    Artifact,
+    CheckPassed,
+    Event,
+    Exited,
+    Failed,
+    Finished,
+    Metrics,
+    Order,
+    Progress,
+    RankJob,
+    Report,
+    Started,
+    Stop,
+)
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import Recorder
+
+__all__ = ["Driver", "Launcher", "Limits", "Outcome", "Search", "Totals", "TrialSetup", "Verdict"]
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
+_PARENT = "study"
+
+State = Literal["complete", "pruned", "failed", "interrupted"]
+
+
+class Verdict(Protocol):
+    """A pruner's answer to a report."""
+
+    @property
+    def prune(self) -> bool:
+        """Whether to stop the trial."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+
+
+class Ask(Protocol):
+    """A trial that a search proposes."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the study."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Dotted key to value."""
+
+
+class Search(Protocol):
+    """Where trials come from and what becomes of their results: a study, or a single run."""
+
+    def ask(self) -> Ask:
+        """Propose a trial."""
+
+    def report(self, number: int, value: float, step: int) -> Verdict:
+        """Take an intermediate value and say whether to go on."""
+
+    def tell(self, number: int, state: State, value: float | None, reason: str) -> State:
+        """Take a result; the state may change, as when the value is no number."""
+
+    @property
+    def num_finished(self) -> int:
+        """Trials that count against the total."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is nothing left to ask for."""
+
+
+class Launcher(Protocol):
+    """Starts ranks and carries events and orders; see `LocalLauncher`."""
+
+    def start(self, number: int, job: RankJob) -> None:
+        """Start a trial."""
+
+    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
+        """Wait for events."""
+
+    def order(self, number: int, order: Order) -> None:
+        """Send an order."""
+
+    def kill(self, number: int) -> None:
+        """End a trial at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When to stop; see `study` and `launcher` in the configuration."""
+
+    num_trials: int
+    timeout_s: float | None = None
+    max_failures: int | None = None
+    grace_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSetup:
+    """How to make a trial of proposed values.
+
+    Attributes:
+        compose: Values and trial number to the config of the run.
+        folder: Trial number to its folder.
+        name: Trial number and values to the run's name.
+        run_tags: The tags that every run gets.
+        answers: Whether reports can lead to pruning.
+    """
+
+    compose: Callable[[Mapping[str, Any], int], Config]
+    folder: Callable[[int], Path]
+    name: Callable[[int, Mapping[str, Any]], str]
+    run_tags: Mapping[str, str]
+    python_path: tuple[str, ...]
+    allowed_modules: tuple[str, ...]
+    answers: bool
+    has_parent: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of a trial."""
+
+    number: int
+    state: State
+    value: float | None
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    reason: str
+    duration_s: float
+    start_latency_s: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """What became of a run of the driver; `stopped` says why it ended early, if it did."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    stopped: Literal["", "interrupt", "timeout", "failures"] = ""
+    elapsed_s: float = 0.0
+    work_s: float = 0.0
+
+    def count(self, state: State) -> int:
+        """Return how many trials ended in `state`."""
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    number: int
+    values: Mapping[str, Any]
+    slot: Slot
+    folder: Path
+    began_s: float
+    slot_free_s: float
+    started_s: float | None = None
+    last_word: Finished | Failed | None = None
+    must_end_by: float | None = None
+    why_stopped: str = ""
+
+
+class Driver:
+    """Drives trials through slots until a limit is reached.
+
+    Args:
+        search: Proposes trials and takes their results.
+        setup: Makes a trial of what is proposed.
+        slots: The leases that trials run in.
+        limits: When to stop.
+        launcher: Starts processes.
+        recorder: Records runs.
+        display: Shows what happens.
+        clock: The time in seconds; monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        search: Search,
+        setup: TrialSetup,
+        slots: Iterable[Slot],
+        limits: Limits,
+        launcher: Launcher,
+        recorder: Recorder,
+        display: Display,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._search = search
+        self._setup = setup
+        self._limits = limits
+        self._launcher = launcher
+        self._recorder = recorder
+        self._display = display
+        self._clock = clock
+        self._began = clock()
+        self._free = {slot: time.time() for slot in slots}
+        self._running: dict[int, _Running] = {}
+        self._num_interrupts = 0
+        self._is_killing = False
+        self._best: float | None = None
+        self.totals = Totals()
+
+    def run(self) -> Totals:
+        """Drive until a limit is reached or the user interrupts, and return what happened.
+
+        The first Ctrl-C lets running trials stop after their step and record themselves; the second kills them.
+        """
+        with _counting_interrupts(self):
+            while True:
+                self._obey()
+                while self._may_start():
+                    self._start_next()
+                if not self._running:
+                    break
+                events = self._launcher.poll(_TICK_S)
+                began = time.perf_counter()
+                for number, event in events:
+                    self._hear(number, event)
+                self.totals.work_s += time.perf_counter() - began
+                self._display.tick()
+        self.totals.elapsed_s = self._clock() - self._began
+        return self.totals
+
+    def interrupt(self) -> None:
+        """Ask for the end: gracefully the first time, at once the second."""
+        self._num_interrupts += 1
+
+    # --- the rules -----------------------------------------------------------------------------------
+
+    def _may_start(self) -> bool:
+        return (
+            bool(self._free)
+            and not self.totals.stopped
+            and self._search.num_finished + len(self._running) < self._limits.num_trials
+            and not self._search.is_exhausted
+        )
+
+    def _why_stop(self) -> Literal["", "interrupt", "timeout", "failures"]:
+        timeout_s, max_failures = self._limits.timeout_s, self._limits.max_failures
+        if self._num_interrupts:
+            return "interrupt"
+        if timeout_s is not None and self._clock() - self._began >= timeout_s:
+            return "timeout"
+        if max_failures is not None and self.totals.count("failed") > max_failures:
+            return "failures"
+        return ""
+
+    def _obey(self) -> None:
+        """Pass on to the trials what a limit or the user wants."""
+        if not self.totals.stopped:
+            self.totals.stopped = self._why_stop()
+            if self.totals.stopped:
+                self._display.stopping(self.totals.stopped, len(self._running))
+                for trial in self._running.values():
+                    self._stop(trial, self.totals.stopped)
+        if self._num_interrupts > 1 and not self._is_killing:
+            self._is_killing = True
+            for number in self._running:
+                self._launcher.kill(number)
+        for trial in self._running.values():
+            if trial.must_end_by is not None and self._clock() > trial.must_end_by:
+                trial.must_end_by = None
+                self._launcher.kill(trial.number)
+
+    # --- the acts ------------------------------------------------------------------------------------
+
+    def _start_next(self) -> None:
+        began = time.perf_counter()
+        slot = min(self._free, key=lambda slot: slot.index)
+        slot_free_s = self._free.pop(slot)
+        proposed = self._search.ask()
+        number, values = proposed.number, proposed.values
+        trial = _Running(
+            number=number,
+            values=values,
+            slot=slot,
+            folder=self._setup.folder(number),
+            began_s=time.time(),
+            slot_free_s=slot_free_s,
+        )
+        config = self._setup.compose(values, number)
+        freeze(config, trial.folder)
+        self._launcher.start(
+            number,
+            RankJob(
+                folder=str(trial.folder),
+                python_path=self._setup.python_path,
+                allowed_modules=self._setup.allowed_modules,
+                threads=slot.threads,
+                environment=slot.environment,
+                answers=self._setup.answers,
+            ),
+        )
+        self._running[number] = trial
+        self._recorder.start(
+            number,
+            self._setup.name(number, values),
+            params=flatten(config),
+            run_tags={
+                **self._setup.run_tags,
+                tags.TRIAL: str(number),
+                tags.STATE: "running",
+                tags.PARAMS: _json(values),
+                tags.FOLDER: trial.folder.name,
+            },
+            parent=_PARENT if self._setup.has_parent else None,
+        )
+        self._recorder.artifact(number, trial.folder / paths.CONFIG)
+        self._display.trial_started(
+            TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s)
+        )
+        self.totals.work_s += time.perf_counter() - began
+
+    def _stop(self, trial: _Running, why: str) -> None:
+        trial.why_stopped = why
+        trial.must_end_by = self._clock() + self._limits.grace_s
+        self._launcher.order(trial.number, Stop())
+
+    def _hear(self, number: int, event: Event) -> None:
+        trial = self._running[number]
+        match event:
+            case Report(value=value, step=step):
+                verdict = self._search.report(number, value, step)
+                if self._setup.answers:
+                    self._launcher.order(number, Answer(prune=verdict.prune, reason=verdict.reason))
+                self._display.trial_reported(number, value, step)
+            case Metrics(points=points):
+                self._recorder.metrics(number, points)
+            case Progress():
+                self._display.trial_progressed(number, event)
+            case Started(time_s=time_s):
+                trial.started_s = time_s
+            case Artifact(path=path, artifact_path=artifact_path):
+                self._recorder.artifact(number, Path(path), artifact_path)
+            case Finished() | Failed():
+                trial.last_word = event
+            case Exited(exit_code=exit_code):
+                self._conclude(trial, exit_code)
+            case CheckPassed():
+                raise AssertionError("a trial is no check")
+
+    def _conclude(self, trial: _Running, exit_code: int) -> None:
+        """Free the slot, and tell and record what became of the trial."""
+        del self._running[trial.number]
+        self._free[trial.slot] = time.time()
+        state, value, reason, metrics = _judge(trial, exit_code)
+        state = self._search.tell(trial.number, state, value, reason)
+        self._record_end(trial, state, value, reason)
+        outcome = Outcome(
+            number=trial.number,
+            state=state,
+            value=value,
+            values=trial.values,
+            metrics=metrics,
+            reason=reason,
+            duration_s=time.time() - trial.began_s,
+            start_latency_s=None if trial.started_s is None else trial.started_s - trial.slot_free_s,
+        )
+        self.totals.outcomes.append(outcome)
+        self._display.trial_ended(outcome)
+
+    def _record_end(self, trial: _Running, state: State, value: float | None, reason: str) -> None:
+        status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        run_tags = {tags.STATE: state}
+        if reason:
+            run_tags[tags.REASON] = reason
+        if value is not None:
+            run_tags[tags.VALUE] = repr(value)
+        if state == "failed":
+            run_tags |= {tags.ERROR: reason, "mlflow.note.content": f"Failed: {reason}"}
+            self._record_story(trial)
+        elif state == "pruned":
+            run_tags["pruned"] = "true"
+        self._recorder.end(trial.number, status, run_tags)
+
+    def _record_story(self, trial: _Running) -> None:
+        if isinstance(trial.last_word, Failed):
+            story = trial.folder / "traceback.txt"
+            paths.write_text(story, trial.last_word.traceback)
+            self._recorder.artifact(trial.number, story)
+        log = paths.rank_log(trial.folder, 0)
+        if log.is_file():
+            self._recorder.artifact(trial.number, log)
+
+
+def _judge(
+    trial: _Running, exit_code: int
+) -> tuple[State, float | None, str, Mapping[str, float]]:
+    """Say how a trial ended: by its last word, and without one by how its process ended."""
+    word = trial.last_word
+    if isinstance(word, Finished):
+        reason = trial.why_stopped if word.state == "interrupted" else word.reason
+        return word.state, word.value, reason, word.metrics
+    if trial.why_stopped:
+        return "interrupted", None, trial.why_stopped, {}
+    if isinstance(word, Failed):
+        return "failed", None, _with_hint(word), {}
+    return "failed", None, _how_it_died(exit_code), {}
+
+
+def _with_hint(word: Failed) -> str:
+    return f"out of memory: {word.message}" if word.cause == "memory" else word.message
+
+
+def _how_it_died(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"the process ended with status {exit_code} before it had finished"
+    name = signal.Signals(-exit_code).name
+    hint = ": often the kernel, out of memory (see dmesg)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(dict(values))
+
+
+@contextmanager
+def _counting_interrupts(driver: Driver) -> Any:
+    """Let Ctrl-C and SIGTERM count, instead of raising wherever the driver happens to be."""
+
+    def count(signum: int, frame: FrameType | None) -> None:
+        driver.interrupt()
+
+    before = {signum: signal.signal(signum, count) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+

@@ -1,0 +1,47 @@
+"""Imported once by the server process from which ranks are forked: it pays for the imports of every trial.
+
+It starts no thread and touches no device, since neither survives a fork.
+"""
+
+import gc
+import importlib
+import json
+import os
+import sys
+import traceback
+
+__all__ = ["VARIABLE"]
+
+VARIABLE = "LIGHTSWEEP_PRELOAD"
+"""JSON: the modules to import, the folders to find them in, and the file for what they print."""
+
+_LAZY = (  # what a first fit would import by itself
+    "antlr4",
+    "fsspec.implementations.chained",
+    "fsspec.implementations.local",
+    "multiprocessing.popen_forkserver",
+    "torch._dynamo",
+    "torch.distributed",
+    "torch.utils.data",
+)
+
+
+def _preload() -> None:
+    order = json.loads(os.environ.pop(VARIABLE, "null"))
+    if order is None:
+        return
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.path[:0] = [path for path in order["path"] if path not in sys.path]
+    for module in ("sweeps.cli", "sweeps.trial", "sweeps.train", *_LAZY, *order["modules"]):
+        try:
+            importlib.import_module(module)
+        except Exception:  # the trial that needs the module says so, with the configuration's key
+            traceback.print_exc()
+    gc.collect()
+    gc.freeze()  # else the collector's first pass in each rank copies the shared pages
+
+
+_preload()

@@ -1,0 +1,48 @@
+"""Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["duration", "number", "run_name", "short_names", "values_text"]
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Map dotted keys to their last words, or to as many of them as tell the keys apart."""
+    keys = list(keys)
+    short: dict[str, str] = {}
+    for key in keys:
+        words = key.split(".")
+        for count in range(1, len(words) + 1):
+            tail = ".".join(words[-count:])
+            if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1:
+                break
+        short[key] = tail
+    return short
+
+
+def number(value: Any) -> str:
+    """Write a number with four significant digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """Write searched values as `lr=0.0031 depth=3`."""
+    names = short_names(values)
+    return " ".join(f"{names[key]}={number(value)}" for key, value in values.items())
+
+
+def run_name(trial: int, values: Mapping[str, Any]) -> str:
+    """Name the run of a trial so that a person recognises it."""
+    return f"#{trial} {values_text(values)}"[:200].rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as `0.8 s`, `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,194 @@
+"""The only door to MLflow's client: create, fill and end runs, synchronously."""
+
+import getpass
+import logging
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from filelock import FileLock
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from sweeps import paths
+from sweeps.errors import StoreError
+
+from sweeps.records import MetricPoint
+from sweeps.tracking import tags
+
+__all__ = ["MlflowStore", "default_uri", "hide_password"]
+
+_MAX_BATCH = 1000  # metrics of one log_batch
+_MAX_ITEMS = 100  # params or tags of one log_batch
+_MAX_PARAM = 6000
+_MAX_TAG = 8000
+
+
+def default_uri(store: Path) -> str:
+    """Return the URL of the SQLite file in the store."""
+    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
+
+
+def hide_password(uri: str) -> str:
+    """Return `uri` as it may be shown."""
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri
+
+
+class MlflowStore:
+    """Runs of one MLflow experiment.
+
+    Args:
+        uri: An SQLAlchemy URL, or the http address of an MLflow server.
+        experiment: The experiment's name; it is created if there is none.
+        artifacts: The folder for the artifacts of a new experiment; a server chooses its own.
+
+    Raises:
+        StoreError: The store cannot be opened; passwords in the URL are not shown.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+        if uri.startswith(("file:", "/", "./")) or "://" not in uri:
+            raise StoreError(
+                f"tracking.uri must be an SQLAlchemy URL such as sqlite:///mlflow.db or the http address of an "
+                f"MLflow server, but got {uri!r}."
+            )
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        try:
+            with _schema_lock(uri):
+                self._client = MlflowClient(uri)
+                self._experiment_id = self._open_experiment(experiment, uri, artifacts)
+                _use_wal(uri)
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StoreError(f"The store {hide_password(uri)} cannot be opened: {reason}") from error
+
+    def _open_experiment(self, name: str, uri: str, artifacts: Path) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage != "active":
+            raise StoreError(
+                f"The experiment {name!r} was deleted in MLflow. Restore it there, or choose another with "
+                "tracking.experiment=NAME."
+            )
+        if found is not None:
+            return str(found.experiment_id)
+        location = None if uri.startswith("http") else artifacts.resolve().as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def create_run(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: str | None,
+        start_time_ms: int,
+    ) -> str:
+        """Create a run with its params and tags, and return its id."""
+        from mlflow.entities import Param
+
+        all_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **run_tags}
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=start_time_ms,
+            tags={key: value[:_MAX_TAG] for key, value in all_tags.items()},
+            run_name=name,
+        )
+        run_id = str(run.info.run_id)
+        entities = [Param(_valid_key(key), str(value)[:_MAX_PARAM]) for key, value in params.items()]
+        for start in range(0, len(entities), _MAX_ITEMS):
+            batch = entities[start : start + _MAX_ITEMS]
+            self._client.log_batch(run_id, params=batch, synchronous=True)
+        return run_id
+
+    def log_metrics(self, run_id: str, points: Sequence[MetricPoint]) -> None:
+        """Write metric points, a thousand at a time."""
+        from mlflow.entities import Metric
+
+        for start in range(0, len(points), _MAX_BATCH):
+            batch = [
+                Metric(_valid_key(point.key), point.value, point.time_ms, point.step)
+                for point in points[start : start + _MAX_BATCH]
+            ]
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    def set_tags(self, run_id: str, run_tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, value[:_MAX_TAG]) for key, value in run_tags.items()]
+        self._client.log_batch(run_id, tags=entities, synchronous=True)
+
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
+        """Copy a file into the run's artifacts."""
+        self._client.log_artifact(run_id, str(path), artifact_path or None)
+
+    def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status, end_time_ms)
+
+    def find_study(self, study: str) -> tuple[str | None, list[str]]:
+        """Return the parent run of a study, if it has one, and its children that are still RUNNING."""
+        quoted = study.replace("'", "''")
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'study'"
+        )
+        if not found:
+            return None, []
+        running = self._client.search_runs(
+            [self._experiment_id],
+            f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'trial' and "
+            "attributes.status = 'RUNNING'",
+        )
+        return str(found[0].info.run_id), [str(run.info.run_id) for run in running]
+
+    def reopen_run(self, run_id: str) -> None:
+        """Set a run RUNNING again."""
+        self._client.update_run(run_id, status="RUNNING")
+
+
+def _schema_lock(uri: str):  # type: ignore[no-untyped-def]
+    """Let one process at a time create tables: racing ones leave a broken database behind."""
+    from contextlib import nullcontext
+
+    path = _sqlite_path(uri)
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{path}.lock")
+
+
+def _use_wal(uri: str) -> None:
+    """Let readers such as MLflow's UI read while the driver writes; the setting stays with the file."""
+    path = _sqlite_path(uri)
+    if path is not None:
+        with closing(sqlite3.connect(path, timeout=60)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    if not uri.startswith("sqlite"):
+        return None
+    database = make_url(uri).database
+    return Path(database) if database else None
+
+
+def _valid_key(key: str) -> str:
+    """Replace what MLflow refuses in the name of a param or metric."""
+    return "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in key)[:250]
+
+
+def _user() -> str:
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())

@@ -1,0 +1,276 @@
+"""Record runs from one thread of the driver, so that neither training nor the search waits for the store.
+
+What cannot be written is tried again with growing pauses while the sweep goes on. What is still unsent when the
+driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeps.errors import StoreError
+from sweeps.records import MetricPoint
+
+__all__ = ["Recorder", "RunStore"]
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+
+RunKey = str | int
+"""A run as the driver calls it: `study`, or the number of a trial."""
+
+
+class RunStore(Protocol):
+    """What a recorder needs of a store; each call returns when it is written, or raises."""
+
+    def create_run(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: str | None,
+        start_time_ms: int,
+    ) -> str:
+        """Create a run and return its id."""
+        ...
+
+    def log_metrics(self, run_id: str, points: list[MetricPoint]) -> None:
+        """Write metric points."""
+        ...
+
+    def set_tags(self, run_id: str, run_tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        ...
+
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
+        """Copy a file into the run's artifacts."""
+        ...
+
+    def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
+        """End a run."""
+        ...
+
+    def find_study(self, study: str) -> tuple[str | None, list[str]]:
+        """Return the parent run of a study and its children that are still RUNNING."""
+        ...
+
+    def reopen_run(self, run_id: str) -> None:
+        """Set a run RUNNING again."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Operation:
+    kind: str  # start, metrics, tags, artifact, end
+    run: RunKey
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class Recorder:
+    """Queues what happens to runs and writes it to a store in the background.
+
+    Args:
+        open_store: Opens the store; called in the recorder's thread, since importing MLflow takes seconds.
+        unsent: The file for what could not be written.
+        timeout_s: How long `close` waits for a store that does not answer.
+
+    Attributes:
+        busy_s: Seconds of work in the background so far.
+    """
+
+    def __init__(self, open_store: Callable[[], RunStore], *, unsent: Path, timeout_s: float = 60.0) -> None:
+        self.busy_s = 0.0
+        self._open_store = open_store
+        self._unsent = unsent
+        self._timeout_s = timeout_s
+        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._run_ids: dict[RunKey, str] = {}
+        self._opened = threading.Event()
+        self._error: BaseException | None = None
+        self._store: RunStore | None = None
+        self._deadline: float | None = None
+        self._num_unsent = 0
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    def wait_until_open(self) -> RunStore:
+        """Wait until the store is open and return it.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        self._opened.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._store is not None
+        return self._store
+
+    def start(
+        self,
+        run: RunKey,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: RunKey | None = None,
+    ) -> None:
+        """Create a run."""
+        self._put(
+            "start",
+            run,
+            name=name,
+            params=dict(params),
+            run_tags=dict(run_tags),
+            parent=parent,
+            start_time_ms=_now_ms(),
+        )
+
+    def adopt(self, run: RunKey, run_id: str) -> None:
+        """Go on with a run that exists already."""
+        self._run_ids[run] = run_id
+
+    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
+        """Add metric points to a run."""
+        self._put("metrics", run, points=list(points))
+
+    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
+        """Set tags on a run."""
+        self._put("tags", run, run_tags=dict(run_tags))
+
+    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
+        """Copy a file, which must stay until it is copied, into a run's artifacts."""
+        self._put("artifact", run, path=str(path), artifact_path=artifact_path)
+
+    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
+        self._put("end", run, status=status, run_tags=dict(run_tags), end_time_ms=_now_ms())
+
+    def run_id(self, run: RunKey) -> str | None:
+        """Return the id of a run, once it is written."""
+        return self._run_ids.get(run)
+
+    def close(self) -> int:
+        """Write what is queued, and return how many operations had to go to the file of the unsent."""
+        self._deadline = time.monotonic() + self._timeout_s
+        self._queue.put(None)
+        self._thread.join()
+        return self._num_unsent
+
+    def _put(self, kind: str, run: RunKey, **arguments: Any) -> None:
+        self._queue.put(_Operation(kind=kind, run=run, arguments=arguments))
+
+    # --- the recorder's thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._store = self._open_store()
+        except BaseException as error:
+            self._error = error
+        self._opened.set()
+        if self._store is None:
+            return
+        is_closing = False
+        while not is_closing:
+            operations, is_closing = self._drain()
+            for operation in _merged(operations):
+                self._write(operation)
+
+    def _drain(self) -> tuple[list[_Operation], bool]:
+        """Wait for an operation and take all that are queued by then."""
+        operations: list[_Operation] = []
+        operation = self._queue.get()
+        while operation is not None:
+            operations.append(operation)
+            try:
+                operation = self._queue.get_nowait()
+            except queue.Empty:
+                return operations, False
+        return operations, True
+
+    def _write(self, operation: _Operation) -> None:
+        """Write one operation, again and again until it is written, hopeless, or out of time."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            began = time.perf_counter()
+            try:
+                self._apply(operation)
+                return
+            except Exception as error:  # whatever the store's client raises: nothing may be lost
+                is_late = self._deadline is not None and time.monotonic() + pause_s > self._deadline
+                if _is_hopeless(error) or is_late:
+                    self._keep(operation, error)
+                    return
+                _LOG.warning("the tracking store does not answer, trying again in %.1f s: %s", pause_s, error)
+            finally:
+                self.busy_s += time.perf_counter() - began
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _apply(self, operation: _Operation) -> None:
+        store, arguments = self._store, dict(operation.arguments)
+        assert store is not None
+        if operation.kind == "start":
+            parent = arguments.pop("parent")
+            parent_id = None if parent is None else self._run_ids[parent]
+            self._run_ids[operation.run] = store.create_run(**arguments, parent=parent_id)
+            return
+        run_id = self._run_ids[operation.run]
+        if operation.kind == "metrics":
+            store.log_metrics(run_id, arguments["points"])
+        elif operation.kind == "tags":
+            store.set_tags(run_id, arguments["run_tags"])
+        elif operation.kind == "artifact":
+            store.log_artifact(run_id, Path(arguments["path"]), arguments["artifact_path"])
+        else:
+            store.set_tags(run_id, arguments["run_tags"])
+            store.end_run(run_id, arguments["status"], end_time_ms=arguments["end_time_ms"])
+
+    def _keep(self, operation: _Operation, error: Exception) -> None:
+        self._num_unsent += 1
+        _LOG.error("not recorded, kept in %s: %s of %s: %s", self._unsent, operation.kind, operation.run, error)
+        record = asdict(operation) | {"run_id": self._run_ids.get(operation.run), "error": str(error)}
+        self._unsent.parent.mkdir(parents=True, exist_ok=True)
+        with self._unsent.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _merged(operations: list[_Operation]) -> list[_Operation]:
+    """Join the metric points of a run into one operation, at the place of the first.
+
+    What else happens to a run comes after the points that were logged before it, and points of one run are
+    independent of other runs; so only the run's own other operations separate its points.
+    """
+    merged: list[_Operation] = []
+    open_points: dict[RunKey, list[MetricPoint]] = {}
+    for operation in operations:
+        if operation.kind != "metrics":
+            open_points.pop(operation.run, None)
+            merged.append(operation)
+        elif operation.run in open_points:
+            open_points[operation.run].extend(operation.arguments["points"])
+        else:
+            points = list(operation.arguments["points"])
+            open_points[operation.run] = points
+            merged.append(_Operation(kind="metrics", run=operation.run, arguments={"points": points}))
+    return merged
+
+
+def _is_hopeless(error: Exception) -> bool:
+    """Tell whether trying again is in vain: the store refuses the request itself."""
+    code = getattr(error, "error_code", None)
+    return isinstance(error, (KeyError, FileNotFoundError, StoreError)) or code in (
+        "INVALID_PARAMETER_VALUE",
+        "RESOURCE_DOES_NOT_EXIST",
+        "RESOURCE_ALREADY_EXISTS",
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
