@@ -27,6 +27,7 @@ __all__ = [
     "fingerprint",
     "flatten",
     "freeze",
+    "initialize",
     "load_frozen",
     "to_yaml",
 ]
@@ -132,7 +133,7 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
     from hydra.errors import HydraException
 
     try:
-        with _hydra():
+        with initialize():
             return compose(primary, [*_search_path(config_dir), *overrides], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
@@ -140,7 +141,8 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
 
 
-def _hydra() -> Any:
+def initialize() -> Any:
+    """Set Hydra up over the shipped configuration, as a context manager."""
     from hydra import initialize_config_dir
 
     schema.register()
@@ -165,7 +167,7 @@ def _group_options(group: str, config_dir: Path | None) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
 
-    with _hydra():
+    with initialize():
         loader = GlobalHydra.instance().config_loader()
         options = loader.get_group_options(group, ObjectType.CONFIG, "train", _search_path(config_dir))
     return sorted(options)
@@ -182,9 +184,7 @@ def _modules_in(folder: Path) -> Iterator[str]:
 # --- one clear message for what Hydra and OmegaConf refuse ---------------------------------------------
 
 
-def _explain(
-    error: Exception, primary: str, overrides: list[str], config_dir: Path | None
-) -> ConfigError | Exception:
+def _explain(error: Exception, primary: str, overrides: list[str], config_dir: Path | None) -> ConfigError | Exception:
     """Find the override that is at fault, and say what is wrong with it in the user's words."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -230,7 +230,7 @@ def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str
     from hydra import compose
     from hydra.errors import HydraException
 
-    with _hydra():
+    with initialize():
         for end in range(len(overrides) + 1):
             try:
                 compose(primary, [*_search_path(config_dir), *overrides[:end]], return_hydra_config=True)
@@ -359,13 +359,9 @@ def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
             return build(dict(value), key=key, allowed=allowed)
-        return {
-            name: _build_nested(item, key=f"{key}.{name}", allowed=allowed) for name, item in value.items()
-        }
+        return {name: _build_nested(item, key=f"{key}.{name}", allowed=allowed) for name, item in value.items()}
     if isinstance(value, list):
-        return [
-            _build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)
-        ]
+        return [_build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)]
     return value
 
 

@@ -4,6 +4,7 @@ The rules are small functions of the state; the loop applies them. There is no b
 the next trial starts.
 """
 
+import json
 import logging
 import signal
 import time
@@ -70,6 +71,18 @@ class Ask(Protocol):
         """Dotted key to value."""
 
 
+class Told(Protocol):
+    """How the end of a trial was recorded."""
+
+    @property
+    def state(self) -> State:
+        """The state."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not complete."""
+
+
 class Search(Protocol):
     """Where trials come from and what becomes of their results: a study, or a single run."""
 
@@ -79,8 +92,11 @@ class Search(Protocol):
     def report(self, number: int, value: float, step: int) -> Verdict:
         """Take an intermediate value and say whether to go on."""
 
-    def tell(self, number: int, state: State, value: float | None, reason: str) -> State:
-        """Take a result; the state may change, as when the value is no number."""
+    def tell(self, number: int, state: State, value: float | None, reason: str) -> Told:
+        """Take a result, and return what was recorded: a value that is no number makes a failure."""
+
+    def requeue(self, number: int) -> Any:
+        """Have an interrupted trial done again some day."""
 
     @property
     def num_finished(self) -> int:
@@ -192,6 +208,7 @@ class Driver:
         launcher: Starts processes.
         recorder: Records runs.
         display: Shows what happens.
+        on_ended: Called with each trial that has ended, after it was told and recorded.
         clock: The time in seconds; monotonic.
     """
 
@@ -205,6 +222,7 @@ class Driver:
         launcher: Launcher,
         recorder: Recorder,
         display: Display,
+        on_ended: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._search = search
@@ -213,13 +231,13 @@ class Driver:
         self._launcher = launcher
         self._recorder = recorder
         self._display = display
+        self._on_ended = on_ended
         self._clock = clock
         self._began = clock()
         self._free = {slot: time.time() for slot in slots}
         self._running: dict[int, _Running] = {}
         self._num_interrupts = 0
         self._is_killing = False
-        self._best: float | None = None
         self.totals = Totals()
 
     def run(self) -> Totals:
@@ -322,15 +340,13 @@ class Driver:
                 **self._setup.run_tags,
                 tags.TRIAL: str(number),
                 tags.STATE: "running",
-                tags.PARAMS: _json(values),
+                tags.PARAMS: json.dumps(dict(values)),
                 tags.FOLDER: trial.folder.name,
             },
             parent=_PARENT if self._setup.has_parent else None,
         )
         self._recorder.artifact(number, trial.folder / paths.CONFIG)
-        self._display.trial_started(
-            TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s)
-        )
+        self._display.trial_started(TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s))
         self.totals.work_s += time.perf_counter() - began
 
     def _stop(self, trial: _Running, why: str) -> None:
@@ -366,7 +382,10 @@ class Driver:
         del self._running[trial.number]
         self._free[trial.slot] = time.time()
         state, value, reason, metrics = _judge(trial, exit_code)
-        state = self._search.tell(trial.number, state, value, reason)
+        told = self._search.tell(trial.number, state, value, reason)
+        state, reason = told.state, told.reason or reason
+        if state == "interrupted":
+            self._search.requeue(trial.number)
         self._record_end(trial, state, value, reason)
         outcome = Outcome(
             number=trial.number,
@@ -380,6 +399,7 @@ class Driver:
         )
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
+        self._on_ended(outcome)
 
     def _record_end(self, trial: _Running, state: State, value: float | None, reason: str) -> None:
         status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
@@ -405,9 +425,7 @@ class Driver:
             self._recorder.artifact(trial.number, log)
 
 
-def _judge(
-    trial: _Running, exit_code: int
-) -> tuple[State, float | None, str, Mapping[str, float]]:
+def _judge(trial: _Running, exit_code: int) -> tuple[State, float | None, str, Mapping[str, float]]:
     """Say how a trial ended: by its last word, and without one by how its process ended."""
     word = trial.last_word
     if isinstance(word, Finished):
@@ -432,12 +450,6 @@ def _how_it_died(exit_code: int) -> str:
     return f"killed by {name}{hint}"
 
 
-def _json(values: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(dict(values))
-
-
 @contextmanager
 def _counting_interrupts(driver: Driver) -> Any:
     """Let Ctrl-C and SIGTERM count, instead of raising wherever the driver happens to be."""
@@ -451,5 +463,3 @@ def _counting_interrupts(driver: Driver) -> Any:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-

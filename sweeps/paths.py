@@ -1,15 +1,15 @@
 """Every file and folder name of the store, and how a file is written so that readers never see half of it.
 
-    mlruns/                       the store
-        mlflow.db  optuna.db      SQL
-        artifacts/                MLflow's artifacts
-        data/                     decoded data sets, shared by all trials
-        STUDY/                    one folder a study (or `train`)
-            study.yaml            what `resume` needs: the command line and the space
-            0012/                 one folder a trial
-                config.yaml       the frozen config that every rank reads
-                rank0.log         what rank 0 printed
-                checkpoints/
+mlruns/                       the store
+    mlflow.db  optuna.db      SQL
+    artifacts/                MLflow's artifacts
+    data/                     decoded data sets, shared by all trials
+    STUDY/                    one folder a study (or `train`)
+        study.yaml            what `resume` needs: the command line and the space
+        0012/                 one folder a trial
+            config.yaml       the frozen config that every rank reads
+            rank0.log         what rank 0 printed
+            checkpoints/
 """
 
 import hashlib
@@ -91,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(aside, path)
+        Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise

@@ -10,9 +10,7 @@ from sweeps.errors import ConfigError, did_you_mean
 __all__ = ["check_arguments"]
 
 
-def check_arguments(
-    target: Callable[..., Any], arguments: Mapping[str, Any], *, key: str, is_partial: bool
-) -> None:
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *, key: str, is_partial: bool) -> None:
     """Refuse an argument that `target` does not take, one of the wrong type, and one that is missing.
 
     Types are checked as far as annotations of plain types, `Literal`, unions and sequences tell; what a foreign
@@ -79,9 +77,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
-        return isinstance(value, list) and (
-            not args or origin is tuple or all(_fits(item, args[0]) for item in value)
-        )
+        return isinstance(value, list) and (not args or origin is tuple or all(_fits(item, args[0]) for item in value))
     if origin is dict or (inspect.isclass(origin) and issubclass(origin, Mapping)):
         return isinstance(value, dict)
     return True

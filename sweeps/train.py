@@ -220,9 +220,7 @@ class Telemetry(Callback):
             diverged = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
             if diverged is not None:
                 self._channel.flush()
-                raise DivergedError(
-                    f"the training loss became {losses[diverged]} at step {self._steps[diverged]}"
-                )
+                raise DivergedError(f"the training loss became {losses[diverged]} at step {self._steps[diverged]}")
             self._losses.clear()
             self._steps.clear()
         num_batches = trainer.num_training_batches
@@ -300,9 +298,7 @@ def _has_test(data: Any, module: pl.LightningModule) -> bool:
     def is_own(instance: Any, base: type, name: str) -> bool:
         return getattr(type(instance), name, None) is not getattr(base, name)
 
-    return is_own(data, pl.LightningDataModule, "test_dataloader") and is_own(
-        module, pl.LightningModule, "test_step"
-    )
+    return is_own(data, pl.LightningDataModule, "test_dataloader") and is_own(module, pl.LightningModule, "test_step")
 
 
 def _num_parameters(module: pl.LightningModule) -> int:

@@ -28,9 +28,7 @@ def main(job: RankJob, connection: Connection) -> None:
     os.environ.update(job.environment)
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
-    channel = Channel(
-        connection, flush_interval_s=config["tracking"]["flush_interval_s"], answers=job.answers
-    )
+    channel = Channel(connection, flush_interval_s=config["tracking"]["flush_interval_s"], answers=job.answers)
     _own_signals(channel)
     last_word = _run(job, config, channel, folder)
     channel.send(last_word)
@@ -92,5 +90,3 @@ def _own_signals(channel: Channel) -> None:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-

@@ -83,9 +83,7 @@ def parse_space(
     for key, value in _flatten(expressions or {}):
         parameter = _parameter_of_value(key, value, group_options)
         if parameter.key in found:
-            raise SpaceError(
-                f"{parameter.key}: the search names each key once, but it is there twice. Delete one."
-            )
+            raise SpaceError(f"{parameter.key}: the search names each key once, but it is there twice. Delete one.")
         found[parameter.key] = parameter
     typed: dict[str, str] = {}
     for text in overrides:
@@ -93,9 +91,7 @@ def parse_space(
         key = _name(override)
         is_sweep = override.is_sweep_override()
         if key in typed and (is_sweep or _read(typed[key]).is_sweep_override()):
-            raise SpaceError(
-                f"{key}: each key is searched once, but got both {typed[key]} and {text}. Delete one."
-            )
+            raise SpaceError(f"{key}: each key is searched once, but got both {typed[key]} and {text}. Delete one.")
         typed[key] = text
         if is_sweep:
             found[key] = _parameter(override, text.partition("=")[2], group_options)
@@ -132,9 +128,7 @@ def _parameter_of_value(key: str, value: Any, group_options: GroupOptions | None
 def _parameter(override: Override, expression: str, group_options: GroupOptions | None) -> Parameter:
     key = _name(override)
     if override.type == OverrideType.DEL:
-        raise SpaceError(
-            f"~{key}={expression}: ~ deletes a key, so there is nothing to search. Leave out the ~."
-        )
+        raise SpaceError(f"~{key}={expression}: ~ deletes a key, so there is nothing to search. Leave out the ~.")
     try:
         value: Any = override.value()
         if isinstance(value, Glob):
@@ -172,9 +166,7 @@ def _choices(values: list[Any]) -> Choices:
         raise ValueError(str(exc)) from exc
     for value in values:
         if not _survives(value):
-            raise ValueError(
-                f"Hydra's grammar cannot write the value {value!r}; its dict keys must be plain words"
-            )
+            raise ValueError(f"Hydra's grammar cannot write the value {value!r}; its dict keys must be plain words")
     return domain
 
 
@@ -207,14 +199,8 @@ def _steps(sweep: RangeSweep) -> Steps:
     if step == 0:
         raise ValueError("the step of a range must not be 0")
     if (stop - start) * step <= 0:
-        way_out = (
-            "swap start and stop, or take a step of the other sign"
-            if stop != start
-            else "raise stop by a step"
-        )
-        raise ValueError(
-            f"the range is empty: stop is excluded, and {quote(step)} leads away from it; {way_out}"
-        )
+        way_out = "swap start and stop, or take a step of the other sign" if stop != start else "raise stop by a step"
+        raise ValueError(f"the range is empty: stop is excluded, and {quote(step)} leads away from it; {way_out}")
     if all(isinstance(number, int) for number in (start, stop, step)):
         whole = range(int(start), int(stop), int(step))
         return Steps(start=start, stop=stop, step=step, values=whole)
@@ -225,9 +211,7 @@ def _steps(sweep: RangeSweep) -> Steps:
 
 def _expand(key: str, glob: Glob, group_options: GroupOptions | None) -> list[Any]:
     if group_options is None:
-        raise ValueError(
-            "glob chooses among a group's options, which are not known here; name them: choice(a,b)"
-        )
+        raise ValueError("glob chooses among a group's options, which are not known here; name them: choice(a,b)")
     options = group_options(key)
     found = glob.filter(options)
     if not found:
@@ -294,9 +278,7 @@ def _read(text: str) -> Override:
 
 
 def _name(override: Override) -> str:
-    return (
-        override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
-    )
+    return override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
 
 
 def _prefix(override: Override) -> str:

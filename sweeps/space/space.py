@@ -34,9 +34,7 @@ class Space:
         if len(self._by_key) < len(self.parameters):
             keys = [parameter.key for parameter in self.parameters]
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
-            raise SpaceError(
-                f"{twice}: a key is searched once, but it is there twice. Delete one of the two."
-            )
+            raise SpaceError(f"{twice}: a key is searched once, but it is there twice. Delete one of the two.")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -127,9 +125,7 @@ class Space:
     def _check_keys(self, keys: Iterable[str]) -> None:
         for key in keys:
             if key not in self._by_key:
-                raise SpaceError(
-                    f"{key} is not searched in this study. {did_you_mean(key, self._by_key)}".strip()
-                )
+                raise SpaceError(f"{key} is not searched in this study. {did_you_mean(key, self._by_key)}".strip())
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_key

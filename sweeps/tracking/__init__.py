@@ -1,0 +1,3 @@
+"""Record runs in MLflow."""
+
+__all__: list[str] = []

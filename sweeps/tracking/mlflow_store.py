@@ -14,7 +14,6 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeps import paths
 from sweeps.errors import StoreError
-
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 
@@ -57,11 +56,11 @@ class MlflowStore:
                 f"tracking.uri must be an SQLAlchemy URL such as sqlite:///mlflow.db or the http address of an "
                 f"MLflow server, but got {uri!r}."
             )
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # after the import, which sets them to talk
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             with _schema_lock(uri):
                 self._client = MlflowClient(uri)
@@ -147,8 +146,7 @@ class MlflowStore:
             return None, []
         running = self._client.search_runs(
             [self._experiment_id],
-            f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'trial' and "
-            "attributes.status = 'RUNNING'",
+            f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'trial' and attributes.status = 'RUNNING'",
         )
         return str(found[0].info.run_id), [str(run.info.run_id) for run in running]
 

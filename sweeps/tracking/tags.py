@@ -1,6 +1,7 @@
 """The names of the tags by which runs, studies and trials find each other."""
 
 __all__ = [
+    "DIRECTION",
     "ERROR",
     "FOLDER",
     "KIND",
@@ -27,6 +28,8 @@ ERROR = "lightsweep.error"
 """what failed, in one line"""
 METRIC = "lightsweep.metric"
 """the metric that the run is judged by"""
+DIRECTION = "lightsweep.direction"
+"""maximize or minimize"""
 VALUE = "lightsweep.value"
 """its value at the best checkpoint"""
 PARAMS = "lightsweep.params"

@@ -1,0 +1,268 @@
+"""The command line: parse, call one use case, print. Nothing heavy is imported before it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.errors import LightsweepError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeps.run_sweep import SweepResult
+    from sweeps.workbench import CommandLine
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what shells expect after Ctrl-C
+_OVERRIDES = """\
+Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep):
+  optimizer.lr='tag(log,interval(1e-4,1e-1))'  model.depth='range(1,5)'  data.batch_size=32,64,128
+  model.activation='choice(relu,tanh)'         optimizer='choice(sgd,adam)'
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C."""
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except LightsweepError as error:
+        if args.debug:
+            raise
+        print(f"lightsweep: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("lightsweep: interrupted before the first trial; nothing was started.", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # `lightsweep compare | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightsweep",
+        description="Hyperparameter sweeps over Lightning modules: Hydra composes, Optuna searches, MLflow records.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Start with: lightsweep sweep",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(run=_no_command(parser))
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    for name, text, run in (
+        ("train", "train once, and record it", _train),
+        ("sweep", "search for the best configuration", _sweep),
+    ):
+        command = _add(commands, name, text, run, epilog=_OVERRIDES + _groups_text())
+        command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="key=value or group=option")
+        command.add_argument("--config-dir", "-cd", type=Path, help="a folder of your own options and modules")
+        command.add_argument("--config-name", "-cn", default=name, help=f"the primary config (default: {name})")
+        command.add_argument("--cfg", "-c", choices=["job"], help="print the composed configuration and exit")
+        command.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+
+    command = _add(commands, "resume", "go on with a study up to its total", _resume)
+    command.add_argument("study")
+    command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
+
+    command = _add(commands, "compare", "list trials, best first", _compare)
+    command.add_argument("studies", nargs="*", metavar="STUDY", help="studies by name (default: all)")
+    command.add_argument("--top", type=int, metavar="N", help="only the best N")
+    command.add_argument("--metric", help="sort by this metric rather than the study's")
+    command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    _add_store(command)
+
+    command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
+    command.add_argument("--port", type=int, default=5000)
+    _add_store(command)
+
+    command = _add(commands, "completion", "print the shell completion script", _completion)
+    command.add_argument("shell", choices=["bash", "zsh", "fish"])
+    command.add_argument("--line", help=argparse.SUPPRESS)  # what the script asks with
+    return parser
+
+
+def _add(commands: Any, name: str, text: str, run: Any, epilog: str = "") -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
+    command.add_argument("--uri", help="the tracking store, where tracking.uri named another")
+
+
+def _groups_text() -> str:
+    """List the config groups with their options, from the files' names alone."""
+    from sweeps.paths import conf_dir
+
+    lines = ["", "Config groups:"]
+    for folder in sorted(entry for entry in conf_dir().iterdir() if entry.is_dir()):
+        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        lines.append(f"  {folder.name + ':':<12}{options}")
+    return "\n".join(lines)
+
+
+def _no_command(parser: argparse.ArgumentParser) -> Any:
+    def run(args: argparse.Namespace) -> int:
+        if args.version:
+            from importlib.metadata import version
+
+            print(f"lightsweep {version('lightsweep')}")
+            return 0
+        parser.print_help()
+        return 2
+
+    return run
+
+
+# --- the commands --------------------------------------------------------------------------------------
+
+
+def _command_line(args: argparse.Namespace) -> "CommandLine":
+    from sweeps.workbench import CommandLine
+
+    return CommandLine(overrides=tuple(args.overrides), config_name=args.config_name, config_dir=args.config_dir)
+
+
+def _print_config(args: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from sweeps.config import Composer
+    from sweeps.space import split_overrides
+
+    plain, _ = split_overrides(args.overrides)
+    tree = Composer(args.config_name, plain, args.config_dir).tree
+    keys = [key for key in tree if key != "hydra"]
+    print(OmegaConf.to_yaml(OmegaConf.masked_copy(tree, keys), resolve=args.resolve), end="")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    if args.cfg:
+        return _print_config(args)
+    from sweeps.naming import number
+    from sweeps.run_train import train
+
+    console = _console()
+    result = train(_command_line(args), console)
+    _warn_unsent(result.num_unsent, result.folder, console)
+    outcome = result.outcome
+    if outcome is None or outcome.state == "interrupted":
+        console.print("Interrupted. Nothing is lost of what was recorded.", highlight=False)
+        return _INTERRUPTED
+    if outcome.state == "failed":
+        console.print(f"The log is in {result.folder}.", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    for key, value in sorted(outcome.metrics.items()):
+        console.print(f"  {key:<16} {number(value)}", markup=False, highlight=False)
+    console.print(f"run {result.run_id}  in {result.folder}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    if args.cfg:
+        return _print_config(args)
+    from sweeps.run_sweep import sweep
+
+    console = _console()
+    return _conclude(sweep(_command_line(args), console), console)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from sweeps.run_sweep import resume
+
+    console = _console()
+    return _conclude(resume(args.study, args.store_dir, console), console)
+
+
+def _conclude(result: "SweepResult", console: "Console") -> int:
+    """Print what a sweep found and what to type next, and return the exit status."""
+    from sweeps.naming import duration, number, values_text
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    _warn_unsent(result.num_unsent, result.folder.parent, console)
+    totals, best = result.totals, result.best
+    counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]  # type: ignore[arg-type]
+    if not totals.outcomes:
+        say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
+    else:
+        say(f"{result.study}: {', '.join(counts)} in {duration(totals.elapsed_s)}")
+    if best is not None:
+        say(
+            f"best: #{best.number} {result.metric}={number(best.value)}  {values_text(best.values)}",
+            "bold green",
+        )
+    if totals.stopped == "interrupt":
+        say(f"Interrupted after {result.num_finished} of {result.num_trials} trials. Go on with:")
+        say(f"  lightsweep resume {result.study}")
+        return _INTERRUPTED
+    if totals.stopped == "failures":
+        say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
+    say("Next:")
+    say(f"  lightsweep compare {result.study} --top 10")
+    say("  lightsweep ui")
+    return 0 if best is not None and totals.stopped != "failures" else 1
+
+
+def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
+    if num_unsent:
+        console.print(
+            f"The tracking store did not take {num_unsent} records; they are kept in {folder}/unsent.jsonl.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from sweeps.compare import print_rows
+    from sweeps.queries import sorted_rows, trial_rows
+
+    rows = sorted_rows(trial_rows(_uri(args), args.studies), args.metric)[: args.top]
+    print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
+    return 0
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from sweeps.ui import serve
+
+    return serve(_uri(args), args.store_dir, args.port)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from sweeps.completion import complete, script
+
+    if args.line is None:
+        print(script(args.shell))
+    else:
+        print("\n".join(complete(args.line)))
+    return 0
+
+
+def _uri(args: argparse.Namespace) -> str:
+    from sweeps.paths import MLFLOW_DB
+
+    return args.uri or f"sqlite:///{(args.store_dir / MLFLOW_DB).resolve()}"
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()

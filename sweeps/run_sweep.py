@@ -1,0 +1,318 @@
+"""`lightsweep sweep` and `resume`: set a study up, check it, drive it, and leave a record to go on from."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sweeps import paths
+from sweeps.config import Composer, Config, flatten, to_yaml
+from sweeps.display import Heading, make_display
+from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
+from sweeps.errors import ConfigError, StudyError, did_you_mean
+from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
+from sweeps.naming import run_name
+from sweeps.randomness import derive_seed
+from sweeps.records import MetricPoint
+from sweeps.space import Space, parse_space, split_overrides
+from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import Recorder
+from sweeps.workbench import CommandLine, check, common_tags, open_recorder, python_path, start_launcher
+
+__all__ = ["SweepResult", "resume", "storage_url", "sweep"]
+
+_PARENT = "study"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult:
+    """A sweep that has come to its end, or to a stop."""
+
+    study: str
+    folder: Path
+    totals: Totals
+    num_trials: int
+    num_finished: int
+    best: Best | None
+    metric: str
+    run_ids: dict[int, str]
+    num_unsent: int
+
+
+def storage_url(config: Config) -> str:
+    """Return the URL of Optuna's tables."""
+    url = config["study"]["storage"]
+    return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
+
+
+def sweep(command: CommandLine, console: Console) -> SweepResult:
+    """Search what the command line describes.
+
+    A study of the same name goes on to its total, if it searches the same space.
+
+    Raises:
+        LightsweepError: The command line makes no sense, the check failed, or a store cannot be opened.
+    """
+    plain, sweeps = split_overrides(command.overrides)
+    if sweeps and not any(override.startswith("search=") for override in plain):
+        plain.append("search=none")  # who types what to search means just that
+    composer = Composer(command.config_name, plain, command.config_dir)
+    config = composer.base()
+    if "study" not in config:
+        raise ConfigError(
+            f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
+            "pruner, study and launcher, as in conf/sweep.yaml."
+        )
+    space = _space(composer, config, command.overrides)
+    return _Sweep(command, composer, config, space, console).run()
+
+
+def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
+    """Go on with a study by the command line that started it.
+
+    Raises:
+        StudyError: There is no such study in the store.
+    """
+    record = paths.study_dir(store_dir, name) / paths.STUDY
+    if not record.is_file():
+        known = [str(_read(path)["study"]) for path in sorted(store_dir.glob(f"*/{paths.STUDY}"))]
+        hint = did_you_mean(name, known) or "There is none yet."
+        raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
+    stored = _read(record)
+    overrides = [o for o in stored["overrides"] if not o.startswith("study.name=")]
+    command = CommandLine(
+        overrides=(*overrides, f"study.name={name}"),
+        config_name=stored["config_name"],
+        config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
+    )
+    return sweep(command, console)
+
+
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
+    """Build the space, and compose one point of it so that a wrong key or type is refused at once."""
+    space = parse_space(config["search"], overrides, composer.options)
+    if not space:
+        raise ConfigError(
+            "There is nothing to search. Type a sweep expression such as "
+            "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
+            f"{'|'.join(composer.options('search'))}."
+        )
+    composer.check_values(space.overrides(_first_values(space)))
+    return space
+
+
+def _first_values(space: Space) -> dict[str, Any]:
+    return {p.key: p.values[0] if p.values else p.decode(getattr(p.distribution, "low")) for p in space}  # noqa: B009
+
+
+class _Sweep:
+    """One sweep from the parsed command line to its result."""
+
+    def __init__(
+        self, command: CommandLine, composer: Composer, config: Config, space: Space, console: Console
+    ) -> None:
+        self._command = command
+        self._composer = composer
+        self._config = config
+        self._space = space
+        self._console = console
+        self._store_dir = Path(config["store_dir"])
+        self._metric = config["study"]["metric"]
+        self._direction = config["study"]["direction"]
+        self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
+
+    def run(self) -> SweepResult:
+        config, trainer = self._config, self._config["trainer"]
+        launching = config["launcher"]
+        slots = plan_slots(
+            slots=launching["slots"],
+            threads=launching["threads"],
+            accelerator=trainer["accelerator"],
+            cores=num_cores(),
+            gpus=visible_gpus(),
+        )
+        _require(config)
+        sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
+        pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
+        # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
+        launcher = start_launcher(
+            self._composer,
+            [config, *self._other_choices()],
+            start_method=launching["start_method"],
+            log=self._store_dir / "server.log",
+        )
+        with closing(launcher):
+            recorder = open_recorder(config, self._store_dir)
+            storage = open_storage(storage_url(config))
+            name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
+            study = Study.create_or_load(
+                name,
+                storage,
+                space=self._space,
+                sampler=sampler,
+                pruner=pruner,
+                metric=self._metric,
+                direction=self._direction,
+                seed=config["seed"],
+            )
+            folder = paths.study_dir(self._store_dir, name)
+            first = self._compose(_first_values(self._space), 0)
+            check(launcher, self._composer, first, slots[0], folder / "check")
+            study.close_stale()
+            recorder.wait_until_open()
+            return self._drive(study, folder, slots, launcher, recorder)
+
+    def _drive(self, study: Study, folder: Path, slots: list[Any], launcher: Any, recorder: Recorder) -> SweepResult:
+        limits = Limits(
+            num_trials=self._config["study"]["num_trials"],
+            timeout_s=self._config["study"]["timeout_s"],
+            max_failures=self._config["study"]["max_failures"],
+            grace_s=self._config["launcher"]["grace_s"],
+        )
+        self._leave_record(study.name, folder)
+        parent_tags = self._open_parent(study, recorder)
+        heading = Heading(
+            study=study.name,
+            metric=self._metric,
+            direction=self._direction,
+            num_trials=limits.num_trials,
+            num_finished=study.num_finished,
+            num_slots=len(slots),
+        )
+        display = make_display(heading, self._console)
+        driver = Driver(
+            search=study,
+            setup=TrialSetup(
+                compose=self._compose,
+                folder=lambda number: paths.trial_dir(folder, number),
+                name=run_name,
+                run_tags={**parent_tags, tags.KIND: "trial"},
+                python_path=python_path(self._composer),
+                allowed_modules=self._composer.allowed_modules,
+                answers=self._answers,
+            ),
+            slots=slots,
+            limits=limits,
+            launcher=launcher,
+            recorder=recorder,
+            display=display,
+            on_ended=lambda outcome: self._record_progress(study, recorder, outcome),
+        )
+        try:
+            totals = driver.run()
+        finally:
+            display.close()
+            self._close_parent(study, recorder, driver.totals)
+            num_unsent = recorder.close()
+        numbers = [outcome.number for outcome in totals.outcomes]
+        return SweepResult(
+            study=study.name,
+            folder=folder,
+            totals=totals,
+            num_trials=limits.num_trials,
+            num_finished=study.num_finished,
+            best=study.best,
+            metric=self._metric,
+            run_ids={n: run_id for n in numbers if (run_id := recorder.run_id(n)) is not None},
+            num_unsent=num_unsent,
+        )
+
+    def _compose(self, values: Any, number: int) -> Config:
+        seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
+        return self._composer.trial(values, seed)
+
+    def _other_choices(self) -> list[Config]:
+        """Compose the options of searched groups, for the server to import what they name."""
+        groups = [p for p in self._space if self._composer.is_group(p.key)]
+        return [self._composer.trial({p.key: value}, self._config["seed"]) for p in groups for value in p.values or ()]
+
+    def _leave_record(self, name: str, folder: Path) -> None:
+        """Write what `resume` reads."""
+        config_dir = self._command.config_dir
+        record = {
+            "study": name,
+            "config_name": self._command.config_name,
+            "config_dir": str(config_dir.resolve()) if config_dir else None,
+            "overrides": list(self._command.overrides),
+            "space": self._space.describe(),
+        }
+        paths.write_text(folder / paths.STUDY, to_yaml(record))
+
+    # --- the parent run --------------------------------------------------------------------------------
+
+    def _open_parent(self, study: Study, recorder: Recorder) -> dict[str, str]:
+        """Create the parent run, or go on with it and end what a dead driver left running."""
+        store = recorder.wait_until_open()
+        common = common_tags("sweep", self._command.overrides, self._config["tracking"]["tags"])
+        common |= {tags.STUDY: study.name, tags.METRIC: self._metric, tags.DIRECTION: self._direction}
+        parent, left_running = store.find_study(study.name)
+        if parent is not None:
+            recorder.adopt(_PARENT, parent)
+            store.reopen_run(parent)
+            for run_id in left_running:
+                store.set_tags(run_id, {tags.STATE: "interrupted", tags.REASON: "the driver died"})
+                store.end_run(run_id, "KILLED", end_time_ms=int(time.time() * 1000))
+            return common
+        params = {f"search.{key}": text for key, text in self._space.describe().items()}
+        for group in ("study", "sampler", "pruner", "launcher"):
+            params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
+        recorder.start(
+            _PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", tags.STATE: "running"}
+        )
+        return common
+
+    def _record_progress(self, study: Study, recorder: Recorder, outcome: Outcome) -> None:
+        best = study.best
+        points = [] if best is None else [(self._metric, best.value)]
+        points.append(("trials/finished", float(study.num_finished)))
+        now = int(time.time() * 1000)
+        recorder.metrics(_PARENT, [MetricPoint(key, value, study.num_finished, now) for key, value in points])
+
+    def _close_parent(self, study: Study, recorder: Recorder, totals: Totals) -> None:
+        best = study.best
+        ending = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
+        state = ending[totals.stopped]
+        run_tags = {tags.STATE: state}
+        if best is not None:
+            run_tags |= {
+                tags.VALUE: repr(best.value),
+                "lightsweep.best_trial": str(best.number),
+                "mlflow.note.content": f"Best: trial {best.number}, {self._metric} = {best.value:.6g}. "
+                f"{study.num_finished} trials.",
+            }
+        status = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[state]
+        recorder.end(_PARENT, status, run_tags)
+
+
+def _require(config: Config) -> None:
+    study, trainer = config["study"], config["trainer"]
+    if study["num_trials"] < 1:
+        raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
+    if study["direction"] not in ("maximize", "minimize"):
+        raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
+    if trainer["devices"] != 1:
+        raise ConfigError(f"trainer.devices must be 1: a trial has one device, but got {trainer['devices']}.")
+
+
+def _new_name(composer: Composer, store_dir: Path) -> str:
+    """Name a study after its data, model and the first free number; the folder made here reserves it."""
+    stem = f"{composer.choices['data']}-{composer.choices['model']}"
+    number = 1
+    while True:
+        folder = paths.study_dir(store_dir, f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return f"{stem}-{number}"

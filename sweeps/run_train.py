@@ -1,0 +1,127 @@
+"""`lightsweep train`: one run through the same driver, processes and record as a trial of a sweep."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sweeps import paths
+from sweeps.config import Composer
+from sweeps.display import Heading, make_display
+from sweeps.driver import Driver, Limits, Outcome, State, Totals, TrialSetup
+from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
+from sweeps.records import Answer
+from sweeps.tracking import tags
+from sweeps.workbench import CommandLine, common_tags, open_recorder, python_path, start_launcher
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """A finished `train`."""
+
+    outcome: Outcome | None
+    totals: Totals
+    run_id: str | None
+    folder: Path
+    num_unsent: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    state: State
+    reason: str
+
+
+@dataclass(slots=True)
+class _OneRun:
+    """A search that proposes the one configuration that was typed."""
+
+    num_finished: int = 0
+    is_exhausted: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    def ask(self) -> "_OneRun":
+        self.is_exhausted = True
+        return self
+
+    def report(self, number: int, value: float, step: int) -> Answer:
+        return Answer(prune=False)
+
+    def tell(self, number: int, state: State, value: float | None, reason: str) -> "_End":
+        self.num_finished = 1
+        return _End(state, reason)
+
+    def requeue(self, number: int) -> None:
+        """Leave it to the user to train again."""
+
+
+def train(command: CommandLine, console: Console) -> TrainResult:
+    """Train what the command line describes, and record it.
+
+    Raises:
+        LightsweepError: The configuration is wrong or the store cannot be opened.
+    """
+    composer = Composer(command.config_name, command.overrides, command.config_dir)
+    config = composer.trial({}, seed=composer.tree.seed)
+    gpus = visible_gpus()
+    slots = plan_slots(
+        slots=1, threads=None, accelerator=config["trainer"]["accelerator"], cores=num_cores(), gpus=gpus
+    )
+    folder = paths.train_dir(Path(config["store_dir"]))
+    # A server would import everything once too: for one process, that is no gain and one process more
+    launcher = start_launcher(composer, [config], start_method="spawn", log=folder / "server.log")
+    with closing(launcher):
+        recorder = open_recorder(config, folder)
+        recorder.wait_until_open()
+        objective = config["objective"]
+        display = make_display(
+            Heading(
+                study=f"train {folder.name}",
+                metric=objective["metric"],
+                direction=objective["direction"],
+                num_trials=1,
+                num_finished=0,
+                num_slots=1,
+            ),
+            console,
+        )
+        driver = Driver(
+            search=_OneRun(),
+            setup=TrialSetup(
+                compose=lambda values, number: config,
+                folder=lambda number: folder,
+                name=lambda number, values: _name(composer, folder),
+                run_tags={
+                    **common_tags("train", command.overrides, config["tracking"]["tags"]),
+                    tags.KIND: "train",
+                    tags.METRIC: objective["metric"],
+                    tags.DIRECTION: objective["direction"],
+                },
+                python_path=python_path(composer),
+                allowed_modules=composer.allowed_modules,
+                answers=False,
+                has_parent=False,
+            ),
+            slots=slots,
+            limits=Limits(num_trials=1),
+            launcher=launcher,
+            recorder=recorder,
+            display=display,
+        )
+        try:
+            totals = driver.run()
+        finally:
+            display.close()
+            num_unsent = recorder.close()
+    outcome = totals.outcomes[0] if totals.outcomes else None
+    return TrainResult(outcome=outcome, totals=totals, run_id=recorder.run_id(0), folder=folder, num_unsent=num_unsent)
+
+
+def _name(composer: Composer, folder: Path) -> str:
+    return f"train {int(folder.name)} {composer.choices['data']} {composer.choices['model']}"

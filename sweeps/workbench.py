@@ -1,0 +1,143 @@
+"""What `train` and `sweep` set up alike: the composed command line, processes, the record, the check."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps import paths
+from sweeps.config import Composer, Config, freeze
+from sweeps.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.slots import Slot
+from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob
+from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.recorder import Recorder, RunStore
+
+__all__ = ["CommandLine", "check", "common_tags", "open_recorder", "python_path", "start_launcher"]
+
+_CHECK = -1  # the number of the check among the trials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What the user typed, as far as configuration goes."""
+
+    overrides: tuple[str, ...]
+    config_name: str
+    config_dir: Path | None = None
+
+
+def python_path(composer: Composer) -> tuple[str, ...]:
+    """Return the folders in which the user's modules are found: --config-dir and the working folder."""
+    folders = [str(composer.config_dir)] if composer.config_dir else []
+    return (*folders, str(Path.cwd()))
+
+
+def start_launcher(composer: Composer, configs: Sequence[Config], *, start_method: str, log: Path) -> LocalLauncher:
+    """Start the launcher and let its server import what the configs name, while the caller goes on.
+
+    Raises:
+        ConfigError: The start method is unknown, or trials ask for several devices.
+    """
+    if start_method not in ("forkserver", "spawn"):
+        raise ConfigError(f"launcher.start_method must be 'forkserver' or 'spawn', but got {start_method!r}.")
+    modules = {module for config in configs for module in _modules(config, composer.allowed_modules)}
+    return LocalLauncher(
+        start_method="spawn" if start_method == "spawn" else "forkserver",
+        modules=sorted(modules),
+        python_path=python_path(composer),
+        log=log,
+    )
+
+
+def open_recorder(config: Config, folder: Path) -> Recorder:
+    """Start the recorder; it opens the store in the background."""
+    store_dir, tracking = Path(config["store_dir"]), config["tracking"]
+
+    def open_store() -> RunStore:
+        uri = tracking["uri"] or default_uri(store_dir)
+        return MlflowStore(uri, tracking["experiment"], store_dir / paths.ARTIFACTS)
+
+    return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"])
+
+
+def check(launcher: LocalLauncher, composer: Composer, config: Config, slot: Slot, folder: Path) -> CheckPassed:
+    """Build a trial and run one batch in a process of its own, before any trial is asked for.
+
+    Raises:
+        ConfigError: The configuration is to blame.
+        PreflightError: Something else failed.
+    """
+    freeze(config, folder)
+    launcher.start(
+        _CHECK,
+        RankJob(
+            kind="check",
+            folder=str(folder),
+            python_path=python_path(composer),
+            allowed_modules=composer.allowed_modules,
+            threads=slot.threads,
+            environment=slot.environment,
+        ),
+    )
+    heard: list[Event] = []
+    while not any(isinstance(event, Exited) for event in heard):
+        heard += [event for _, event in launcher.poll(1.0)]
+    for event in heard:
+        if isinstance(event, CheckPassed):
+            return event
+        if isinstance(event, Failed):
+            raise _failure(event, folder)
+    raise PreflightError(f"The check before the first trial died; see {paths.rank_log(folder, 0)}.")
+
+
+def _failure(failed: Failed, folder: Path) -> LightsweepError:
+    if failed.cause == "usage":
+        return ConfigError(failed.message)
+    return PreflightError(
+        f"{failed.message}\n(one batch was tried before the first trial; all of it is in {paths.rank_log(folder, 0)})"
+    )
+
+
+def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that every run gets: the code, the command and the user's own."""
+    run_tags = {
+        **own,
+        "mlflow.source.name": f"lightsweep {command}",
+        "lightsweep.overrides": " ".join(overrides),
+    }
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        run_tags["mlflow.source.git.commit"] = commit
+        run_tags["lightsweep.git.dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
+    return run_tags
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _modules(tree: Any, allowed: Sequence[str]) -> set[str]:
+    """Collect the modules of all targets that may be imported."""
+    if isinstance(tree, Mapping):
+        found = {module for value in tree.values() for module in _modules(value, allowed)}
+        target = tree.get("_target_")
+        if isinstance(target, str) and any(target.startswith(f"{module}.") for module in allowed):
+            found.add(target.rpartition(".")[0])
+        return found
+    if isinstance(tree, list):
+        return {module for value in tree for module in _modules(value, allowed)}
+    return set()
