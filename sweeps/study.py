@@ -7,6 +7,7 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 `flush_interval_s`; a finished trial is on disk when `tell` returns.
 """
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -119,7 +120,8 @@ def open_storage(url: str) -> RDBStorage:
     except RuntimeError as exc:  # Optuna's word for a schema of another version
         raise StoreError(
             f"{_cannot_open(parsed)}: its tables belong to another version of Optuna than "
-            f"{optuna.__version__}. Take a copy, then run `optuna storage upgrade --storage URL`, or name another database."
+            f"{optuna.__version__}. Take a copy, then run "
+            f"`optuna storage upgrade --storage URL`, or name another database."
         ) from exc
 
 
@@ -575,7 +577,9 @@ class Study:
             return Verdict(prune=False, reason="a study of several objectives prunes nothing")
         if step not in self._frozen(number).intermediate_values:
             trial.report(float(value), step)
-        prune = bool(trial.should_prune())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
+            prune = bool(trial.should_prune())
         reason = _why_pruned(self.optuna.pruner, self.optuna, self._frozen(number)) if prune else ""
         if time.monotonic() - self._flushed_at_s >= self._flush_interval_s:
             try:
@@ -919,7 +923,7 @@ class _Record:
         self._storage = storage
         self._study_id = study_id
         self._last_id = -1
-        self._written: dict[int, FrozenTrial] = {}  # by number, as in the database
+        self._written: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}  # by number: the trial, and it as written
         self._ids: dict[int, int] = {}
         self._failed = False  # then what seemed to fail may have been committed
         self.unwritten: set[int] = set()  # numbers whose write failed
@@ -944,7 +948,7 @@ class _Record:
         found = [t for t in self._storage.get_all_trials(self._study_id, deepcopy=False) if t.number >= num_known]
         for trial in found:
             self._ids[trial.number] = trial._trial_id
-            self._written[trial.number] = trial
+            self._written[trial.number] = (trial, _snapshot(trial))
         self._last_id = int(last)
         return found
 
@@ -955,7 +959,7 @@ class _Record:
             StudyError: Another program started a trial in the study, or ended one of these.
             sqlalchemy.exc.SQLAlchemyError: The database does not answer, after all attempts.
         """
-        dirty = [trial for trial in trials if self._written.get(trial.number) is not trial]
+        dirty = [trial for trial in trials if self._written.get(trial.number, (None,))[0] is not trial]
         if not dirty:
             return
         self.unwritten.update(trial.number for trial in dirty if trial.number in self._ids)
@@ -972,7 +976,7 @@ class _Record:
                 time.sleep(pause_s)
         self._ids.update(ids)
         self._last_id = max(self._last_id, *ids.values())
-        self._written.update((trial.number, trial) for trial in dirty)
+        self._written.update((trial.number, (trial, _snapshot(trial))) for trial in dirty)
         self.unwritten.difference_update(trial.number for trial in dirty)
 
     def _write_once(self, trials: list[FrozenTrial], *, is_durable: bool, is_retry: bool) -> dict[int, int]:
@@ -983,7 +987,7 @@ class _Record:
                 connection.exec_driver_sql(f"pragma synchronous = {'full' if is_durable else 'normal'}")
             self._lock_study(connection)
             for trial in trials:
-                old = self._written.get(trial.number)
+                old = self._written.get(trial.number, (None, None))[1]
                 if old is None:
                     ids[trial.number] = self._insert_trial(connection, trial, is_retry=is_retry)
                 else:
@@ -1103,6 +1107,18 @@ class _Record:
                     table = model.__table__
                     connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, table.c.key == key))
                 add(model, key=key, value_json=json.dumps(value))
+
+
+def _snapshot(trial: FrozenTrial) -> FrozenTrial:
+    """Copy a trial that may still change: Optuna's handle of a running trial alters it in place."""
+    if trial.state.is_finished():
+        return trial
+    found = copy.copy(trial)
+    found.params = dict(trial.params)
+    found.intermediate_values = dict(trial.intermediate_values)
+    found.user_attrs = dict(trial.user_attrs)
+    found.system_attrs = dict(trial.system_attrs)
+    return found
 
 
 def _is_same_row(row: Any, own: dict[str, Any]) -> bool:
