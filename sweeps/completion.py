@@ -65,10 +65,7 @@ def _overrides(primary: str, typed: list[str], word: str) -> list[str]:
         with initialize():
             plugin = DefaultCompletionPlugin(GlobalHydra.instance().config_loader())
             # Hydra's own query; there is no public name for it
-            found = plugin._query(
-                config_name=primary,
-                line=shlex.join([*searching, word]) if word else " ".join(searching) + " ",
-            )
+            found = plugin._query(config_name=primary, line=" ".join([*searching, word]))
     except (LightsweepError, ValueError):
         return []
     return [entry for entry in found if not entry.startswith("hydra")]

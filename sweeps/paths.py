@@ -26,6 +26,7 @@ __all__ = [
     "OPTUNA_DB",
     "STUDY",
     "UNSENT",
+    "check_dir",
     "conf_dir",
     "rank_log",
     "study_dir",
@@ -42,7 +43,7 @@ CONFIG = "config.yaml"
 STUDY = "study.yaml"
 UNSENT = "unsent.jsonl"
 
-_RESERVED = {"artifacts", "data", "train"}
+_RESERVED = {"artifacts", "check", "data", "train"}
 
 
 def conf_dir() -> Path:
@@ -57,6 +58,13 @@ def study_dir(store: Path, study: str) -> Path:
     if slug != study or slug in _RESERVED:
         slug = f"{slug}-{hashlib.sha256(study.encode()).hexdigest()[:8]}".lstrip("-")
     return store / slug
+
+
+def check_dir(store: Path) -> Path:
+    """Return a new folder for a check, created; it is removed when the check has passed."""
+    parent = store / "check"
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))
 
 
 def train_dir(store: Path) -> Path:

@@ -30,7 +30,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial.
+        kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial. The configs
+            in folders below `folder` are only built.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         python_path: Folders from which the user's modules are imported.
         allowed_modules: The modules that a `_target_` may name; from the user's own machine, never from a record.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.distributions import CategoricalDistribution
 from rich.console import Console
 
 from sweeps import paths
@@ -19,7 +20,7 @@ from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
-from sweeps.space import Space, parse_space, split_overrides
+from sweeps.space import Parameter, Space, parse_space, split_overrides
 from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
@@ -107,12 +108,16 @@ def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Spac
             "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
             f"{'|'.join(composer.options('search'))}."
         )
-    composer.check_values(space.overrides(_first_values(space)))
+    composer.check_values(space.overrides({parameter.key: _ends(parameter)[0] for parameter in space}))
     return space
 
 
-def _first_values(space: Space) -> dict[str, Any]:
-    return {p.key: p.values[0] if p.values else p.decode(getattr(p.distribution, "low")) for p in space}  # noqa: B009
+def _ends(parameter: Parameter) -> list[Any]:
+    """Return the choices of a parameter, or the two ends of its range."""
+    distribution = parameter.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return [parameter.decode(choice) for choice in distribution.choices]
+    return [parameter.decode(end) for end in (distribution.low, distribution.high)]
 
 
 class _Sweep:
@@ -147,13 +152,16 @@ class _Sweep:
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         launcher = start_launcher(
             self._composer,
-            [config, *self._other_choices()],
+            self._corners(),
             start_method=launching["start_method"],
             log=self._store_dir / "server.log",
         )
         with closing(launcher):
             recorder = open_recorder(config, self._store_dir)
             storage = open_storage(storage_url(config))
+            first, *corners = self._corners()
+            check(launcher, self._composer, first, corners, slots[0], self._store_dir)
+            recorder.wait_until_open()
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             study = Study.create_or_load(
                 name,
@@ -165,12 +173,8 @@ class _Sweep:
                 direction=self._direction,
                 seed=config["seed"],
             )
-            folder = paths.study_dir(self._store_dir, name)
-            first = self._compose(_first_values(self._space), 0)
-            check(launcher, self._composer, first, slots[0], folder / "check")
             study.close_stale()
-            recorder.wait_until_open()
-            return self._drive(study, folder, slots, launcher, recorder)
+            return self._drive(study, paths.study_dir(self._store_dir, name), slots, launcher, recorder)
 
     def _drive(self, study: Study, folder: Path, slots: list[Any], launcher: Any, recorder: Recorder) -> SweepResult:
         limits = Limits(
@@ -231,10 +235,11 @@ class _Sweep:
         seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
         return self._composer.trial(values, seed)
 
-    def _other_choices(self) -> list[Config]:
-        """Compose the options of searched groups, for the server to import what they name."""
-        groups = [p for p in self._space if self._composer.is_group(p.key)]
-        return [self._composer.trial({p.key: value}, self._config["seed"]) for p in groups for value in p.values or ()]
+    def _corners(self) -> list[Config]:
+        """Compose the first value of every parameter, then each further choice and end of a range alone."""
+        first = {parameter.key: _ends(parameter)[0] for parameter in self._space}
+        others = [first | {p.key: value} for p in self._space for value in _ends(p)[1:]]
+        return [self._compose(values, 0) for values in (first, *others)]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads."""

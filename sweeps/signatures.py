@@ -1,6 +1,7 @@
 """Check the arguments of a configuration against the signature of what it builds."""
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -65,7 +66,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(value == arg and type(value) is type(arg) for arg in args)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
+        # A foreign class beside plain types (`float | Tensor`) is what code passes, not what YAML holds
+        plain = [arg for arg in args if not _is_foreign(arg)]
+        return any(_fits(value, arg) for arg in plain or args)
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -83,6 +86,10 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
+def _is_foreign(hint: Any) -> bool:
+    return inspect.isclass(hint) and hint.__module__ != "builtins" and not issubclass(hint, os.PathLike)
+
+
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, list, dict))
 
@@ -92,7 +99,8 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(arg) for arg in args)
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(arg) for arg in args)
+        plain = [arg for arg in args if not _is_foreign(arg)]
+        return " or ".join(_words(arg) for arg in plain or args)
     plain = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
     if hint in plain:
         return plain[hint]

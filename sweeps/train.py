@@ -87,18 +87,23 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
     return Finished(state="complete", value=reporter.value, metrics=metrics)
 
 
-def check(config: Config, *, folder: Path, allowed: Sequence[str]) -> CheckPassed:
+def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: Sequence[str]) -> CheckPassed:
     """Build everything and run one batch of training and validation, to fail before any trial does.
+
+    Args:
+        config: A trial's config.
+        corners: Configs at the ends of the search space, which are built but not run.
+        folder: For what Lightning writes.
+        allowed: The modules that a `_target_` may name.
 
     Raises:
         ConfigError: As `fit` would; a missing objective names the metrics that are logged.
     """
     _quieten()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = build(config["data"], key="data", allowed=allowed)
-    module = build_module(config, allowed=allowed)
-    for name, node in (config["callbacks"] or {}).items():
-        build(node, key=f"callbacks.{name}", allowed=allowed)
+    for corner in corners:
+        _build_all(corner, allowed=allowed)
+    data, module = _build_all(config, allowed=allowed)
     short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
     one_batch = dict.fromkeys(("limit_train_batches", "limit_val_batches", "accumulate_grad_batches"), 1)
     trainer = _trainer(
@@ -112,6 +117,12 @@ def check(config: Config, *, folder: Path, allowed: Sequence[str]) -> CheckPasse
     if objective not in trainer.callback_metrics:
         raise metric_is_missing(objective, trainer.callback_metrics)
     return CheckPassed(metrics=tuple(sorted(trainer.callback_metrics)), num_parameters=_num_parameters(module))
+
+
+def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.LightningModule]:
+    for name, node in (config["callbacks"] or {}).items():
+        build(node, key=f"callbacks.{name}", allowed=allowed)
+    return build(config["data"], key="data", allowed=allowed), build_module(config, allowed=allowed)
 
 
 def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:

@@ -7,6 +7,7 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from sweeps import paths
 from sweeps.channel import Channel
@@ -45,7 +46,8 @@ def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path
 
         torch.set_num_threads(job.threads)
         if job.kind == "check":
-            return train.check(config, folder=folder, allowed=job.allowed_modules)
+            corners = [load_frozen(corner) for corner in sorted(folder.iterdir()) if corner.is_dir()]
+            return train.check(config, corners, folder=folder, allowed=job.allowed_modules)
         return train.fit(config, channel, folder=folder, allowed=job.allowed_modules)
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()
@@ -53,20 +55,19 @@ def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path
 
 
 def _failed(error: BaseException) -> Failed:
+    return Failed(cause=_cause(error), message=_one_line(error), traceback=traceback.format_exc())
+
+
+def _cause(error: BaseException) -> Literal["error", "memory", "diverged", "usage"]:
     import torch
 
     from sweeps.train import DivergedError
 
-    cause: Failed = Failed(cause="error", message=_one_line(error), traceback=traceback.format_exc())
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        ((MemoryError, torch.OutOfMemoryError), "memory"),
-        (DivergedError, "diverged"),
-        (ConfigError, "usage"),
-    )
-    for types, name in kinds:
-        if isinstance(error, types):
-            return Failed(cause=name, message=_one_line(error), traceback=traceback.format_exc())  # type: ignore[arg-type]
-    return cause
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "memory"
+    if isinstance(error, DivergedError):
+        return "diverged"
+    return "usage" if isinstance(error, ConfigError) else "error"
 
 
 def _one_line(error: BaseException) -> str:

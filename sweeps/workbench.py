@@ -1,5 +1,6 @@
 """What `train` and `sweep` set up alike: the composed command line, processes, the record, the check."""
 
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,14 +64,32 @@ def open_recorder(config: Config, folder: Path) -> Recorder:
     return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"])
 
 
-def check(launcher: LocalLauncher, composer: Composer, config: Config, slot: Slot, folder: Path) -> CheckPassed:
-    """Build a trial and run one batch in a process of its own, before any trial is asked for.
+def check(
+    launcher: LocalLauncher,
+    composer: Composer,
+    config: Config,
+    corners: Sequence[Config],
+    slot: Slot,
+    store_dir: Path,
+) -> CheckPassed:
+    """Build trials and run one batch in a process of its own, before any trial is asked for.
+
+    Args:
+        launcher: Starts the process.
+        composer: The composed command line.
+        config: The trial that is built and run.
+        corners: Trials that are only built.
+        slot: The lease to run in.
+        store_dir: The store, in which the check's log stays if it fails.
 
     Raises:
         ConfigError: The configuration is to blame.
         PreflightError: Something else failed.
     """
+    folder = paths.check_dir(store_dir)
     freeze(config, folder)
+    for number, corner in enumerate(corners):
+        freeze(corner, paths.trial_dir(folder, number))
     launcher.start(
         _CHECK,
         RankJob(
@@ -87,6 +106,7 @@ def check(launcher: LocalLauncher, composer: Composer, config: Config, slot: Slo
         heard += [event for _, event in launcher.poll(1.0)]
     for event in heard:
         if isinstance(event, CheckPassed):
+            shutil.rmtree(folder)
             return event
         if isinstance(event, Failed):
             raise _failure(event, folder)
