@@ -88,7 +88,8 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images, N x `input_shape`, to unnormalised class scores, N x `num_classes`."""
-        return self.head(self.features(x))
+        scores: Tensor = self.head(self.features(x))
+        return scores
 
 
 def _check_pools(pools: int, pool_last: bool, height: int, width: int) -> None:

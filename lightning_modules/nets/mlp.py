@@ -58,4 +58,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples, N x `input_shape`, to unnormalised class scores, N x `num_classes`."""
-        return self.layers(x)
+        scores: Tensor = self.layers(x)
+        return scores
