@@ -1,0 +1,3 @@
+"""LightningModules: what is minimised, measured and logged."""
+
+__all__: list[str] = []
