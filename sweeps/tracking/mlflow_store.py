@@ -10,14 +10,15 @@ from pathlib import Path
 
 from filelock import FileLock
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
+from sweeps.tracking.url import hide_password, with_installed_driver
 
-__all__ = ["MlflowStore", "default_uri", "hide_password"]
+__all__ = ["MlflowStore", "default_uri"]
 
 _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
@@ -28,14 +29,6 @@ _MAX_TAG = 8000
 def default_uri(store: Path) -> str:
     """Return the URL of the SQLite file in the store."""
     return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
-
-
-def hide_password(uri: str) -> str:
-    """Return `uri` as it may be shown."""
-    try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except ArgumentError:
-        return uri
 
 
 class MlflowStore:
@@ -63,7 +56,7 @@ class MlflowStore:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             with _schema_lock(uri):
-                self._client = MlflowClient(uri)
+                self._client = MlflowClient(with_installed_driver(uri))
                 self._experiment_id = self._open_experiment(experiment, uri, artifacts)
                 _use_wal(uri)
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
