@@ -3,12 +3,13 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.naming import duration, number, short_names
 from sweeps.queries import TrialRow
@@ -17,15 +18,25 @@ __all__ = ["Format", "print_rows"]
 
 Format = Literal["table", "csv", "json"]
 _STYLES = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+_GAP = 2  # blanks between columns
+_MAX_CELL = 24  # characters of a cell in a terminal
 
 
 def print_rows(rows: Sequence[TrialRow], form: Format, *, console: Console, out: TextIO, metric: str | None) -> None:
-    """Print rows in the order given."""
+    """Print rows in the order given.
+
+    Args:
+        rows: What to print.
+        form: As a table for people, or as CSV or JSON for programs.
+        console: Where a table goes; in a terminal it is made to fit, elsewhere it is as wide as it needs to be.
+        out: Where CSV and JSON go.
+        metric: A metric that a table shows beside the one that the rows are judged by.
+    """
     if form == "json":
         out.write(json.dumps([_finite(row.as_dict()) for row in rows], indent=2) + "\n")
     elif form == "csv":
         _print_csv(rows, out)
-    else:
+    elif rows:
         _print_table(rows, console, metric)
 
 
@@ -33,15 +44,17 @@ def _finite(value: Any) -> Any:
     """Replace what JSON cannot say (NaN, infinities) by null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
-    params = list(dict.fromkeys(key for row in rows for key in row.params))
+    params = _params(rows)
     metrics = sorted({key for row in rows for key in row.metrics})
     fixed = ["study", "trial", "state", "value", "duration_s", "run_id"]
-    writer = csv.writer(out)
-    writer.writerow([*fixed, *params, *metrics])
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
     for row in rows:
         cells = [row.study, row.trial, row.state, row.value, row.duration_s, row.run_id]
         cells += [row.params.get(key) for key in params] + [row.metrics.get(key) for key in metrics]
@@ -50,34 +63,100 @@ def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
 
 def _no_formula(cell: Any) -> Any:
     """Keep a spreadsheet from running a text as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _params(rows: Sequence[TrialRow]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.params))
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Column:
+    header: str
+    cells: list[str]
+    is_number: bool = True
+    style: str = ""
+    sacrifice: int = 0  # what is left out first in a narrow terminal: the highest; 0 always stays
+
+    @property
+    def width(self) -> int:
+        return max(len(self.header), *(len(cell) for cell in self.cells))
 
 
 def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None) -> None:
-    params = list(dict.fromkeys(key for row in rows for key in row.params))
-    studies = {row.study for row in rows}
-    judged = sorted({row.metric for row in rows if row.metric})
-    names = short_names(params)
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    if len(studies) > 1:
-        table.add_column("study", no_wrap=True)
-    table.add_column("trial", justify="right")
-    table.add_column(judged[0] if len(judged) == 1 else "value", justify="right", style="green")
-    if metric is not None and metric not in judged:
-        table.add_column(metric, justify="right")
-    for key in params:
-        table.add_column(names[key], justify="right")
-    for column in ("state", "time", "run"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "time" else "left")
-    for row in rows:
-        cells = [escape(row.study or "train")] if len(studies) > 1 else []
-        cells += [
-            "" if row.trial is None else f"#{row.trial}",
-            "" if row.value is None else number(row.value),
-        ]
-        if metric is not None and metric not in judged:
-            cells.append(number(row.metrics[metric]) if metric in row.metrics else "")
-        cells += [escape(number(row.params[key])) if key in row.params else "" for key in params]
-        took = "" if row.duration_s is None else duration(row.duration_s)
-        table.add_row(*cells, row.state, took, row.run_id[:8], style=_STYLES.get(row.state, ""))
+    columns = _columns(rows, metric)
+    left_out: list[str] = []
+    if console.is_terminal:
+        for column in columns:
+            column.cells = [_shortened(cell) for cell in column.cells]
+        columns, left_out = _fitting(columns, console.width)
+    else:
+        console.width = sum(column.width + _GAP for column in columns)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(Text(column.header), justify=justify, style=column.style, no_wrap=True)
+    for row, cells in zip(rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+        table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
     console.print(table)
+    if left_out:
+        console.print(
+            f"Not shown for want of room: {', '.join(left_out)}. `--format csv` has all.", style="dim", highlight=False
+        )
+
+
+def _columns(rows: Sequence[TrialRow], metric: str | None) -> list[_Column]:
+    """Lay the table out; what all rows have in common, and what says least, is the first to be left out."""
+    judged = sorted({row.metric for row in rows if row.metric})
+    params = _params(rows)
+    names = short_names(params)
+
+    def column(header: str, cell: Callable[[TrialRow], str], **more: Any) -> _Column:
+        return _Column(header, [cell(row) for row in rows], **more)
+
+    columns = []
+    if len({row.study for row in rows}) > 1:
+        columns.append(column("study", lambda row: row.study or "train", is_number=False))
+    columns.append(column("trial", _trial))
+    if len(judged) > 1:
+        columns.append(column("metric", lambda row: row.metric, is_number=False))
+    columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
+    if metric is not None and metric not in judged:
+        columns.append(column(metric, lambda row: number(row.metrics[metric]) if metric in row.metrics else ""))
+    for index, key in enumerate(params, start=2):
+        cells = [number(row.params[key]) if key in row.params else "" for row in rows]
+        is_same = len(set(cells)) == 1
+        columns.append(_Column(names[key], cells, sacrifice=index + (len(params) if is_same else 0)))
+    columns.append(column("state", lambda row: row.state, is_number=False))
+    columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
+    columns.append(column("run", lambda row: row.run_id[:8], is_number=False))
+    return columns
+
+
+def _trial(row: TrialRow) -> str:
+    """Name a trial by its number, and a single run by that of its folder."""
+    if row.trial is not None:
+        return f"#{row.trial}"
+    return str(int(row.folder)) if row.folder.isdecimal() else row.folder
+
+
+def _value(row: TrialRow) -> str:
+    return "" if row.value is None else number(row.value)
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= _MAX_CELL else f"{cell[: _MAX_CELL - 1]}…"
+
+
+def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
+    """Leave columns out until the rest fits, and name those left out in their order."""
+    kept = list(columns)
+    while sum(column.width for column in kept) + _GAP * (len(kept) - 1) > width:
+        expendable = max(kept, key=lambda column: column.sacrifice)
+        if expendable.sacrifice == 0:
+            break
+        kept.remove(expendable)
+    return kept, [column.header for column in columns if column not in kept]

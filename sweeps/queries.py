@@ -1,20 +1,22 @@
-"""Read runs back by SQL over MLflow's own tables: the same rows as `mlflow.search_runs`, a hundred times sooner."""
+"""Read runs back: by SQL over MLflow's own tables, a hundred times sooner than by MLflow's client, or from a server."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeps.errors import StoreError, StudyError, UsageError, did_you_mean
 from sweeps.tracking import tags
+from sweeps.tracking.server import ServerRun, is_server, server_runs
+from sweeps.tracking.url import hide_password, with_installed_driver
 
-__all__ = ["TrialRow", "sorted_rows", "trial_rows"]
+__all__ = ["TrialRow", "require_store", "sorted_rows", "trial_rows"]
 
 _runs = sa.table(
     "runs",
@@ -24,6 +26,8 @@ _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _latest = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
 
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
+_LARGEST = 1.7976931348623157e308  # what MLflow writes for infinity
+_STATES = {"FINISHED": "complete", "KILLED": "interrupted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,7 @@ class TrialRow:
 
     Attributes:
         study: The study's name; None for a `train`.
-        trial: The trial's number in its study.
+        trial: The trial's number in its study; None for a `train`.
         state: running, complete, pruned, failed or interrupted.
         metric: What the study judges by, in `direction`.
         value: The metric at the best checkpoint; None until the trial has ended.
@@ -40,6 +44,7 @@ class TrialRow:
         params: The searched parameters with their types.
         duration_s: Seconds from start to end; None while it runs.
         reason: Why it failed or ended early.
+        folder: The name of its folder below that of its study, or below `train`.
     """
 
     run_id: str
@@ -54,6 +59,7 @@ class TrialRow:
     params: dict[str, Any]
     duration_s: float | None
     reason: str
+    folder: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -67,19 +73,31 @@ def trial_rows(uri: str, studies: Sequence[str] = ()) -> list[TrialRow]:
         StoreError: The store cannot be opened, or it is none of MLflow's.
         StudyError: There is no such study; names the nearest.
     """
-    url = make_url(uri)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
-        raise StoreError(
-            f"There is no store at {url.database}. Start with `lightsweep sweep`, or name another by --uri."
-        )
-    engine = sa.create_engine(url)
+    if is_server(uri):
+        return _from_server(uri, studies)
+    engine = _engine(uri)
     try:
         with engine.connect() as connection:
+            _require_tables(connection, uri)
             return _read(connection, studies)
     except SQLAlchemyError as error:
-        shown = url.render_as_string(hide_password=True)
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise StoreError(f"The store {shown} cannot be read: {reason}") from error
+        raise _unreadable(uri, error) from error
+    finally:
+        engine.dispose()
+
+
+def require_store(uri: str) -> None:
+    """Refuse a database that cannot be opened or is none of MLflow's.
+
+    Raises:
+        StoreError: Says which, in one line.
+    """
+    engine = _engine(uri)
+    try:
+        with engine.connect() as connection:
+            _require_tables(connection, uri)
+    except SQLAlchemyError as error:
+        raise _unreadable(uri, error) from error
     finally:
         engine.dispose()
 
@@ -87,20 +105,24 @@ def trial_rows(uri: str, studies: Sequence[str] = ()) -> list[TrialRow]:
 def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[TrialRow]:
     """Sort rows best first by their study's metric, or by `metric`; those without a value come last.
 
+    Rows that are judged by different metrics stay apart.
+
     Raises:
         UsageError: No row has such a metric; names the nearest.
     """
     rows = list(rows)
-    known = {key for row in rows for key in row.metrics}
-    if metric is not None and metric not in known:
+    known = {key for row in rows for key in (*row.metrics, row.metric) if key}
+    if metric is not None and rows and metric not in known:
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
+    maximized = {row.metric: row.direction == "maximize" for row in rows}
 
-    def key(row: TrialRow) -> tuple[bool, float]:
-        value = row.value if metric in (None, row.metric) else row.metrics.get(metric or "")
-        if value is None or value != value:
-            return True, 0.0
-        is_falling = row.direction == "maximize" if metric in (None, row.metric) else not _is_loss(metric or "")
-        return False, -value if is_falling else value
+    def key(row: TrialRow) -> tuple[bool, str, float]:
+        judged = metric or row.metric
+        value = row.value if row.metric == judged else row.metrics.get(judged)
+        if value is None or math.isnan(value):
+            return True, "", 0.0
+        is_falling = maximized.get(judged, not _is_loss(judged))
+        return False, judged, -value if is_falling else value
 
     return sorted(rows, key=key)
 
@@ -109,17 +131,59 @@ def _is_loss(metric: str) -> bool:
     return "loss" in metric or "error" in metric
 
 
+# --- by SQL --------------------------------------------------------------------------------------------
+
+
+def _engine(uri: str) -> sa.Engine:
+    try:
+        url = sa.make_url(with_installed_driver(uri))
+    except ArgumentError as error:
+        raise StoreError(
+            f"--uri must be a database URL such as sqlite:///mlruns/mlflow.db or the http address of an MLflow "
+            f"server, but got {uri!r}."
+        ) from error
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise StoreError(
+            f"There is no store at {url.database}. Start one with `lightsweep sweep`, or name another with "
+            "--store-dir or --uri."
+        )
+    options = {"connect_args": {"connect_timeout": 10}} if url.get_backend_name() == "postgresql" else {}
+    try:
+        return sa.create_engine(url, **options)
+    except (ImportError, SQLAlchemyError) as error:
+        hint = " For PostgreSQL: pip install 'lightsweep[postgres]'." if url.get_backend_name() == "postgresql" else ""
+        raise StoreError(f"The store {hide_password(uri)} cannot be opened: {error}.{hint}") from error
+
+
+def _require_tables(connection: sa.Connection, uri: str) -> None:
+    names = set(sa.inspect(connection).get_table_names())
+    if not {"runs", "tags", "latest_metrics"} <= names:
+        whose = "it is Optuna's, and MLflow's lies beside it" if "trials" in names else "it has none of its tables"
+        raise StoreError(f"The database {hide_password(uri)} is no store of MLflow's: {whose}.")
+
+
+def _unreadable(uri: str, error: SQLAlchemyError) -> StoreError:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+    return StoreError(f"The store {hide_password(uri)} cannot be read: {lines[0]}.")
+
+
 def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
     kind, study = _tags.alias("kind"), _tags.alias("study")
     query = (
-        sa.select(_runs, study.c.value.label("study"))
+        sa.select(_runs)
         .join(kind, sa.and_(kind.c.run_uuid == _runs.c.run_uuid, kind.c.key == tags.KIND))
-        .outerjoin(study, sa.and_(study.c.run_uuid == _runs.c.run_uuid, study.c.key == tags.STUDY))
         .where(_runs.c.lifecycle_stage == "active", kind.c.value.in_(("trial", "train")))
         .order_by(_runs.c.start_time, _runs.c.run_uuid)
     )
     if studies:
-        _require_studies(connection, studies)
+        known = connection.scalars(
+            sa.select(_tags.c.value)
+            .join(_runs, _runs.c.run_uuid == _tags.c.run_uuid)
+            .where(_tags.c.key == tags.STUDY, _runs.c.lifecycle_stage == "active")
+            .distinct()
+        )
+        _require_studies(studies, set(known))
+        query = query.join(study, sa.and_(study.c.run_uuid == _runs.c.run_uuid, study.c.key == tags.STUDY))
         query = query.where(study.c.value.in_(studies))
     runs = connection.execute(query).all()
     run_ids = [run.run_uuid for run in runs]
@@ -134,11 +198,23 @@ def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
         _latest,
         run_ids,
     )
-    return [_row(run, tags_of[run.run_uuid], metrics_of[run.run_uuid]) for run in runs]
+    return [
+        _row(
+            ServerRun(
+                run_id=run.run_uuid,
+                name=run.name or "",
+                status=run.status,
+                start_ms=run.start_time,
+                end_ms=run.end_time,
+                tags=tags_of[run.run_uuid],
+                metrics={k: math.nan if v is None else v for k, v in metrics_of[run.run_uuid].items()},
+            )
+        )
+        for run in runs
+    ]
 
 
-def _require_studies(connection: sa.Connection, studies: Sequence[str]) -> None:
-    known = set(connection.scalars(sa.select(_tags.c.value).where(_tags.c.key == tags.STUDY).distinct()))
+def _require_studies(studies: Sequence[str], known: set[str]) -> None:
     for study in studies:
         if study not in known:
             hint = did_you_mean(study, known) or "The store holds no study yet."
@@ -156,27 +232,57 @@ def _gather(
     return found
 
 
-def _row(run: Any, run_tags: dict[str, str], metrics: dict[str, float | None]) -> TrialRow:
-    value, trial = run_tags.get(tags.VALUE), run_tags.get(tags.TRIAL)
+# --- from a server -------------------------------------------------------------------------------------
+
+
+def _from_server(uri: str, studies: Sequence[str]) -> list[TrialRow]:
+    runs = server_runs(uri, f"tags.`{tags.KIND}` != 'other'")  # what has the tag at all: the parents too
+    _require_studies(studies, {run.tags[tags.STUDY] for run in runs if tags.STUDY in run.tags})
+    return [
+        _row(run)
+        for run in sorted(runs, key=lambda run: (run.start_ms or 0, run.run_id))
+        if run.tags[tags.KIND] in ("trial", "train") and (not studies or run.tags.get(tags.STUDY) in studies)
+    ]
+
+
+# --- from a run to a row -------------------------------------------------------------------------------
+
+
+def _row(run: ServerRun) -> TrialRow:
+    is_trial = run.tags.get(tags.KIND) == "trial"
+    trial = run.tags.get(tags.TRIAL, "")
+    is_timed = run.start_ms is not None and run.end_ms is not None
     return TrialRow(
-        run_id=run.run_uuid,
+        run_id=run.run_id,
         name=run.name,
-        study=run.study,
-        trial=int(trial) if trial is not None and trial.isdigit() else None,
-        state=run_tags.get(tags.STATE, str(run.status).lower()),
-        metric=run_tags.get(tags.METRIC, ""),
-        direction=run_tags.get(tags.DIRECTION, "maximize"),
-        value=None if value is None else float(value),
-        metrics={key: float("nan") if number is None else number for key, number in sorted(metrics.items())},
-        params=_params(run_tags.get(tags.PARAMS, "{}")),
-        duration_s=None if run.end_time is None else (run.end_time - run.start_time) / 1000,
-        reason=run_tags.get(tags.REASON, ""),
+        study=run.tags.get(tags.STUDY) if is_trial else None,
+        trial=int(trial) if is_trial and trial.isdecimal() else None,
+        state=run.tags.get(tags.STATE) or _STATES.get(run.status, run.status.lower()),
+        metric=run.tags.get(tags.METRIC, ""),
+        direction=run.tags.get(tags.DIRECTION, "maximize"),
+        value=_number(run.tags.get(tags.VALUE)),
+        metrics={key: _unbounded(run.metrics[key]) for key in sorted(run.metrics)},
+        params=_params(run.tags.get(tags.PARAMS, "{}")),
+        duration_s=((run.end_ms or 0) - (run.start_ms or 0)) / 1000 if is_timed else None,
+        reason=run.tags.get(tags.REASON, ""),
+        folder=run.tags.get(tags.FOLDER, ""),
     )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:  # somebody edited the tag
+        return None
+
+
+def _unbounded(value: float) -> float:
+    return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value
 
 
 def _params(text: str) -> dict[str, Any]:
     try:
-        params = json.loads(text)
+        params: Mapping[str, Any] = json.loads(text)
     except json.JSONDecodeError:  # cut at the store's limit, or not ours
         return {}
-    return params if isinstance(params, dict) else {}
+    return dict(params) if isinstance(params, dict) else {}
