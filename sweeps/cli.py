@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         status: int = args.run(args)
+        sys.stdout.flush()  # here, where a closed pipe is caught
     except LightsweepError as error:
         if args.debug:
             raise
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lightsweep: interrupted before the first trial; nothing was started.", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # `lightsweep compare | head`
+    except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 0
     return status
 
 
@@ -73,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "compare", "list trials, best first", _compare)
     command.add_argument("studies", nargs="*", metavar="STUDY", help="studies by name (default: all)")
-    command.add_argument("--top", type=int, metavar="N", help="only the best N")
+    command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
-    command.add_argument("--port", type=int, default=5000)
+    command.add_argument("--port", type=_positive, default=5000, help="the port on 127.0.0.1 (default: 5000)")
     _add_store(command)
 
     command = _add(commands, "completion", "print the shell completion script", _completion)
@@ -103,7 +104,14 @@ def _add(commands: Any, name: str, text: str, run: Any, epilog: str = "") -> arg
 
 def _add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
-    command.add_argument("--uri", help="the tracking store, where tracking.uri named another")
+    command.add_argument("--uri", help="the database or server that tracking.uri named, if it did")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
+    return number
 
 
 def _groups_text() -> str:
@@ -147,7 +155,7 @@ def _print_config(args: argparse.Namespace) -> int:
 
     plain, _ = split_overrides(args.overrides)
     tree = Composer(args.config_name, plain, args.config_dir).tree
-    keys = [key for key in tree if key != "hydra"]
+    keys = [str(key) for key in tree if key != "hydra"]
     print(OmegaConf.to_yaml(OmegaConf.masked_copy(tree, keys), resolve=args.resolve), end="")
     return 0
 
@@ -199,7 +207,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
 
     _warn_unsent(result.num_unsent, result.folder.parent, console)
     totals, best = result.totals, result.best
-    counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]  # type: ignore[arg-type]
+    counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
     if not totals.outcomes:
         say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
     else:
@@ -237,6 +245,9 @@ def _compare(args: argparse.Namespace) -> int:
 
     rows = sorted_rows(trial_rows(_uri(args), args.studies), args.metric)[: args.top]
     print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
+    if not rows:
+        where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
+        print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
     return 0
 
 
@@ -252,8 +263,20 @@ def _completion(args: argparse.Namespace) -> int:
     if args.line is None:
         print(script(args.shell))
     else:
-        print("\n".join(complete(args.line)))
+        print("\n".join(complete(args.line, _options())))
     return 0
+
+
+def _options() -> dict[str, list[str]]:
+    """Return the commands with their long options, as the parser has them."""
+    found: dict[str, list[str]] = {}
+    for action in _parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                options = (option for item in command._actions for option in item.option_strings)
+                shown = (option for option in options if option.startswith("--") and option != "--line")
+                found[name] = sorted(shown)
+    return found
 
 
 def _uri(args: argparse.Namespace) -> str:

@@ -1,39 +1,46 @@
-"""Shell completion: the command's words, and Hydra's own completion for overrides."""
+"""Shell completion: the words of the command line, and the groups, options and keys of the configuration."""
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from sweeps import paths
-from sweeps.config import initialize
 from sweeps.errors import LightsweepError
 
 __all__ = ["complete", "script"]
 
-_COMMANDS = ("compare", "completion", "resume", "sweep", "train", "ui")
-
 _SCRIPTS = {
     "bash": """\
 _lightsweep() {
-    local line="${COMP_LINE:0:COMP_POINT}"
+    local line="${COMP_LINE:0:COMP_POINT}" word found cut=""
+    word="${line##*[[:space:]]}"
+    # readline cuts words at = and :, and wants only what comes after
+    [[ $word == *[=:]* && $COMP_WORDBREAKS == *=* ]] && cut="${word%"${word##*[=:]}"}"
+    cut="${cut#[\\'\\"]}"
     COMPREPLY=()
-    while IFS= read -r word; do
-        [ -n "$word" ] && COMPREPLY+=("$word")
+    while IFS= read -r found; do
+        [ -n "$found" ] && COMPREPLY+=("${found#"$cut"}")
     done < <(lightsweep completion bash --line "$line" 2>/dev/null)
 }
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o nospace -o default -F _lightsweep lightsweep
 # To keep it: lightsweep completion bash >> ~/.bashrc""",
     "zsh": """\
 _lightsweep() {
     local -a words_found
     words_found=("${(@f)$(lightsweep completion zsh --line "${LBUFFER}" 2>/dev/null)}")
-    compadd -S '' -- $words_found
+    [ -n "${words_found[1]}" ] && compadd -Q -S '' -- $words_found || _files
 }
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 compdef _lightsweep lightsweep
 # To keep it: lightsweep completion zsh >> ~/.zshrc""",
     "fish": """\
-complete -c lightsweep -f -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
+complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
+_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
 def script(shell: str) -> str:
@@ -41,35 +48,139 @@ def script(shell: str) -> str:
     return _SCRIPTS[shell]
 
 
-def complete(line: str) -> list[str]:
-    """Return the words that may stand at the end of a half-typed command line."""
-    words = line.split()
-    is_new = line.endswith(" ") or not line
+def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the words that may stand at the end of a half-typed command line.
+
+    Args:
+        line: What is typed up to the cursor, the program's name included.
+        commands: The options of each command.
+    """
+    words = _WORD.findall(line)
+    is_new = not words or not line.endswith(words[-1])
     before, word = (words, "") if is_new else (words[:-1], words[-1])
+    before, word = [_unquoted(item) for item in before], _unquoted(word)
     if len(before) <= 1:
-        return [f"{name} " for name in _COMMANDS if name.startswith(word)]
+        return [f"{name} " for name in sorted(commands) if name.startswith(word)]
     command, typed = before[1], before[2:]
+    if word.startswith("-"):
+        return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
+    last = typed[-1] if typed else ""
+    if last == "--format":
+        return _matching((f"{form} " for form in ("csv", "json", "table")), word)
+    if last == "--cfg":
+        return _matching(("job ",), word)
+    if last.startswith("-") and last not in ("--debug", "--resolve"):
+        return []  # its value: a path, which the shell completes, or a number
     if command in ("train", "sweep"):
         return _overrides(command, typed, word)
     if command in ("compare", "resume"):
-        return [f"{name} " for name in _studies() if name.startswith(word)]
+        return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
+    if command == "completion":
+        return _matching((f"{shell} " for shell in _SCRIPTS), word)
     return []
 
 
-def _overrides(primary: str, typed: list[str], word: str) -> list[str]:
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.plugins.completion_plugin import DefaultCompletionPlugin
+def _unquoted(word: str) -> str:
+    return re.sub(r"""['"]|\\(?=.)""", "", word)
 
-    searching = [item for item in typed if not item.startswith("-")]
-    try:
-        with initialize():
-            plugin = DefaultCompletionPlugin(GlobalHydra.instance().config_loader())
-            # Hydra's own query; there is no public name for it
-            found = plugin._query(config_name=primary, line=" ".join([*searching, word]))
-    except (LightsweepError, ValueError):
+
+def _matching(found: Iterable[str], word: str) -> list[str]:
+    return [entry for entry in found if entry.startswith(word)]
+
+
+def _option(typed: Sequence[str], *names: str) -> str | None:
+    for index, item in enumerate(typed):
+        name, equals, value = item.partition("=")
+        if name in names:
+            return value if equals else next(iter(typed[index + 1 :]), None)
+    return None
+
+
+def _studies(store_dir: str) -> list[str]:
+    """Name the studies of a store by the records that `resume` reads."""
+    names = []
+    for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
+        try:
+            stored = yaml.safe_load(record.read_text(encoding="utf-8"))
+            names.append(str(stored["study"]))
+        except (OSError, yaml.YAMLError, TypeError, KeyError):  # half written, or not ours: nothing to offer
+            continue
+    return sorted(names)
+
+
+# --- overrides -----------------------------------------------------------------------------------------
+
+
+def _overrides(command: str, typed: Sequence[str], word: str) -> list[str]:
+    from sweeps.config import Composer
+
+    primary = _option(typed, "--config-name", "-cn") or command
+    folder = _option(typed, "--config-dir", "-cd")
+    plain = [item for item in typed if "=" in item and not item.startswith("-")]
+    composer = None
+    for overrides in (plain, []):  # what is half typed or wrong need not compose
+        try:
+            composer = Composer(primary, _without_sweeps(overrides), Path(folder) if folder else None)
+        except LightsweepError:
+            continue
+        break
+    if composer is None:
         return []
-    return [entry for entry in found if not entry.startswith("hydra")]
+    prefix = word[: len(word) - len(word.lstrip("+~"))]
+    return [f"{prefix}{entry}" for entry in _candidates(composer, word.removeprefix(prefix))]
 
 
-def _studies() -> list[str]:
-    return sorted(path.parent.name for path in Path("mlruns").glob(f"*/{paths.STUDY}"))
+def _without_sweeps(overrides: Sequence[str]) -> list[str]:
+    from sweeps.space import split_overrides
+
+    return split_overrides(overrides)[0]
+
+
+def _candidates(composer: Any, word: str) -> list[str]:
+    from omegaconf import OmegaConf
+
+    key, equals, value = word.partition("=")
+    if equals and composer.is_group(key):
+        head, comma, last = value.rpartition(",")  # model=cnn,m<TAB>
+        return [f"{key}={head}{comma}{option} " for option in composer.options(key) if option.startswith(last)]
+    tree = OmegaConf.to_container(composer.tree)
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    if equals:
+        return [entry for entry in _values(_at(tree, key.split(".")), key) if entry.startswith(word)]
+    *parents, last = key.split(".")
+    node = _at(tree, parents)
+    if not isinstance(node, Mapping):
+        return []
+    found = []
+    for name, child in node.items():
+        dotted = ".".join([*parents, str(name)])
+        if not str(name).startswith(last) or str(name).startswith("_"):
+            continue
+        if not parents and composer.is_group(dotted):
+            found.append(f"{dotted}=")
+        found.append(f"{dotted}." if isinstance(child, Mapping) and child else f"{dotted}=")
+    if not parents:
+        found += [f"{group}=" for group in _groups(composer) if group.startswith(last)]
+    return sorted(set(found))
+
+
+def _groups(composer: Any) -> list[str]:
+    folders = [folder for folder in (paths.conf_dir(), composer.config_dir) if folder]
+    return [entry.name for folder in folders for entry in folder.iterdir() if composer.is_group(entry.name)]
+
+
+def _at(tree: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _values(value: Any, key: str) -> list[str]:
+    """Offer the value that stands there now, to be edited."""
+    if isinstance(value, bool):
+        return [f"{key}=true ", f"{key}=false "]
+    if value is None or isinstance(value, Mapping):
+        return []
+    text = str(value).replace(" ", "").replace("'", "")
+    return [] if "${" in text else [f"{key}={text} "]
