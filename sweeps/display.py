@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -28,14 +27,22 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What a display shows above the trials."""
+    """What a display shows above the trials.
 
-    study: str
+    Attributes:
+        title: The first line.
+        name: The study's name.
+        num_finished: Trials that were finished before.
+        is_sweep: Whether there are many trials; a single run shows its epochs instead.
+    """
+
+    title: str
+    name: str
     metric: str
     direction: str
     num_trials: int
-    num_finished: int
-    num_slots: int
+    num_finished: int = 0
+    is_sweep: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +109,9 @@ class _Tally:
         if outcome.state == "complete" and outcome.value is not None and self._is_best(outcome.value):
             self.best = outcome
 
+    def noun(self, trial: int) -> str:
+        return f"trial {trial}" if self.heading.is_sweep else "run"
+
     def _is_best(self, value: float) -> bool:
         if self.best is None or self.best.value is None:
             return True
@@ -110,9 +120,9 @@ class _Tally:
 
     def line(self, outcome: Ended) -> str:
         """Say in one line how a trial ended."""
-        head = f"trial {outcome.number} {outcome.state}"
+        head = f"{self.noun(outcome.number)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
-            mark = "  best so far" if self.best is outcome else ""
+            mark = "  best so far" if self.best is outcome and self.heading.is_sweep else ""
             head += f"  {self.heading.metric}={number(float(outcome.value))}{mark}"
         took = f"  {duration(outcome.duration_s)}"
         values = values_text(outcome.values)
@@ -126,21 +136,19 @@ class LineDisplay:
     def __init__(self, heading: Heading, console: Console) -> None:
         self._tally = _Tally(heading)
         self._console = console
-        done = f", {heading.num_finished} of them finished before" if heading.num_finished else ""
-        self._print(
-            f"study {heading.study}: {heading.num_trials} trials{done}, {heading.num_slots} at once, "
-            f"{heading.direction} {heading.metric}"
-        )
+        self._print(heading.title)
 
     def trial_started(self, trial: TrialView) -> None:
         """Say so."""
-        self._print(f"trial {trial.number} started  {values_text(trial.values)}".rstrip())
+        self._print(f"{self._tally.noun(trial.number)} started  {values_text(trial.values)}".rstrip())
 
     def trial_progressed(self, trial: int, progress: Progress) -> None:
         """Say nothing: a line for each would be too many."""
 
     def trial_reported(self, trial: int, value: float, step: int) -> None:
-        """Say nothing, likewise."""
+        """Say so for a single run."""
+        if not self._tally.heading.is_sweep:
+            self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
 
     def trial_ended(self, outcome: Ended) -> None:
         """Say how."""
@@ -204,7 +212,8 @@ class LiveDisplay:
         style = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow"}[outcome.state]
         if self._tally.best is outcome:
             style = "bold green"
-        self._live.console.print(escape(self._tally.line(outcome)), style=style, highlight=False)
+        # A Text of its own style: a style given to `print` would colour the bars below, too
+        self._live.console.print(Text(self._tally.line(outcome), style=style))
         self._draw(is_urgent=True)
 
     def stopping(self, why: str, num_running: int) -> None:
@@ -246,7 +255,7 @@ class LiveDisplay:
             where = f"epoch {progress.epoch + 1}{epochs} step {progress.step}"
         value = "" if row.value is None else f"{self._tally.heading.metric}={number(row.value)}"
         return (
-            Text(f"#{row.view.number}", style="cyan"),
+            Text(f"#{row.view.number}" if self._tally.heading.is_sweep else "", style="cyan"),
             bar,
             Text(where),
             Text(value, style="green"),
@@ -255,10 +264,12 @@ class LiveDisplay:
 
     def _summary(self, now: float) -> Text:
         heading, counts = self._tally.heading, self._tally.counts
+        if not heading.is_sweep:
+            return Text(f"{heading.title}  {duration(now - self._began)}", style="bold")
         ended = counts["complete"] + counts["pruned"] + counts["failed"]
         finished = heading.num_finished + ended
         words = [f"{count} {state}" for state, count in counts.items() if count]
-        text = Text(f"{heading.study}  {finished}/{heading.num_trials} trials", style="bold")
+        text = Text(f"{heading.name}  {finished}/{heading.num_trials} trials", style="bold")
         if words:
             text.append(f"  ({', '.join(words)})", style="not bold")
         if self._tally.best is not None and self._tally.best.value is not None:

@@ -22,6 +22,7 @@ __all__ = [
     "ARTIFACTS",
     "CHECKPOINTS",
     "CONFIG",
+    "LOCK",
     "MLFLOW_DB",
     "OPTUNA_DB",
     "STUDY",
@@ -40,6 +41,7 @@ OPTUNA_DB = "optuna.db"
 ARTIFACTS = "artifacts"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+LOCK = ".driver.lock"
 STUDY = "study.yaml"
 UNSENT = "unsent.jsonl"
 

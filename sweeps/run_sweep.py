@@ -1,14 +1,14 @@
 """`lightsweep sweep` and `resume`: set a study up, check it, drive it, and leave a record to go on from."""
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.distributions import CategoricalDistribution
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sweeps import paths
@@ -20,7 +20,7 @@ from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
-from sweeps.space import Parameter, Space, parse_space, split_overrides
+from sweeps.space import Space, parse_space, split_overrides
 from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
@@ -29,6 +29,7 @@ from sweeps.workbench import CommandLine, check, common_tags, open_recorder, pyt
 __all__ = ["SweepResult", "resume", "storage_url", "sweep"]
 
 _PARENT = "study"
+_PARENT_STATES = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +109,8 @@ def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Spac
             "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
             f"{'|'.join(composer.options('search'))}."
         )
-    composer.check_values(space.overrides({parameter.key: _ends(parameter)[0] for parameter in space}))
+    composer.check_values(space.overrides({parameter.key: parameter.ends[0] for parameter in space}))
     return space
-
-
-def _ends(parameter: Parameter) -> list[Any]:
-    """Return the choices of a parameter, or the two ends of its range."""
-    distribution = parameter.distribution
-    if isinstance(distribution, CategoricalDistribution):
-        return [parameter.decode(choice) for choice in distribution.choices]
-    return [parameter.decode(end) for end in (distribution.low, distribution.high)]
 
 
 class _Sweep:
@@ -163,18 +156,20 @@ class _Sweep:
             check(launcher, self._composer, first, corners, slots[0], self._store_dir)
             recorder.wait_until_open()
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
-            study = Study.create_or_load(
-                name,
-                storage,
-                space=self._space,
-                sampler=sampler,
-                pruner=pruner,
-                metric=self._metric,
-                direction=self._direction,
-                seed=config["seed"],
-            )
-            study.close_stale()
-            return self._drive(study, paths.study_dir(self._store_dir, name), slots, launcher, recorder)
+            folder = paths.study_dir(self._store_dir, name)
+            with _only_driver(name, folder):
+                study = Study.create_or_load(
+                    name,
+                    storage,
+                    space=self._space,
+                    sampler=sampler,
+                    pruner=pruner,
+                    metric=self._metric,
+                    direction=self._direction,
+                    seed=config["seed"],
+                )
+                study.close_stale()
+                return self._drive(study, folder, slots, launcher, recorder)
 
     def _drive(self, study: Study, folder: Path, slots: list[Any], launcher: Any, recorder: Recorder) -> SweepResult:
         limits = Limits(
@@ -185,13 +180,15 @@ class _Sweep:
         )
         self._leave_record(study.name, folder)
         parent_tags = self._open_parent(study, recorder)
+        done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
-            study=study.name,
+            title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once, "
+            f"{self._direction} {self._metric}",
+            name=study.name,
             metric=self._metric,
             direction=self._direction,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
-            num_slots=len(slots),
         )
         display = make_display(heading, self._console)
         driver = Driver(
@@ -212,11 +209,13 @@ class _Sweep:
             display=display,
             on_ended=lambda outcome: self._record_progress(study, recorder, outcome),
         )
+        state = "failed"  # unless the driver comes to an end of its own
         try:
             totals = driver.run()
+            state = _PARENT_STATES[totals.stopped]
         finally:
             display.close()
-            self._close_parent(study, recorder, driver.totals)
+            self._close_parent(study, recorder, state)
             num_unsent = recorder.close()
         numbers = [outcome.number for outcome in totals.outcomes]
         return SweepResult(
@@ -237,8 +236,8 @@ class _Sweep:
 
     def _corners(self) -> list[Config]:
         """Compose the first value of every parameter, then each further choice and end of a range alone."""
-        first = {parameter.key: _ends(parameter)[0] for parameter in self._space}
-        others = [first | {p.key: value} for p in self._space for value in _ends(p)[1:]]
+        first = {parameter.key: parameter.ends[0] for parameter in self._space}
+        others = [first | {p.key: value} for p in self._space for value in p.ends[1:]]
         return [self._compose(values, 0) for values in (first, *others)]
 
     def _leave_record(self, name: str, folder: Path) -> None:
@@ -283,10 +282,8 @@ class _Sweep:
         now = int(time.time() * 1000)
         recorder.metrics(_PARENT, [MetricPoint(key, value, study.num_finished, now) for key, value in points])
 
-    def _close_parent(self, study: Study, recorder: Recorder, totals: Totals) -> None:
+    def _close_parent(self, study: Study, recorder: Recorder, state: str) -> None:
         best = study.best
-        ending = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
-        state = ending[totals.stopped]
         run_tags = {tags.STATE: state}
         if best is not None:
             run_tags |= {
@@ -307,6 +304,23 @@ def _require(config: Config) -> None:
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
     if trainer["devices"] != 1:
         raise ConfigError(f"trainer.devices must be 1: a trial has one device, but got {trainer['devices']}.")
+
+
+@contextmanager
+def _only_driver(name: str, folder: Path) -> Iterator[None]:
+    """Hold the study for this process; the kernel frees it if the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / paths.LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StudyError(
+            f"Another process drives study {name!r}. Wait for it or stop it, or give another study.name."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _new_name(composer: Composer, store_dir: Path) -> str:

@@ -82,12 +82,12 @@ def train(command: CommandLine, console: Console) -> TrainResult:
         objective = config["objective"]
         display = make_display(
             Heading(
-                study=f"train {folder.name}",
+                title=f"{_name(composer, folder)}: {config['trainer']['max_epochs']} epochs",
+                name=folder.name,
                 metric=objective["metric"],
                 direction=objective["direction"],
                 num_trials=1,
-                num_finished=0,
-                num_slots=1,
+                is_sweep=False,
             ),
             console,
         )

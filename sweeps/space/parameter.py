@@ -161,6 +161,19 @@ class Parameter:
                         found = FloatDistribution(low, high + step / 2, step=step)
                 return found
 
+    @property
+    def ends(self) -> Sequence[Any]:
+        """The choices, or the two ends of a range: what is worth trying out before a search."""
+        match self.domain:
+            case Interval(is_whole=True) as it:
+                return (int(it.low), int(it.high))
+            case Interval() as it:
+                return (float(it.low), float(it.high))
+            case Steps(values=values):
+                return (values[0], values[-1])
+            case domain:
+                return domain.values
+
     def suggest(self, trial: "Trial") -> Any:
         """Let Optuna choose a value for `trial`."""
         found: Any

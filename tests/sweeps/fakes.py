@@ -1,0 +1,197 @@
+"""Fakes that behave: a launcher whose trials follow a script, a search, a store that can be down, a display."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeps.driver import Outcome
+from sweeps.records import Answer, Event, Exited, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
+
+Script = Callable[[int], list[Event]]
+
+
+@dataclass
+class FakeLauncher:
+    """Runs trials in memory: each poll lets every running trial do the next thing of its script.
+
+    A trial that is told to stop says so and exits; one that is `deaf` goes on until it is killed.
+    """
+
+    script: Script
+    deaf: set[int] = field(default_factory=set)
+    jobs: dict[int, RankJob] = field(default_factory=dict)
+    answers: dict[int, list[Answer]] = field(default_factory=dict)
+    killed: list[int] = field(default_factory=list)
+    most_at_once: int = 0
+    on_poll: Callable[[int], None] = lambda polls: None
+    _left: dict[int, deque[Event]] = field(default_factory=dict)
+    _polls: int = 0
+
+    def start(self, number: int, job: RankJob) -> None:
+        self.jobs[number] = job
+        self._left[number] = deque(self.script(number))
+        self.most_at_once = max(self.most_at_once, len(self._left))
+
+    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
+        self._polls += 1
+        self.on_poll(self._polls)
+        events = []
+        for number in list(self._left):
+            if self._left[number]:
+                events.append((number, self._left[number].popleft()))
+            if events and isinstance(events[-1][1], Exited) and events[-1][0] == number:
+                del self._left[number]
+        return events
+
+    def order(self, number: int, order: Order) -> None:
+        if isinstance(order, Answer):
+            self.answers.setdefault(number, []).append(order)
+            if order.prune:
+                self._left[number] = deque([Finished(state="pruned", reason=order.reason), Exited(exit_code=0)])
+        elif isinstance(order, Stop) and number not in self.deaf:
+            self._left[number] = deque([Finished(state="interrupted"), Exited(exit_code=0)])
+
+    def kill(self, number: int) -> None:
+        self.killed.append(number)
+        self._left[number] = deque([Exited(exit_code=-9)])
+
+
+def complete(value: float, reports: int = 2) -> list[Event]:
+    """The script of a trial that trains well."""
+    values = [Report(value=value, step=step) for step in range(reports)]
+    return [*values, Finished(state="complete", value=value, metrics={"val/acc": value}), Exited(exit_code=0)]
+
+
+@dataclass
+class Told:
+    state: Any
+    reason: str
+
+
+@dataclass
+class FakeAsk:
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass
+class FakeSearch:
+    """Proposes `x = 0, 1, 2, ...`; prunes a trial whose report is below `threshold`."""
+
+    threshold: float = float("-inf")
+    size: int | None = None
+    asked: int = 0
+    told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
+    requeued: list[int] = field(default_factory=list)
+
+    def ask(self) -> FakeAsk:
+        self.asked += 1
+        return FakeAsk(self.asked - 1, {"x": self.asked - 1})
+
+    def report(self, number: int, value: float, step: int) -> Answer:
+        is_poor = value < self.threshold
+        return Answer(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
+
+    def tell(self, number: int, state: Any, value: float | None, reason: str) -> Told:
+        self.told[number] = (state, value, reason)
+        return Told(state, reason)
+
+    def requeue(self, number: int) -> None:
+        self.requeued.append(number)
+
+    @property
+    def num_finished(self) -> int:
+        return sum(state != "interrupted" for state, _, _ in self.told.values())
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.size is not None and self.asked >= self.size
+
+
+@dataclass
+class FakeStore:
+    """Keeps runs in memory; raises `error` as often as `failures` says."""
+
+    failures: int = 0
+    error: Exception = field(default_factory=lambda: ConnectionError("the store is down"))
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def _answer(self) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise self.error
+
+    def create_run(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: str | None,
+        start_time_ms: int,
+    ) -> str:
+        self._answer()
+        run_id = f"run{len(self.runs)}"
+        self.runs[run_id] = {
+            "name": name,
+            "params": dict(params),
+            "tags": dict(run_tags),
+            "parent": parent,
+            "points": [],
+            "artifacts": [],
+            "status": "RUNNING",
+            "batches": 0,
+        }
+        return run_id
+
+    def log_metrics(self, run_id: str, points: list[MetricPoint]) -> None:
+        self._answer()
+        self.runs[run_id]["points"] += points
+        self.runs[run_id]["batches"] += 1
+
+    def set_tags(self, run_id: str, run_tags: Mapping[str, str]) -> None:
+        self._answer()
+        self.runs[run_id]["tags"] |= run_tags
+
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
+        self._answer()
+        self.runs[run_id]["artifacts"].append((Path(path).name, artifact_path))
+
+    def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
+        self._answer()
+        self.runs[run_id]["status"] = status
+
+    def find_study(self, study: str) -> tuple[str | None, list[str]]:
+        return None, []
+
+    def reopen_run(self, run_id: str) -> None:
+        self.runs[run_id]["status"] = "RUNNING"
+
+    def named(self, name: str) -> dict[str, Any]:
+        return next(run for run in self.runs.values() if run["name"] == name)
+
+
+@dataclass
+class FakeDisplay:
+    """Remembers what it was told."""
+
+    ended: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def trial_started(self, trial: Any) -> None: ...
+
+    def trial_progressed(self, trial: int, progress: Progress) -> None: ...
+
+    def trial_reported(self, trial: int, value: float, step: int) -> None: ...
+
+    def trial_ended(self, outcome: Any) -> None:
+        self.ended.append(outcome)
+
+    def stopping(self, why: str, num_running: int) -> None:
+        self.notes.append(why)
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,172 @@
+"""Real ranks: how they start, what they say, and how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.records import Artifact, Exited, Failed, Finished, Metrics, Progress, Report, Started, Stop
+
+
+def kinds(events: list[Any]) -> list[type]:
+    return [type(event) for event in events]
+
+
+def last_word(events: list[Any]) -> Any:
+    return next(event for event in events if isinstance(event, (Finished, Failed)))
+
+
+def test_a_trial_starts_reports_finishes_and_exits(bench: Any) -> None:
+    bench.start(1)
+    events = bench.events(1)
+    assert {Started, Progress, Metrics, Report, Artifact, Finished, Exited} <= set(kinds(events))
+    assert events[-1] == Exited(exit_code=0)
+    finished = last_word(events)
+    assert finished.state == "complete"
+    assert finished.value == max(event.value for event in events if isinstance(event, Report))
+    assert {"train/loss", "val/acc", "val/loss", "test/acc"} <= finished.metrics.keys()
+
+
+def test_every_step_of_the_loss_is_logged_once_and_in_order(bench: Any) -> None:
+    bench.start(2)
+    points = [p for e in bench.events(2) if isinstance(e, Metrics) for p in e.points if p.key == "train/loss_step"]
+    assert [point.step for point in points] == list(range(2 * 21))  # 2 epochs of 1,257 samples and more in batches of 64
+
+
+def test_the_same_seed_gives_the_same_values_in_another_process(bench: Any) -> None:
+    values = []
+    for number in (3, 4):
+        bench.start(number, seed=7)
+        values.append(last_word(bench.events(number)).metrics)
+    assert values[0] == values[1]
+
+
+def test_a_module_that_raises_is_heard_with_its_traceback(bench: Any) -> None:
+    bench.start(5, "raise")
+    failed = last_word(bench.events(5))
+    assert (failed.cause, failed.message) == ("error", "ValueError: the third step is bad")
+    assert "mischief.py" in failed.traceback
+
+
+@pytest.mark.parametrize(("what", "cause"), [("memory", "memory"), ("nan", "diverged")])
+def test_the_cause_of_a_failure_is_told_apart(bench: Any, what: str, cause: str) -> None:
+    bench.start(6, what)
+    assert last_word(bench.events(6)).cause == cause
+
+
+def test_a_loss_that_is_no_number_names_its_step(bench: Any) -> None:
+    bench.start(7, "nan")
+    assert "became nan at step 2" in last_word(bench.events(7)).message
+
+
+@pytest.mark.parametrize(("what", "exit_code"), [("kill", -9), ("exit", 0)])
+def test_a_process_that_dies_has_no_last_word(bench: Any, what: str, exit_code: int) -> None:
+    bench.start(8, what)
+    events = bench.events(8)
+    assert events[-1] == Exited(exit_code=exit_code)
+    assert not any(isinstance(event, (Finished, Failed)) for event in events)
+
+
+def test_an_unknown_argument_is_named_with_its_key(bench: Any) -> None:
+    bench.start(9, data__batch_sise=32)
+    failed = last_word(bench.events(9))
+    assert failed.cause == "usage"
+    assert "data.batch_sise" in failed.message
+    assert "'batch_size'" in failed.message
+
+
+def test_an_order_to_stop_ends_training_after_the_step(bench: Any) -> None:
+    bench.start(10, trainer__max_epochs=100_000)
+    bench.events(10, until=lambda event: isinstance(event, Report))
+    bench.launcher.order(10, Stop())
+    assert last_word(bench.events(10)).state == "interrupted"
+
+
+def test_sigterm_is_an_order_to_stop(bench: Any) -> None:
+    bench.start(11, trainer__max_epochs=100_000)
+    bench.events(11, until=lambda event: isinstance(event, Report))
+    os.kill(bench.launcher._ranks[11].process.pid, signal.SIGTERM)
+    assert last_word(bench.events(11)).state == "interrupted"
+
+
+def test_a_killed_trial_is_gone_at_once(bench: Any) -> None:
+    bench.start(12, trainer__max_epochs=100_000)
+    bench.events(12, until=lambda event: isinstance(event, Started))
+    bench.launcher.kill(12)
+    assert bench.events(12)[-1] == Exited(exit_code=-9)
+
+
+def test_a_rank_gets_the_threads_and_variables_of_its_slot_and_prints_into_its_log(bench: Any) -> None:
+    bench.start(13, "print", job={"threads": 2, "environment": (("OF_THE_SLOT", "yes"),)})
+    bench.events(13)
+    assert "threads 2 variable yes" in (bench.folder / "13" / "rank0.log").read_text()
+    assert "OF_THE_SLOT" not in os.environ
+
+
+def test_ten_trials_in_a_row_leave_no_process_and_no_open_file(bench: Any) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    bench.start(14)
+    bench.events(14)
+    before = open_files()
+    for number in range(20, 30):
+        bench.start(number, trainer__max_epochs=1)
+        bench.events(number)
+    assert open_files() == before
+    assert bench.launcher.running == []
+
+
+@pytest.mark.slow
+def test_spawned_ranks_give_the_same_bits_as_forked_ones(bench: Any, tmp_path: Path) -> None:
+    bench.start(15, seed=3)
+    forked = last_word(bench.events(15)).metrics
+    other = type(bench)(tmp_path, start_method="spawn")
+    other.start(15, seed=3)
+    assert last_word(other.events(15)).metrics == forked
+    other.launcher.close()
+
+
+DRIVER = """
+import sys, time
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from conftest import Bench
+from sweeps.records import Report
+if __name__ == "__main__":
+    bench = Bench(Path({folder!r}))
+    bench.start(1, trainer__max_epochs=100_000)
+    bench.events(1, until=lambda event: isinstance(event, Report))
+    print(bench.launcher._ranks[1].process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_killing_the_driver_leaves_no_rank_behind(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
+    driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    rank = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert is_gone(rank, within_s=10)
+
+
+def is_gone(pid: int, *, within_s: float) -> bool:
+    """Tell whether a process ends in time; a zombie that nobody has buried yet is gone, too."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state in "ZX":
+            return True
+    return False

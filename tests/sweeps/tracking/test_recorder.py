@@ -1,0 +1,85 @@
+"""The recorder keeps what it is given, whatever the store does."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import FakeStore
+
+from sweeps.errors import StoreError
+from sweeps.records import MetricPoint
+from sweeps.tracking.recorder import Recorder
+
+
+def point(step: int) -> MetricPoint:
+    return MetricPoint("val/acc", step / 10, step, 1000 + step)
+
+
+def make(store: FakeStore, folder: Path, timeout_s: float = 5.0) -> Recorder:
+    recorder = Recorder(lambda: store, unsent=folder / "unsent.jsonl", timeout_s=timeout_s)
+    recorder.start("study", "parent", params={}, run_tags={})
+    recorder.start(0, "child", params={"lr": 0.1}, run_tags={"a": "b"}, parent="study")
+    return recorder
+
+
+def test_a_child_is_joined_to_its_parent(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    assert recorder.close() == 0
+    assert store.named("child")["parent"] == recorder.run_id("study")
+
+
+def test_points_that_wait_together_are_written_together_and_in_order(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    recorder.wait_until_open()
+    for step in range(50):
+        recorder.metrics(0, [point(step)])
+    recorder.end(0, "FINISHED", {})
+    recorder.close()
+    run = store.named("child")
+    assert [p.step for p in run["points"]] == list(range(50))
+    assert run["batches"] < 50
+    assert run["status"] == "FINISHED"
+
+
+def test_a_store_that_is_down_for_a_while_loses_nothing(tmp_path: Path) -> None:
+    store = FakeStore(failures=2)
+    recorder = make(store, tmp_path)
+    recorder.metrics(0, [point(1)])
+    assert recorder.close() == 0
+    assert store.named("child")["points"] == [point(1)]
+
+
+def test_what_a_dead_store_does_not_take_is_kept_in_a_file(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path, timeout_s=0.3)
+    recorder.wait_until_open()
+    while recorder.run_id(0) is None:
+        pass
+    store.failures = 10_000
+    recorder.metrics(0, [point(1)])
+    recorder.end(0, "FINISHED", {"state": "complete"})
+    assert recorder.close() == 2
+    kept = [json.loads(line) for line in (tmp_path / "unsent.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in kept] == ["metrics", "end"]
+    assert kept[0]["run_id"] == recorder.run_id(0)
+    assert kept[0]["arguments"]["points"][0]["value"] == 0.1
+
+
+def test_a_request_that_the_store_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    recorder.metrics("no such run", [point(1)])
+    recorder.metrics(0, [point(2)])
+    assert recorder.close() == 1
+    assert store.named("child")["points"] == [point(2)]
+
+
+def test_a_store_that_cannot_be_opened_is_an_error_for_who_waits(tmp_path: Path) -> None:
+    def refuse() -> FakeStore:
+        raise StoreError("no such store")
+
+    recorder = Recorder(refuse, unsent=tmp_path / "unsent.jsonl")
+    with pytest.raises(StoreError, match="no such store"):
+        recorder.wait_until_open()
