@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,7 @@ from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
+from sweeps.tracking.server import few_retries
 from sweeps.tracking.url import hide_password, with_installed_driver
 
 __all__ = ["MlflowStore", "default_uri"]
@@ -49,19 +51,22 @@ class MlflowStore:
                 f"tracking.uri must be an SQLAlchemy URL such as sqlite:///mlflow.db or the http address of an "
                 f"MLflow server, but got {uri!r}."
             )
+        try:
+            _require_database(uri)
+        except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+            raise _unopened(uri, error) from error
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # after the import, which sets them to talk
+        for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them to talk
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
-            with _schema_lock(uri):
+            with _schema_lock(uri), few_retries():
                 self._client = MlflowClient(with_installed_driver(uri))
                 self._experiment_id = self._open_experiment(experiment, uri, artifacts)
                 _use_wal(uri)
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise StoreError(f"The store {hide_password(uri)} cannot be opened: {reason}") from error
+            raise _unopened(uri, error) from error
 
     def _open_experiment(self, name: str, uri: str, artifacts: Path) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -146,6 +151,32 @@ class MlflowStore:
     def reopen_run(self, run_id: str) -> None:
         """Set a run RUNNING again."""
         self._client.update_run(run_id, status="RUNNING")
+
+
+def _require_database(uri: str) -> None:
+    """Connect once: MLflow itself tries for minutes, and would fill the database of another program."""
+    path = _sqlite_path(uri)
+    if uri.startswith("http") or (path is not None and not path.exists()):
+        return
+    options = {"connect_args": {"connect_timeout": 10}} if uri.startswith("postgres") else {}
+    engine = sa.create_engine(with_installed_driver(uri), **options)
+    try:
+        names = set(sa.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if "alembic_version" in names and "experiments" not in names:
+        raise StoreError(
+            f"The database {hide_password(uri)} is another program's, perhaps Optuna's, which needs one for itself: "
+            "name another in tracking.uri."
+        )
+
+
+def _unopened(uri: str, error: Exception) -> StoreError:
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    if "Max retries exceeded" in text:
+        text = "the server does not answer"
+    text = text[:300].rstrip(".")
+    return StoreError(f"The store {hide_password(uri)} cannot be opened: {text}. It is named by tracking.uri.")
 
 
 def _schema_lock(uri: str):  # type: ignore[no-untyped-def]

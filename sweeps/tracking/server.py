@@ -1,7 +1,7 @@
 """Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.errors import StoreError
 from sweeps.tracking.url import hide_password
 
-__all__ = ["ServerRun", "is_server", "server_runs"]
+__all__ = ["ServerRun", "few_retries", "is_server", "server_runs"]
 
 _PAGE = 1000
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # for a person who waits
@@ -33,6 +33,18 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+@contextmanager
+def few_retries() -> Iterator[None]:
+    """Have MLflow's client give up soon on a server that does not answer: it reads this from nowhere else."""
+    added = [name for name in _FEW_RETRIES if name not in os.environ]
+    os.environ.update({name: _FEW_RETRIES[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
 def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
     """Return the active runs of all experiments that pass MLflow's filter.
 
@@ -47,7 +59,7 @@ def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
     for name in ("mlflow", "urllib3"):  # after the import, which sets them to talk
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with _environment(_FEW_RETRIES):
+        with few_retries():
             client = MlflowClient(uri)
             experiments = [str(found.experiment_id) for found in _pages(client.search_experiments)]
             runs = (
@@ -87,15 +99,3 @@ def _pages(search: Any, **arguments: Any) -> list[Any]:
         token = page.token
         if not token:
             return found
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Any:
-    """Set variables that are not set, for a while: MLflow reads these settings from nowhere else."""
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
