@@ -12,7 +12,7 @@ from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sweeps import trial
 from sweeps.errors import StudyError
@@ -160,4 +160,8 @@ def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path)
 
 def _stop_server() -> None:
     # The public interface has no way to stop the server before this process exits.
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):  # it has no child left, and may be in the middle of imports
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+    server._stop()
