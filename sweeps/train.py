@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.config import Config, build
+from sweeps.config import Config, build, locate
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
@@ -135,8 +135,8 @@ def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModul
         name: None if config[name] is None else build(config[name], key=name, allowed=allowed)
         for name in ("optimizer", "scheduler")
     }
-    target = _class_of(config["model"])
-    if target is not None and issubclass(target, pl.LightningModule):
+    target = locate(config["model"].get("_target_"), key="model", allowed=allowed)
+    if inspect.isclass(target) and issubclass(target, pl.LightningModule):
         taken = inspect.signature(target).parameters
         more = {name: part for name, part in parts.items() if name in taken and name not in config["model"]}
         return build(config["model"], key="model", allowed=allowed, **more)  # type: ignore[no-any-return]
@@ -150,8 +150,8 @@ def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModul
 def metric_is_missing(metric: str, logged: Any) -> ConfigError:
     """Explain that the objective is never logged, and what is."""
     return ConfigError(
-        f"study.metric={metric}: the model never logs it. It logs {', '.join(sorted(logged)) or 'nothing'}. "
-        f"{did_you_mean(metric, logged)}"
+        f"The model never logs {metric!r}, which study.metric (for `train`: objective.metric) names. It logs "
+        f"{', '.join(sorted(logged)) or 'nothing'}. {did_you_mean(metric, logged)}"
     )
 
 
