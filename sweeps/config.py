@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, did_you_mean
@@ -29,6 +29,7 @@ __all__ = [
     "freeze",
     "initialize",
     "load_frozen",
+    "locate",
     "to_yaml",
 ]
 
@@ -244,7 +245,8 @@ def _keys(primary: str, overrides: list[str], config_dir: Path | None) -> list[s
     assert isinstance(tree, dict)
     tree.pop("hydra")
     groups = [entry.name for entry in paths.conf_dir().iterdir() if entry.is_dir()]
-    return [*flatten({str(key): value for key, value in tree.items()}), *groups]
+    keys = flatten({str(key): value for key, value in tree.items()})
+    return [*(key for key in keys if not key.startswith("search.")), *groups]
 
 
 def _expected_type(text: str) -> str:
@@ -273,7 +275,13 @@ def _set(tree: Config, dotted: str, value: Any) -> None:
 
 
 def _resolve(tree: Config) -> Config:
-    resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, throw_on_missing=True)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value: give it one, {error.full_key}=VALUE.") from error
+    except OmegaConfBaseException as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
@@ -339,7 +347,7 @@ def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any
 
     from sweeps.signatures import check_arguments
 
-    target = _locate(node.get("_target_"), key=key, allowed=allowed)
+    target = locate(node.get("_target_"), key=key, allowed=allowed)
     arguments = {
         name: _build_nested(value, key=f"{key}.{name}", allowed=allowed)
         for name, value in node.items()
@@ -365,7 +373,7 @@ def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
     return value
 
 
-def _locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
+def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
     """Import the class or function that `target` names, which must be of an allowed module.
 
     The name is checked before anything is imported, and the found object by the module that it says it was
