@@ -24,7 +24,15 @@ from sweeps.space import Space, parse_space, split_overrides
 from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.workbench import CommandLine, check, common_tags, open_recorder, python_path, start_launcher
+from sweeps.workbench import (
+    CommandLine,
+    check,
+    common_tags,
+    open_recorder,
+    python_path,
+    require_one_device,
+    start_launcher,
+)
 
 __all__ = ["SweepResult", "resume", "storage_url", "sweep"]
 
@@ -297,13 +305,12 @@ class _Sweep:
 
 
 def _require(config: Config) -> None:
-    study, trainer = config["study"], config["trainer"]
+    require_one_device(config)
+    study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
     if study["direction"] not in ("maximize", "minimize"):
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
-    if trainer["devices"] != 1:
-        raise ConfigError(f"trainer.devices must be 1: a trial has one device, but got {trainer['devices']}.")
 
 
 @contextmanager

@@ -15,7 +15,15 @@ from sweeps.driver import Driver, Limits, Outcome, State, Totals, TrialSetup
 from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.records import Answer
 from sweeps.tracking import tags
-from sweeps.workbench import CommandLine, common_tags, open_recorder, python_path, start_launcher
+from sweeps.workbench import (
+    CommandLine,
+    check,
+    common_tags,
+    open_recorder,
+    python_path,
+    require_one_device,
+    start_launcher,
+)
 
 __all__ = ["TrainResult", "train"]
 
@@ -69,16 +77,18 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     """
     composer = Composer(command.config_name, command.overrides, command.config_dir)
     config = composer.trial({}, seed=composer.tree.seed)
+    require_one_device(config)
     gpus = visible_gpus()
     slots = plan_slots(
         slots=1, threads=None, accelerator=config["trainer"]["accelerator"], cores=num_cores(), gpus=gpus
     )
-    folder = paths.train_dir(Path(config["store_dir"]))
-    # A server would import everything once too: for one process, that is no gain and one process more
-    launcher = start_launcher(composer, [config], start_method="spawn", log=folder / "server.log")
+    store_dir = Path(config["store_dir"])
+    launcher = start_launcher(composer, [config], start_method="forkserver", log=store_dir / "server.log")
     with closing(launcher):
-        recorder = open_recorder(config, folder)
+        recorder = open_recorder(config, store_dir)
+        check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
         recorder.wait_until_open()
+        folder = paths.train_dir(store_dir)
         objective = config["objective"]
         display = make_display(
             Heading(

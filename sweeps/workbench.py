@@ -16,7 +16,15 @@ from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder, RunStore
 
-__all__ = ["CommandLine", "check", "common_tags", "open_recorder", "python_path", "start_launcher"]
+__all__ = [
+    "CommandLine",
+    "check",
+    "common_tags",
+    "open_recorder",
+    "python_path",
+    "require_one_device",
+    "start_launcher",
+]
 
 _CHECK = -1  # the number of the check among the trials
 
@@ -109,6 +117,8 @@ def check(
             shutil.rmtree(folder)
             return event
         if isinstance(event, Failed):
+            if event.cause == "usage":  # the message says all
+                shutil.rmtree(folder)
             raise _failure(event, folder)
     raise PreflightError(f"The check before the first trial died; see {paths.rank_log(folder, 0)}.")
 
@@ -119,6 +129,16 @@ def _failure(failed: Failed, folder: Path) -> LightsweepError:
     return PreflightError(
         f"{failed.message}\n(one batch was tried before the first trial; all of it is in {paths.rank_log(folder, 0)})"
     )
+
+
+def require_one_device(config: Config) -> None:
+    """Refuse a trial of several devices, which Lightning would start by running the command line again."""
+    devices = config["trainer"]["devices"]
+    if devices != 1:
+        raise ConfigError(
+            f"trainer.devices must be 1, but got {devices}: a trial has one device so far. To use more of them, run "
+            "more trials at once: launcher.slots=N."
+        )
 
 
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:
