@@ -71,8 +71,10 @@ def _cause(error: BaseException) -> Literal["error", "memory", "diverged", "usag
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
+    is_plain = isinstance(error, ConfigError) or (isinstance(error, FileNotFoundError) and error.errno is None)
+    return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _redirect_output(log: Path) -> None:
