@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,10 @@ def _mode(direction: str) -> str:
     """Say Optuna's `maximize` in Lightning's words; the only resolver of ours."""
     modes = {"maximize": "max", "minimize": "min"}
     if direction not in modes:
-        raise ConfigError(f"direction must be 'maximize' or 'minimize', but got {direction!r}.")
+        raise ConfigError(
+            f"study.direction (for `train`: objective.direction) must be 'maximize' or 'minimize', but got "
+            f"{direction!r}."
+        )
     return modes[direction]
 
 
@@ -280,6 +284,8 @@ def _resolve(tree: Config) -> Config:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one, {error.full_key}=VALUE.") from error
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
         cause = str(error.__cause__ or error).splitlines()[0]
         raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
     assert isinstance(resolved, dict)
@@ -402,7 +408,9 @@ def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., An
 
 def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
     if not any(name.startswith(f"{module}.") for module in allowed):
-        raise ConfigError(
-            f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). If you trust it, "
-            f"add allowed_modules=[{target.partition('.')[0]}]."
-        )
+        module, _, last = target.rpartition(".")
+        near = get_close_matches(module, allowed, n=1, cutoff=0.8)
+        way_out = f"If you trust it, add allowed_modules=[{target.partition('.')[0]}]."
+        if near and near[0] != module:
+            way_out = f"Did you mean '{near[0]}.{last}'?"
+        raise ConfigError(f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). {way_out}")

@@ -45,7 +45,7 @@ LOCK = ".driver.lock"
 STUDY = "study.yaml"
 UNSENT = "unsent.jsonl"
 
-_RESERVED = {"artifacts", "check", "data", "train"}
+_RESERVED = {"artifacts", "data", "train"}
 
 
 def conf_dir() -> Path:
@@ -64,9 +64,8 @@ def study_dir(store: Path, study: str) -> Path:
 
 def check_dir(store: Path) -> Path:
     """Return a new folder for a check, created; it is removed when the check has passed."""
-    parent = store / "check"
-    parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=parent))
+    store.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=store, prefix="check-"))
 
 
 def train_dir(store: Path) -> Path:

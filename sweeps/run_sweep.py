@@ -309,6 +309,8 @@ def _require(config: Config) -> None:
     study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
+    if study["timeout_s"] is not None and study["timeout_s"] <= 0:
+        raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
     if study["direction"] not in ("maximize", "minimize"):
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
 
