@@ -36,12 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"lightsweep: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0 if args.run is _compare else 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        if args.debug or error.filename is None:
+            raise
+        print(f"lightsweep: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lightsweep: interrupted before the first trial; nothing was started.", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return status
 
 
@@ -208,7 +213,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     _warn_unsent(result.num_unsent, result.folder.parent, console)
     totals, best = result.totals, result.best
     counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
-    if not totals.outcomes:
+    if not totals.outcomes and result.num_finished >= result.num_trials:
         say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
     else:
         say(f"{result.study}: {', '.join(counts)} in {duration(totals.elapsed_s)}")
