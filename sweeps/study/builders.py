@@ -1,0 +1,92 @@
+"""Build samplers and pruners from their config nodes."""
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from sweeps.config import build
+from sweeps.errors import ConfigError, SpaceError
+from sweeps.space import Space
+from sweeps.study.grid import Grid
+
+__all__ = ["build_pruner", "build_sampler"]
+
+_MAX_GRID_POINTS = 1_000_000
+
+
+def build_sampler(
+    config: Mapping[str, Any], space: Space | None = None, allowed_prefixes: Sequence[str] = ()
+) -> BaseSampler:
+    """Build a sampler from its config node, `{_target_: optuna.samplers.TPESampler, seed: 1}`.
+
+    Args:
+        config: The node; nested nodes with a `_target_` are built first.
+        space: The search space; a grid needs it.
+        allowed_prefixes: Modules of the user's own from which `_target_` may come as well.
+
+    Raises:
+        ConfigError: The target or an option does not exist or has the wrong type.
+        SpaceError: A grid over a continuous parameter.
+    """
+    if config.get("_target_") != "optuna.samplers.GridSampler":
+        sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
+        return sampler
+    if "search_space" in config:
+        raise ConfigError("sampler.search_space: the grid is the study's search space; delete this key.")
+    if space is None:
+        raise ConfigError("sampler: a grid needs a search space. Name one with search=NAME.")
+    if (space.size or 0) > _MAX_GRID_POINTS:
+        raise SpaceError(
+            f"The grid has {space.size:,} points, but at most {_MAX_GRID_POINTS:,} are possible. Take fewer "
+            f"values, or sampler=random."
+        )
+    grid = {key: [space[key].encode(value) for value in values] for key, values in space.grid().items()}
+    node = {**config, "_target_": f"{Grid.__module__}.{Grid.__name__}"}
+    built: Grid = _build(node, "sampler", Grid, (Grid.__module__,), search_space=grid)
+    return built
+
+
+def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()) -> BasePruner:
+    """Build a pruner from its config node, `{_target_: optuna.pruners.MedianPruner}`.
+
+    Raises:
+        ConfigError: The target or an option does not exist or has the wrong type.
+    """
+    pruner: BasePruner = _build(config, "pruner", BasePruner, ("optuna.pruners", *allowed_prefixes))
+    return pruner
+
+
+def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[str], **more: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        found = build(dict(config), key=key, allowed=allowed, **more)
+    if not isinstance(found, base):
+        raise ConfigError(f"{key}._target_: {config['_target_']!r} is no {key} of Optuna's.")
+    _check_types(found, config, key)
+    return found
+
+
+def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:
+    """Check the options by the types of their defaults: many annotations of Optuna's exist for type checkers only.
+
+    Otherwise `n_startup_trials="8"` is found in the middle of the study.
+    """
+    parameters = inspect.signature(type(built)).parameters
+    for option in config.keys() & parameters.keys():
+        value, default = config[option], parameters[option].default
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(default, bool):
+            wanted = "" if isinstance(value, bool) else "true or false"
+        elif isinstance(default, int):
+            wanted = "" if is_number and float(value).is_integer() else "a whole number"
+        elif isinstance(default, float):
+            wanted = "" if is_number else "a number"
+        else:
+            wanted = ""
+        if wanted:
+            raise ConfigError(f"{key}.{option} must be {wanted} (by default {default}), but got {value!r}.")

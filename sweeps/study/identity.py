@@ -1,0 +1,63 @@
+"""What makes a study the same study: written when it is created, checked whenever it goes on."""
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+
+from sweeps.errors import StudyError
+from sweeps.space import Space
+
+__all__ = ["create_or_check"]
+
+
+def create_or_check(
+    storage: RDBStorage, name: str, *, directions: Sequence[StudyDirection], space: Space, metrics: list[str]
+) -> int:
+    """Return the id of the study of this name, made if it is not there.
+
+    Raises:
+        StudyError: It is there with another space, direction or metric; one line for each.
+    """
+    try:
+        study_id = storage.create_new_study(directions, name)
+        is_whole = False
+    except optuna.exceptions.DuplicatedStudyError:
+        study_id = storage.get_study_id_from_name(name)
+        is_whole = not _was_cut_short(storage, study_id, directions)
+    if not is_whole:
+        storage.set_study_system_attr(study_id, "study:metric_names", metrics)  # for Optuna's own plots
+        storage.set_study_user_attr(study_id, "metrics", metrics)
+        storage.set_study_user_attr(study_id, "space", space.describe())
+    stored = storage.get_study_user_attrs(study_id)
+    if "space" not in stored:
+        raise StudyError(
+            f"A study {name!r} is in this storage, but Lightsweep did not make it. Give another study.name."
+        )
+    lines = space.difference(stored["space"])
+    if stored["metrics"] != metrics:
+        lines.append(f"study.metric: was {', '.join(stored['metrics'])}, now {', '.join(metrics)}")
+    was, now = _words(storage.get_study_directions(study_id)), _words(directions)
+    if was != now:
+        lines.append(f"study.direction: was {was}, now {now}")
+    if lines:
+        raise StudyError(
+            f"Study {name!r} exists, but differs from what is asked for:\n  "
+            + "\n  ".join(lines)
+            + "\nAsk for the same to go on with it, or give another study.name."
+        )
+    return study_id
+
+
+def _was_cut_short(storage: RDBStorage, study_id: int, directions: Sequence[StudyDirection]) -> bool:
+    """Tell whether a study's creator died before it had written all that identifies it."""
+    return (
+        storage.get_study_user_attrs(study_id).keys() <= {"metrics"}
+        and not storage.get_n_trials(study_id)
+        and storage.get_study_directions(study_id) == list(directions)
+    )
+
+
+def _words(directions: Sequence[StudyDirection]) -> str:
+    return ", ".join(direction.name.lower() for direction in directions)

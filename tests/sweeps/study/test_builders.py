@@ -1,0 +1,82 @@
+"""Samplers and pruners are built from their config nodes, and a wrong option is named."""
+
+import inspect
+
+import optuna
+import pytest
+from studies import FINITE, MEDIAN, SPACE, shipped
+
+from sweeps.errors import ConfigError, SpaceError
+from sweeps.paths import conf_dir
+from sweeps.study import build_pruner, build_sampler
+
+
+def test_every_shipped_file_opens_with_its_command_and_builds():
+    for group, build in (("sampler", lambda config: build_sampler(config, FINITE)), ("pruner", build_pruner)):
+        for file in sorted((conf_dir() / group).glob("*.yaml")):
+            assert file.read_text().startswith(f"# lightsweep sweep {group}={file.stem}"), file
+            build(shipped(group, file.stem))
+
+
+def test_the_shipped_options_are_optunas_defaults():
+    ours = {"seed", "warn_independent_sampling", "percentile", "_target_"}
+    for group in ("sampler", "pruner"):
+        for file in sorted((conf_dir() / group).glob("*.yaml")):
+            config = shipped(group, file.stem)
+            parameters = inspect.signature(
+                getattr(getattr(optuna, f"{group}s"), config["_target_"].split(".")[-1])
+            ).parameters
+            assert {k: parameters[k].default for k in config.keys() - ours} == {
+                k: config[k] for k in config.keys() - ours
+            }
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"_target_": "optuna.samplers.TPESampler", "n_startup_trails": 8},
+            r"^sampler.n_startup_trails: .*'n_startup_trials'",
+        ),
+        (
+            {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": "8"},
+            r"^sampler.n_startup_trials .* whole number",
+        ),
+        ({"_target_": "optuna.samplers.TPESampler", "constant_liar": "yes"}, r"^sampler.constant_liar .*true or false"),
+        ({"_target_": "optuna.samplers.QMCSampler", "scramble": 1}, r"^sampler.scramble must be true or false"),
+        ({"_target_": "optuna.samplers.TPESamler"}, r"^sampler._target_: .*'TPESampler'"),
+        ({"_target_": "os.system"}, r"^sampler._target_: .*not of an allowed module \(optuna.samplers\)"),
+        ({"_target_": "optuna.samplers.nsgaii"}, r"^sampler._target_: .* is a module"),
+        ({"seed": 1}, r"^sampler._target_ must be a dotted name"),
+        ({"_target_": "optuna.samplers.QMCSampler", "qmc_type": "x"}, r"^sampler: optuna.samplers.QMCSampler refuses"),
+        ({"_target_": "optuna.samplers.PartialFixedSampler"}, r"^sampler: .*needs sampler.fixed_params"),
+    ],
+)
+def test_a_wrong_option_of_a_sampler_is_named(config, words):
+    with pytest.raises(ConfigError, match=words):
+        build_sampler(config, FINITE)
+
+
+def test_a_nested_pruner_is_built_and_its_options_checked_too():
+    config = {"_target_": "optuna.pruners.PatientPruner", "patience": 1, "wrapped_pruner": MEDIAN}
+    assert isinstance(build_pruner(config)._wrapped_pruner, optuna.pruners.MedianPruner)
+    with pytest.raises(ConfigError, match=r"^pruner.wrapped_pruner.n_startup: .*n_startup_trials"):
+        build_pruner({**config, "wrapped_pruner": {**MEDIAN, "n_startup": 1}})
+
+
+def test_a_package_of_the_users_own_must_be_allowed():
+    config = {"_target_": "optuna._hypothetical.Sampler"}
+    with pytest.raises(ConfigError, match=r"not of an allowed module"):
+        build_sampler(config)
+    with pytest.raises(ConfigError, match=r"cannot import 'optuna._hypothetical"):
+        build_sampler(config, allowed_prefixes=["optuna._hypothetical"])
+
+
+def test_what_is_built_must_be_a_sampler():
+    with pytest.raises(ConfigError, match=r"^sampler._target_: 'optuna.pruners.NopPruner' is no sampler"):
+        build_sampler({"_target_": "optuna.pruners.NopPruner"}, allowed_prefixes=["optuna.pruners"])
+
+
+def test_a_grid_over_an_interval_names_the_parameter():
+    with pytest.raises(SpaceError, match=r"^lr="):
+        build_sampler(shipped("sampler", "grid"), SPACE)
