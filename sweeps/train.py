@@ -7,6 +7,7 @@ import random
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.profilers import PassThroughProfiler
 
 from sweeps import paths
 from sweeps.channel import Channel
@@ -170,9 +172,22 @@ class DerivedRandomness(Callback):
     ) -> None:
         """Seed the streams of this batch."""
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(seed)
+        # `torch.manual_seed` formats a traceback for each kind of device that is not in use: 2 ms
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         np.random.seed(seed & 0xFFFFFFFF)
         random.seed(seed)
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, at the price of nothing: Lightning's own costs 0.1 ms a step in context managers."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Return a context that does nothing."""
+        return self._nothing
 
 
 class Telemetry(Callback):
@@ -255,7 +270,7 @@ def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:
 
 def _trainer(config: Config, *, logger: Any, callbacks: list[Callback], folder: Path) -> pl.Trainer:
     trainer = pl.Trainer(
-        **config["trainer"],
+        **config["trainer"] | {"profiler": config["trainer"]["profiler"] or NoProfiler()},
         logger=logger,
         callbacks=callbacks,
         log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
@@ -320,5 +335,5 @@ def _quieten() -> None:
     """Silence what Lightning says at every start; warnings of substance go to the trial's log."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*logging interval.*"):
-        warnings.filterwarnings("ignore", message=text)
+    for text in ("does not have many workers", "number of training batches", "logging interval", "LeafSpec"):
+        warnings.filterwarnings("ignore", message=f".*{text}.*")

@@ -5,13 +5,14 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from sweeps import trial
@@ -76,7 +77,8 @@ class LocalLauncher:
             target=trial.main, args=(job, theirs), name=f"trial-{number}"
         )
         try:
-            process.start()
+            with _without_main():
+                process.start()
         except (OSError, EOFError) as error:
             ours.close()
             raise StudyError(f"No process for trial {number} could be started: {error}; see {self._log}.") from error
@@ -148,12 +150,27 @@ def _kill_group(process: BaseProcess) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module from `multiprocessing`, which would run it again in every rank.
+
+    A rank needs nothing of it, and running it costs what it imports.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path) -> None:
     order = {"modules": list(modules), "path": [*python_path, *sys.path], "log": str(log.resolve())}
     os.environ[VARIABLE] = json.dumps(order)  # the server inherits the environment; nothing else tells it
     try:
         forkserver.set_forkserver_preload(["sweeps.launchers.preload"])
-        forkserver.ensure_running()
+        with _without_main():
+            forkserver.ensure_running()
     finally:
         del os.environ[VARIABLE]
 

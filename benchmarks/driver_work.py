@@ -1,0 +1,122 @@
+"""What a trial costs the driver itself: ask, compose, freeze, record, five reports, tell. Nothing is trained."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import Result, median, scratch
+
+from sweeps import paths
+from sweeps.config import Composer
+from sweeps.driver import Driver, Limits, TrialSetup
+from sweeps.launchers.slots import Slot
+from sweeps.naming import run_name
+from sweeps.records import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
+from sweeps.space import parse_space
+from sweeps.study import Study, build_pruner, build_sampler, open_storage
+from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.recorder import Recorder
+
+_TRIALS, _EPOCHS, _STEPS = 64, 5, 21
+
+
+class InstantLauncher:
+    """Delivers the events of a real trial of digits without training it."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[int, Event]] = []
+
+    def start(self, number: int, job: RankJob) -> None:
+        value = 0.9
+        for epoch in range(_EPOCHS):
+            now = int(time.time() * 1000)
+            steps = range(epoch * _STEPS, (epoch + 1) * _STEPS)
+            points = [MetricPoint("train/loss_step", 0.5, step, now) for step in steps]
+            for key in ("val/loss", "val/acc", "train/loss", "epoch"):
+                points.append(MetricPoint(key, 0.5, steps[-1], now))
+            value = 0.9 + 0.01 * epoch - 0.0001 * number
+            self._events += [(number, Metrics(points=tuple(points))), (number, Report(value=value, step=epoch))]
+        self._events += [(number, Finished(state="complete", value=value)), (number, Exited(exit_code=0))]
+
+    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
+        events, self._events = self._events, []
+        return events
+
+    def order(self, number: int, order: Order) -> None: ...
+
+    def kill(self, number: int) -> None: ...
+
+
+class Silence:
+    """Shows nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+def measure(folder: Path) -> tuple[float, float]:
+    """Return the driver's wall time and the recorder's, in seconds a trial."""
+    composer = Composer("sweep", [])
+    config = composer.base()
+    space = parse_space(config["search"], [], composer.options)
+    study = Study.create_or_load(
+        "bench",
+        open_storage(f"sqlite:///{folder / paths.OPTUNA_DB}"),
+        space=space,
+        sampler=build_sampler(config["sampler"], space),
+        pruner=build_pruner(config["pruner"]),
+        seed=0,
+    )
+    recorder = Recorder(
+        lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
+    )
+    recorder.wait_until_open()
+    recorder.start("study", "bench", params={}, run_tags={})
+    driver = Driver(
+        search=study,
+        setup=TrialSetup(
+            compose=composer.trial,
+            folder=lambda number: paths.trial_dir(folder, number),
+            name=run_name,
+            run_tags={},
+            python_path=(),
+            allowed_modules=(),
+            answers=True,
+        ),
+        slots=[Slot(index=0, threads=1)],
+        limits=Limits(num_trials=_TRIALS),
+        launcher=InstantLauncher(),
+        recorder=recorder,
+        display=Silence(),
+    )
+    began = time.perf_counter()
+    totals = driver.run()
+    assert recorder.close() == 0
+    assert totals.count("complete") + totals.count("pruned") == _TRIALS
+    return (time.perf_counter() - began) / _TRIALS, recorder.busy_s / _TRIALS
+
+
+def main() -> None:
+    result = Result(
+        name=Path(__file__).stem,
+        claim="the driver's own work a trial (ask, compose, freeze, record, five reports, tell) takes at most 80 ms",
+    )
+    totals, recorders = [], []
+    for _ in range(5):
+        with scratch() as folder:
+            total, recorder = measure(folder)
+        totals.append(total)
+        recorders.append(recorder)
+    result.raw = {"all (s a trial)": totals, "recorder's thread (s a trial)": recorders}
+    result.add("all of it", f"{1000 * median(totals):.0f} ms a trial", f"median of 5 studies of {_TRIALS} trials")
+    result.add(
+        "of that in the recorder's thread",
+        f"{1000 * median(recorders):.0f} ms a trial",
+        "one run with its params, 126 metric points, one artifact, its end; off the path from slot to slot",
+    )
+    result.holds = median(totals) <= 0.080
+    result.save()
+
+
+if __name__ == "__main__":
+    main()
