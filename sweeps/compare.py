@@ -62,8 +62,11 @@ def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
 
 
 def _no_formula(cell: Any) -> Any:
-    """Keep a spreadsheet from running a text as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    """Keep a spreadsheet from running a text as a formula, and a text to its line."""
+    if not isinstance(cell, str):
+        return cell
+    text = " ".join(cell.splitlines())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", " ")) else text
 
 
 def _params(rows: Sequence[TrialRow]) -> list[str]:

@@ -1,0 +1,133 @@
+"""Shell completion: through the parser, and for real in bash."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.cli import _options
+from sweeps.completion import complete, script
+
+
+def completed(line: str) -> list[str]:
+    return complete(line, _options())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lightsweep ", ["compare ", "completion ", "resume ", "sweep ", "train ", "ui "]),
+        ("lightsweep co", ["compare ", "completion "]),
+        ("lightsweep compare --to", ["--top "]),
+        ("lightsweep compare --format ", ["csv ", "json ", "table "]),
+        ("lightsweep train --cfg ", ["job "]),
+        ("lightsweep train --config-dir ", []),
+        ("lightsweep completion z", ["zsh "]),
+        ("lightsweep nonsense x", []),
+        ("lightsweep train model=", ["model=cnn ", "model=mlp "]),
+        ("lightsweep sweep model=m", ["model=mlp "]),
+        ("lightsweep sweep model=cnn,m", ["model=cnn,mlp "]),
+        ("lightsweep train optimizer.l", ["optimizer.lr="]),
+        ("lightsweep train optimizer.lr=", ["optimizer.lr=0.003 "]),
+        ("lightsweep train trainer.deterministic=", ["trainer.deterministic=true ", "trainer.deterministic=false "]),
+        ("lightsweep train optimizer=sgd optimizer.nest", ["optimizer.nesterov="]),
+        ("lightsweep train +model.de", ["+model.depth="]),
+        ("lightsweep sweep 'optimizer.lr=interval(1e-3,1e-1)' model.de", ["model.depth="]),
+        ("lightsweep sweep 'optimizer.l", ["optimizer.lr="]),
+        ('lightsweep sweep "optimizer.lr=tag(log, inter', []),
+        ("lightsweep sweep optimizer.lr=tag\\(log,", []),
+        ("lightsweep train no.such.key=1 optimizer.l", ["optimizer.lr="]),
+        ("lightsweep train hyd", []),
+        ("lightsweep train hydra.", []),
+        ("lightsweep train optimizer._tar", []),
+        ("lightsweep train \\", None),
+        ("lightsweep train 'a\"b", []),
+        ("", None),
+    ],
+)
+def test_words_that_may_follow(line: str, expected: list[str] | None) -> None:
+    found = completed(line)
+
+    assert expected is None or found == expected
+
+
+def test_top_level_offers_groups_and_keys() -> None:
+    found = completed("lightsweep sweep ")
+
+    assert {"model=", "model.", "search=", "study.", "debug=", "seed="} <= set(found)
+    assert not any(entry.startswith("hydra") for entry in found)
+
+
+def test_own_options_are_offered(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: mine.Net\nhidden: 3\n")
+
+    assert completed(f"lightsweep train --config-dir {tmp_path} model=mi") == ["model=mine "]
+    assert completed(f"lightsweep train --config-dir={tmp_path} model=mine model.h") == ["model.hidden="]
+
+
+def test_studies_are_offered_to_compare_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, text in (("s1", "study: first\n"), ("s2", "study: second\n"), ("s3", "{broken"), ("s4", "[]")):
+        (tmp_path / "mlruns" / folder).mkdir(parents=True)
+        (tmp_path / "mlruns" / folder / "study.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+    assert completed("lightsweep compare ") == ["first ", "second "]
+    assert completed("lightsweep resume s") == ["second "]
+    assert completed(f"lightsweep compare --store-dir {tmp_path}/none ") == []
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Complete a line as bash would: words cut at its break characters, the function called, its reply read."""
+    command = tmp_path / "bin" / "lightsweep"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sweeps "$@"\n')
+    command.chmod(0o755)
+    code = """
+        eval "$(lightsweep completion bash)"
+        complete -p lightsweep > /dev/null || exit 1
+        COMP_LINE="$1"; COMP_POINT=${#COMP_LINE}
+        _lightsweep
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+
+    def run(line: str) -> list[str]:
+        environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "--norc", "-c", code, "bash", line],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return [word for word in done.stdout.split("\n") if word]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lightsweep tr", ["train "]),
+        ("lightsweep train model=", ["cnn ", "mlp "]),  # bash has cut the word at the =
+        ("lightsweep train optimizer.l", ["optimizer.lr="]),
+        ("lightsweep sweep 'optimizer.lr=tag(log,", []),
+    ],
+)
+def test_bash_completes(bash: Callable[[str], list[str]], line: str, expected: list[str]) -> None:
+    assert bash(line) == expected
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_of_other_shells_ask_the_same_command(lightsweep: Any, shell: str) -> None:
+    text, words = lightsweep("completion", shell).stdout, lightsweep("completion", shell, "--line", "lightsweep tr")
+
+    assert f"lightsweep completion {shell} --line" in text and text.strip() == script(shell)
+    assert words.stdout == "train \n" and words.stderr == ""
