@@ -38,9 +38,9 @@ def run_name(trial: int, values: Mapping[str, Any]) -> str:
 
 def duration(seconds: float) -> str:
     """Write a duration as `0.8 s`, `42 s`, `3 min 05 s` or `2 h 10 min`."""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
