@@ -3,18 +3,18 @@
 import getpass
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from filelock import FileLock
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps import paths
 from sweeps.errors import StoreError
+from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.server import few_retries
@@ -51,8 +51,10 @@ class MlflowStore:
                 f"tracking.uri must be an SQLAlchemy URL such as sqlite:///mlflow.db or the http address of an "
                 f"MLflow server, but got {uri!r}."
             )
+        uri = with_installed_driver(uri)
         try:
-            _require_database(uri)
+            with schema_lock(uri):  # whose tables they are cannot be told while another process creates them
+                _require_database(uri)
         except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise _unopened(uri, error) from error
         from mlflow.exceptions import MlflowException
@@ -61,8 +63,8 @@ class MlflowStore:
         for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them to talk
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
-            with _schema_lock(uri), few_retries():
-                self._client = MlflowClient(with_installed_driver(uri))
+            with schema_lock(uri), few_retries():
+                self._client = MlflowClient(uri)
                 self._experiment_id = self._open_experiment(experiment, uri, artifacts)
                 _use_wal(uri)
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
@@ -136,30 +138,31 @@ class MlflowStore:
 
     def find_study(self, study: str) -> tuple[str | None, list[str]]:
         """Return the parent run of a study, if it has one, and its children that are still RUNNING."""
-        quoted = study.replace("'", "''")
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'study'"
-        )
-        if not found:
+        parents = self._runs_of(study, "study")
+        if not parents:
             return None, []
-        running = self._client.search_runs(
-            [self._experiment_id],
-            f"tags.`{tags.STUDY}` = '{quoted}' and tags.`{tags.KIND}` = 'trial' and attributes.status = 'RUNNING'",
-        )
-        return str(found[0].info.run_id), [str(run.info.run_id) for run in running]
+        return parents[0], self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
 
     def reopen_run(self, run_id: str) -> None:
         """Set a run RUNNING again."""
         self._client.update_run(run_id, status="RUNNING")
 
+    def _runs_of(self, study: str, kind: str, condition: str = "") -> list[str]:
+        # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
+        pattern = re.sub(r"['\\]", "_", study)
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{tags.STUDY}` like '{pattern}' and tags.`{tags.KIND}` = '{kind}' {condition}"
+        )
+        return [str(run.info.run_id) for run in found if run.data.tags[tags.STUDY] == study]
+
 
 def _require_database(uri: str) -> None:
     """Connect once: MLflow itself tries for minutes, and would fill the database of another program."""
-    path = _sqlite_path(uri)
+    path = sqlite_file(uri)
     if uri.startswith("http") or (path is not None and not path.exists()):
         return
     options = {"connect_args": {"connect_timeout": 10}} if uri.startswith("postgres") else {}
-    engine = sa.create_engine(with_installed_driver(uri), **options)
+    engine = sa.create_engine(uri, **options)
     try:
         names = set(sa.inspect(engine).get_table_names())
     finally:
@@ -179,30 +182,12 @@ def _unopened(uri: str, error: Exception) -> StoreError:
     return StoreError(f"The store {hide_password(uri)} cannot be opened: {text}. It is named by tracking.uri.")
 
 
-def _schema_lock(uri: str):  # type: ignore[no-untyped-def]
-    """Let one process at a time create tables: racing ones leave a broken database behind."""
-    from contextlib import nullcontext
-
-    path = _sqlite_path(uri)
-    if path is None:
-        return nullcontext()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock")
-
-
 def _use_wal(uri: str) -> None:
     """Let readers such as MLflow's UI read while the driver writes; the setting stays with the file."""
-    path = _sqlite_path(uri)
+    path = sqlite_file(uri)
     if path is not None:
         with closing(sqlite3.connect(path, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=WAL")
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    if not uri.startswith("sqlite"):
-        return None
-    database = make_url(uri).database
-    return Path(database) if database else None
 
 
 def _valid_key(key: str) -> str:

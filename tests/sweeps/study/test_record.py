@@ -12,6 +12,7 @@ from sweeps.errors import StoreError
 from sweeps.study import build_pruner, build_sampler
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # Optuna's own study says so
 def test_what_is_stored_is_what_optuna_would_have_stored(url, tmp_path):
     ours = make(url, sampler="tpe", pruner=MEDIAN)
     sampler, pruner = build_sampler(shipped("sampler", "tpe")), build_pruner(MEDIAN)

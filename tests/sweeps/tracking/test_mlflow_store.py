@@ -1,0 +1,183 @@
+"""Runs are in MLflow as they were given, as far as MLflow takes them, and many processes may open an empty store."""
+
+import math
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - here, once, rather than in each of six processes
+import pytest
+from mlflow.tracking import MlflowClient
+from six_at_once import six_at_once
+
+from sweeps.errors import StoreError
+from sweeps.records import MetricPoint
+from sweeps.tracking import tags
+from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.url import with_installed_driver
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/new/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def store(uri: str, folder: Path) -> MlflowStore:
+    """One store for all tests, since creating MLflow's tables takes seconds."""
+    return MlflowStore(uri, "an experiment", folder / "artifacts")
+
+
+def new_run(store: MlflowStore, *, parent: str | None = None, params: Any = (), **run_tags: str) -> str:
+    return store.create_run("a run", params=dict(params), run_tags=run_tags, parent=parent, start_time_ms=1000)
+
+
+def stored(uri: str, run_id: str) -> Any:
+    return MlflowClient(uri).get_run(run_id)
+
+
+def points(uri: str, run_id: str, key: str) -> dict[int, float]:
+    return {point.step: point.value for point in MlflowClient(uri).get_metric_history(run_id, key)}
+
+
+# --- one run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_has_its_name_parent_times_and_status(store: MlflowStore, uri: str) -> None:
+    parent = new_run(store)
+    child = new_run(store, parent=parent)
+    store.end_run(child, "KILLED", end_time_ms=5000)
+    run = stored(uri, child)
+    assert (run.info.run_name, run.data.tags["mlflow.parentRunId"]) == ("a run", parent)
+    assert (run.info.start_time, run.info.end_time, run.info.status) == (1000, 5000, "KILLED")
+
+
+def test_many_params_and_long_ones_are_kept_up_to_what_mlflow_takes(store: MlflowStore, uri: str) -> None:
+    params = {f"key{index}": index for index in range(250)} | {"long": "x" * 7000}
+    kept = stored(uri, new_run(store, params=params)).data.params
+    assert len(kept) == 251 and kept["key249"] == "249"
+    assert kept["long"] == "x" * 6000
+
+
+def test_more_points_than_a_batch_takes_are_all_kept(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store)
+    store.log_metrics(run_id, [MetricPoint("val/acc", step / 8, step, 1000 + step) for step in range(2500)])
+    assert points(uri, run_id, "val/acc") == {step: step / 8 for step in range(2500)}
+
+
+def test_values_that_are_not_finite_are_kept_as_mlflow_keeps_them(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store)
+    values = [0.5, math.nan, math.inf, -math.inf]
+    store.log_metrics(run_id, [MetricPoint("loss", value, step, 1000) for step, value in enumerate(values)])
+    kept = points(uri, run_id, "loss")
+    assert kept[0] == 0.5 and math.isnan(kept[1])
+    assert kept[2] > 1e308 and kept[3] < -1e308
+
+
+def test_a_tag_is_cut_at_the_limit(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store, first="x" * 9000)
+    store.set_tags(run_id, {"second": "y" * 9000})
+    kept = stored(uri, run_id).data.tags
+    assert (kept["first"], kept["second"]) == ("x" * 8000, "y" * 8000)
+
+
+def test_characters_that_mlflow_refuses_in_a_key_are_replaced(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store, params={"callbacks[0]+model.äö": 1})
+    store.log_metrics(run_id, [MetricPoint("val/acc@5", 0.5, 0, 1000)])
+    data = stored(uri, run_id).data
+    assert (data.params, data.metrics) == ({"callbacks_0__model.äö": "1"}, {"val/acc_5": 0.5})
+
+
+def test_an_artifact_is_copied_beside_the_others_of_its_run(store: MlflowStore, folder: Path) -> None:
+    run_id = new_run(store)
+    (folder / "config.yaml").write_text("lr: 0.1")
+    store.log_artifact(run_id, folder / "config.yaml", "frozen")
+    assert (folder / "artifacts" / run_id / "artifacts/frozen/config.yaml").read_text() == "lr: 0.1"
+
+
+# --- a study -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits-mlp-1", """it's "mine" \\ 100 %"""])
+def test_a_study_is_found_by_its_name_with_the_trials_left_running(store: MlflowStore, name: str) -> None:
+    new_run(store, **{tags.STUDY: name.replace("i", "I"), tags.KIND: "study"})
+    of_study = {tags.STUDY: name}
+    parent = new_run(store, **of_study, **{tags.KIND: "study"})
+    children = [new_run(store, parent=parent, **of_study, **{tags.KIND: "trial"}) for _ in range(3)]
+    store.end_run(children[1], "FINISHED", end_time_ms=5000)
+    found, running = store.find_study(name)
+    assert found == parent and sorted(running) == sorted([children[0], children[2]])
+    assert store.find_study("another") == (None, [])
+
+
+def test_a_run_is_reopened(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store)
+    store.end_run(run_id, "FINISHED", end_time_ms=5000)
+    store.reopen_run(run_id)
+    assert stored(uri, run_id).info.status == "RUNNING"
+
+
+# --- opening -----------------------------------------------------------------------------------------
+
+
+def test_readers_may_read_while_the_driver_writes(store: MlflowStore, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "new/mlflow.db")) as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_deleted_experiment_is_not_brought_back(store: MlflowStore, uri: str, folder: Path) -> None:
+    MlflowStore(uri, "deleted", folder)
+    client = MlflowClient(uri)
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    with pytest.raises(StoreError, match=r"was deleted in MLflow.*tracking.experiment=NAME"):
+        MlflowStore(uri, "deleted", folder)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("mlruns", "must be an SQLAlchemy URL"),
+        ("sqlite:////proc/nowhere/mlflow.db", "cannot be opened"),
+        ("sqlite:///{folder}/a file", "file is not a database"),
+        ("sqlite:///{folder}/a file/mlflow.db", "cannot be opened"),
+        ("postgresql://me:secret@127.0.0.1:{port}/db", "cannot be opened: .*refused"),
+        ("http://me:secret@127.0.0.1:{port}", "cannot be opened: the server does not answer"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(
+    tmp_path: Path, free_port: int, bad: str, words: str
+) -> None:
+    (tmp_path / "a file").write_text("text" * 500)
+    with pytest.raises(StoreError, match=words) as error:
+        MlflowStore(bad.format(folder=tmp_path, port=free_port), "an experiment", tmp_path)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+def open_and_record(uri: str, artifacts: str) -> None:
+    """Open a store and record a run with a point; called in a process of its own."""
+    store = MlflowStore(uri, "shared", Path(artifacts))
+    store.log_metrics(new_run(store), [MetricPoint("val/acc", 0.5, 0, 1000)])
+
+
+def assert_six_share_an_experiment(uri: str, artifacts: Path) -> None:
+    assert six_at_once("tracking.test_mlflow_store", "open_and_record", uri, artifacts) == ""
+    client = MlflowClient(with_installed_driver(uri))
+    experiments = client.search_experiments()
+    assert sorted(experiment.name for experiment in experiments) == ["Default", "shared"]
+    runs = client.search_runs([experiment.experiment_id for experiment in experiments])
+    assert [run.data.metrics for run in runs] == [{"val/acc": 0.5}] * 6
+
+
+def test_six_processes_on_an_empty_sqlite_file_share_an_experiment_in_silence(tmp_path: Path) -> None:
+    assert_six_share_an_experiment(f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path)
+
+
+@pytest.mark.postgres
+def test_six_processes_on_an_empty_postgresql_share_an_experiment_in_silence(postgres_url: str, tmp_path: Path) -> None:
+    assert_six_share_an_experiment(postgres_url, tmp_path)
