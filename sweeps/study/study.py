@@ -452,7 +452,7 @@ class Study:
         half = [
             trial.number
             for trial in self._trials()
-            if trial.state == TrialState.RUNNING != self._record.state(trial.number)
+            if trial.state == TrialState.RUNNING and self._record.state(trial.number) != TrialState.RUNNING
         ]
         for number in half:
             self._end(number, "interrupted", None, f"the sampler raised {type(exc).__name__}: {exc}")
