@@ -1,105 +1,112 @@
-"""Measure what an epoch costs in Lightning with `Classifier` and `TensorBatches`, against raw PyTorch.
+"""An epoch of our classifier as a rank runs it, every step logged, against raw PyTorch loops on the same net."""
 
-    .venv/bin/python tests/lightning_modules/measure_epoch.py --threads 1 --repeats 5
-
-Claim: at most 1.2 times the raw loop with a standard DataLoader. MLP 784-128-10, Adam, batch 64, 60,000
-synthetic samples, CPU. The ways alternate, so that a change of the machine's speed meets all of them.
-"""
-
-import argparse
-import logging
-import statistics
+import threading
 import time
-import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from harness import Result, median, scratch
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
-from lightning_modules.systems.classifier import Classifier
+from sweeps.config import Composer
+from sweeps.records import Answer, Event, Report
+from sweeps.train import DerivedRandomness, Telemetry, build_module, quieten, trainer_for
 
-NUM_SAMPLES, BATCH_SIZE = 60_000, 64
-
-
-def main() -> None:
-    """Print the median and all seconds of each way, and its ratio to the first."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-
-    pixels = torch.randint(0, 256, (NUM_SAMPLES, 1, 28, 28), dtype=torch.uint8)
-    y = torch.randint(0, 10, (NUM_SAMPLES,))
-    x = pixels.float() / 255
-    ways = {
-        "raw loop, DataLoader": lambda: raw_loader(x, y),
-        "raw loop, indexing": lambda: raw_indexing(x, y),
-        "Lightning, float32": lambda: lightning(x, y, None),
-        "Lightning, uint8 + Pixels": lambda: lightning(pixels, y, Pixels(255, 0.13, 0.31)),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.repeats):
-        for name, way in ways.items():
-            seconds[name].append(way())
-    first = statistics.median(seconds["raw loop, DataLoader"])
-    steps = -(-NUM_SAMPLES // BATCH_SIZE)
-    print(f"torch {torch.__version__}, {arguments.threads} threads, {steps} steps an epoch")
-    for name, each in seconds.items():
-        median = statistics.median(each)
-        shown = " ".join(f"{one:.3f}" for one in each)
-        print(f"{name:27} {median:.3f} s {1e3 * median / steps:.3f} ms/step x{median / first:.2f}  ({shown})")
+_SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 
 
-def raw_loader(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Train one epoch from a DataLoader; return the seconds."""
-    return raw(DataLoader(TensorDataset(x, y), batch_size=BATCH_SIZE, shuffle=True))
+class NoChannel:
+    """Takes what a rank would send, and sends nothing."""
+
+    flush_interval_s = 0.5
+    stop_requested = threading.Event()
+
+    def send(self, event: Event) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def log(self, metrics: dict[str, float], step: int) -> None: ...
+
+    def report(self, report: Report) -> Answer:
+        return Answer(prune=False)
 
 
-def raw_indexing(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Train one epoch from tensors indexed by batch; return the seconds."""
-    return raw((x[indices], y[indices]) for indices in torch.randperm(len(x)).split(BATCH_SIZE))
-
-
-def raw(batches) -> float:
-    """Train one epoch; return the seconds."""
+def raw(batches: Any) -> float:
     net = MLP([1, 28, 28], 10)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    begin = time.perf_counter()
+    began = time.perf_counter()
     for x, y in batches:
         loss = functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return time.perf_counter() - begin
+    return time.perf_counter() - began
 
 
-def lightning(x: torch.Tensor, y: torch.Tensor, transform: Pixels | None) -> float:
-    """Train one epoch in Lightning; return the seconds of `fit`, set-up included."""
-    system = Classifier(
-        MLP([1, 28, 28], 10),
-        lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
-        metrics={"acc": MulticlassAccuracy(10, average="micro", validate_args=False)},
-    )
-    batches = TensorBatches(x, y, batch_size=BATCH_SIZE, shuffle=True, transform=transform)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
+def raw_loader(x: torch.Tensor, y: torch.Tensor) -> float:
+    return raw(DataLoader(TensorDataset(x, y), batch_size=_BATCH, shuffle=True))
+
+
+def raw_indexing(x: torch.Tensor, y: torch.Tensor) -> float:
+    return raw((x[indices], y[indices]) for indices in torch.randperm(len(x)).split(_BATCH))
+
+
+def ours(pixels: torch.Tensor, y: torch.Tensor, config: dict[str, Any], allowed: Any) -> float:
+    """Return the seconds of `fit`, set-up included: the images are bytes, as the data modules keep them."""
+    module = build_module(config, allowed=allowed)
+    batches = TensorBatches(pixels, y, batch_size=_BATCH, shuffle=True, transform=Pixels(255, 0.13, 0.31))
+    channel: Any = NoChannel()
+    trainer = trainer_for(
+        config,
         logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        callbacks=[DerivedRandomness(0), Telemetry(channel, log_every_n_steps=1)],
+        folder=Path("run"),
     )
-    begin = time.perf_counter()
-    trainer.fit(system, batches)
-    return time.perf_counter() - begin
+    began = time.perf_counter()
+    trainer.fit(module, batches)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    quieten()
+    result = Result(
+        name=Path(__file__).stem,
+        claim="an epoch (MLP 784-128-10, batch 64, 60,000 images, Adam, CPU, 1 thread) takes at most 1.2 times that of "
+        "a raw PyTorch loop with a DataLoader",
+    )
+    torch.set_num_threads(1)
+    pixels = torch.randint(0, 256, (_SAMPLES, 1, 28, 28), dtype=torch.uint8)
+    y = torch.randint(0, 10, (_SAMPLES,))
+    x = pixels.float() / 255
+    composer = Composer("train", ["data=mnist", "trainer=cpu", "trainer.max_epochs=1"])
+    config = composer.trial({}, seed=0)
+    ways = {
+        "raw loop, DataLoader": lambda: raw_loader(x, y),
+        "raw loop, indexed tensors": lambda: raw_indexing(x, y),
+        "a rank of Lightsweep": lambda: ours(pixels, y, config, composer.allowed_modules),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with scratch():
+        ours(pixels[:6400], y[:6400], config, composer.allowed_modules)  # the first fit imports what is lazy
+        for _ in range(_ROUNDS):
+            for name, way in ways.items():
+                seconds[name].append(way())
+    result.raw["seconds"] = seconds
+    steps = -(-_SAMPLES // _BATCH)
+    for name, each in seconds.items():
+        result.add(name, f"{1000 * median(each) / steps:.2f} ms a step", f"median of {_ROUNDS} alternating epochs")
+    own = seconds["a rank of Lightsweep"]
+    for name in ("raw loop, DataLoader", "raw loop, indexed tensors"):
+        ratio = median([a / b for a, b in zip(own, seconds[name], strict=True)])
+        result.add(f"Lightsweep against the {name}", f"{ratio:.2f}", "median of the ratios within a round")
+        if "DataLoader" in name:
+            result.holds = ratio <= 1.2
+    result.save()
 
 
 if __name__ == "__main__":

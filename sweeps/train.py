@@ -26,7 +26,16 @@ from sweeps.randomness import derive_seed
 from sweeps.records import Artifact, CheckPassed, Finished, Progress, Started
 from sweeps.tracking.logger import ChannelLogger
 
-__all__ = ["DivergedError", "check", "fit"]
+__all__ = [
+    "DerivedRandomness",
+    "DivergedError",
+    "Telemetry",
+    "build_module",
+    "check",
+    "fit",
+    "quieten",
+    "trainer_for",
+]
 
 
 class DivergedError(RuntimeError):
@@ -46,14 +55,14 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
         ConfigError: A part of the config cannot be built, or the objective was never logged.
         DivergedError: The training loss became infinite or NaN.
     """
-    _quieten()
+    quieten()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     objective = config["objective"]
     data = build(config["data"], key="data", allowed=allowed)
     module = build_module(config, allowed=allowed)
     reporter = Reporter(channel, metric=objective["metric"], direction=objective["direction"])
     telemetry = Telemetry(channel, log_every_n_steps=config["tracking"]["log_every_n_steps"])
-    trainer = _trainer(
+    trainer = trainer_for(
         config,
         logger=ChannelLogger(channel, folder),
         callbacks=[
@@ -101,14 +110,14 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
     Raises:
         ConfigError: As `fit` would; a missing objective names the metrics that are logged.
     """
-    _quieten()
+    quieten()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     for corner in corners:
         _build_all(corner, allowed=allowed)
     data, module = _build_all(config, allowed=allowed)
     short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
     one_batch = dict.fromkeys(("limit_train_batches", "limit_val_batches", "accumulate_grad_batches"), 1)
-    trainer = _trainer(
+    trainer = trainer_for(
         config | {"trainer": config["trainer"] | short | one_batch | {"check_val_every_n_epoch": 1}},
         logger=False,
         callbacks=[],
@@ -268,7 +277,8 @@ def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:
     return trainer.max_epochs * math.ceil(num_batches / trainer.accumulate_grad_batches)
 
 
-def _trainer(config: Config, *, logger: Any, callbacks: list[Callback], folder: Path) -> pl.Trainer:
+def trainer_for(config: Config, *, logger: Any, callbacks: list[Callback], folder: Path) -> pl.Trainer:
+    """Make the Trainer of a rank: the config's arguments, and the platform's own."""
     trainer = pl.Trainer(
         **config["trainer"] | {"profiler": config["trainer"]["profiler"] or NoProfiler()},
         logger=logger,
@@ -331,7 +341,7 @@ def _num_parameters(module: pl.LightningModule) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence what Lightning says at every start; warnings of substance go to the trial's log."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
