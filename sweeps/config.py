@@ -135,22 +135,23 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
     from hydra.errors import HydraException
 
     try:
-        with initialize():
-            return compose(primary, [*_search_path(config_dir), *overrides], return_hydra_config=True)
+        with initialize(_home(primary, config_dir)):
+            search_path = _search_path(primary, config_dir)
+            return compose(primary, [*search_path, *overrides], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
 
 
-def initialize() -> Any:
-    """Set Hydra up over the shipped configuration, as a context manager."""
+def initialize(home: Path | None = None) -> Any:
+    """Set Hydra up over the shipped configuration, or another folder, as a context manager."""
     from hydra import initialize_config_dir
 
     schema.register()
     if not OmegaConf.has_resolver("mode"):
         OmegaConf.register_new_resolver("mode", _mode)
-    return initialize_config_dir(str(paths.conf_dir()), job_name="lightsweep", version_base="1.3")
+    return initialize_config_dir(str(home or paths.conf_dir()), job_name="lightsweep", version_base="1.3")
 
 
 def _mode(direction: str) -> str:
@@ -164,8 +165,19 @@ def _mode(direction: str) -> str:
     return modes[direction]
 
 
-def _search_path(config_dir: Path | None) -> list[str]:
-    return [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
+def _home(primary: str, config_dir: Path | None) -> Path:
+    """Return the folder that holds the primary config: Hydra looks for it in one place only."""
+    is_own = config_dir is not None and (config_dir / f"{primary}.yaml").is_file()
+    is_shipped = (paths.conf_dir() / f"{primary}.yaml").is_file()
+    return config_dir if config_dir is not None and is_own and not is_shipped else paths.conf_dir()
+
+
+def _search_path(primary: str, config_dir: Path | None) -> list[str]:
+    """Return the override that names the other folder of the two, if there is one."""
+    if config_dir is None:
+        return []
+    other = config_dir if _home(primary, config_dir) == paths.conf_dir() else paths.conf_dir()
+    return [f"hydra.searchpath=['file://{other}']"]
 
 
 def _group_options(group: str, config_dir: Path | None) -> list[str]:
@@ -174,7 +186,7 @@ def _group_options(group: str, config_dir: Path | None) -> list[str]:
 
     with initialize():
         loader = GlobalHydra.instance().config_loader()
-        options = loader.get_group_options(group, ObjectType.CONFIG, "train", _search_path(config_dir))
+        options = loader.get_group_options(group, ObjectType.CONFIG, "train", _search_path("train", config_dir))
     return sorted(options)
 
 
@@ -235,10 +247,11 @@ def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str
     from hydra import compose
     from hydra.errors import HydraException
 
-    with initialize():
+    search_path = _search_path(primary, config_dir)
+    with initialize(_home(primary, config_dir)):
         for end in range(len(overrides) + 1):
             try:
-                compose(primary, [*_search_path(config_dir), *overrides[:end]], return_hydra_config=True)
+                compose(primary, [*search_path, *overrides[:end]], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException):
                 return overrides[end - 1] if end else None
     return None

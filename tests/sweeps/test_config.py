@@ -1,0 +1,203 @@
+"""Compose, freeze and build configurations; every shipped option of every group composes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweeps import config, paths
+from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
+from sweeps.errors import ConfigError
+
+OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in paths.conf_dir().glob("*/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    return Composer("sweep", ["data=digits"])
+
+
+@pytest.mark.parametrize("choice", OPTIONS)
+def test_every_shipped_option_composes(choice: str) -> None:
+    needed = ["data.root=here"] if choice == "data=image_folder" else []
+
+    resolved = Composer("sweep", [choice, *needed]).base()
+
+    assert resolved["seed"] == 0
+
+
+def test_every_file_says_by_its_first_lines_what_uses_it() -> None:
+    for path in paths.conf_dir().glob("**/*.yaml"):
+        comments = [line for line in path.read_text().splitlines()[:2] if line.startswith("# lightsweep")]
+        assert comments, f"{path} must begin with the command that uses it"
+
+
+def test_trial_sets_values_and_derived_ones_follow(composer: Composer) -> None:
+    trial = composer.trial({"model.depth": 4, "data.batch_size": 7, "study.metric": "val/loss"}, seed=11)
+
+    assert trial["model"]["depth"] == 4 and trial["data"]["batch_size"] == 7
+    assert trial["seed"] == trial["data"]["seed"] == 11
+    assert trial["objective"]["metric"] == trial["callbacks"]["checkpoint"]["monitor"] == "val/loss"
+    assert "study" not in trial and "hydra" not in trial and "search" not in trial
+
+
+def test_trials_do_not_touch_each_other_or_the_base(composer: Composer) -> None:
+    before = to_yaml(composer.base())
+    composer.trial({"model.depth": 9}, seed=1)
+
+    assert composer.trial({}, seed=1)["model"]["depth"] != 9
+    assert to_yaml(composer.base()) == before
+
+
+def test_choice_of_a_group_is_composed_anew(composer: Composer) -> None:
+    trial = composer.trial({"optimizer": "sgd", "optimizer.lr": 0.5}, seed=0)
+
+    assert trial["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert trial["optimizer"]["lr"] == 0.5 and trial["optimizer"]["momentum"] == 0.9
+
+
+def test_seed_that_is_searched_wins(composer: Composer) -> None:
+    assert composer.trial({"seed": 5}, seed=1)["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=1", "There is no key 'optimizer.lrr'. Did you mean 'optimizer.lr'"),
+        ("lr=1", "There is no key 'lr'. Did you mean 'optimizer.lr'"),
+        ("model=resnet", "model=resnet: there is no such option. Valid names: cnn, mlp"),
+        ("trainer.max_epochs=many", "trainer.max_epochs must be an integer, but got 'many'"),
+        ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val must be a number, but got 'x'"),
+        ("trainer.deterministic=maybe", "trainer.deterministic must be true or false, but got 'maybe'"),
+        ("trainer.max_epochs", "is not an override"),
+        ("~no.such", "no.such"),
+        ("study.direction=up", "must be 'maximize' or 'minimize', but got 'up'"),
+        ("data=image_folder", "data.root has no value: give it one, data.root=VALUE"),
+        ("seed=${nowhere}", "seed"),
+    ],
+)
+def test_wrong_override_names_its_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Composer("sweep", [override]).base()
+
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_only_the_culprit_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"There is no key 'model\.dept'"):
+        Composer("train", ["seed=1", "optimizer.lr=0.1", "model.dept=1", "trainer.max_epochs=2"])
+
+
+def test_own_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("a: [1,\n")
+
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        Composer("train", ["model=mine"], tmp_path)
+
+
+def test_frozen_config_reads_back_and_nothing_in_it_is_run(tmp_path: Path, composer: Composer) -> None:
+    trial = composer.trial({}, seed=3) | {"note": "${oc.env:HOME}", "more": "!!python/object:os.system"}
+
+    freeze(trial, tmp_path)
+
+    assert load_frozen(tmp_path) == trial
+    (tmp_path / paths.CONFIG).write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(yaml.YAMLError):
+        load_frozen(tmp_path)
+
+
+def test_fingerprint_is_of_the_content() -> None:
+    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
+
+
+def test_flatten_names_leaves_by_dotted_keys() -> None:
+    tree = {"a": {"b": 1, "c": {}}, "l": [1, 2], "m": [{"x": 1}]}
+
+    assert flatten(tree) == {"a.b": 1, "a.c": {}, "l": [1, 2], "m.0.x": 1}
+
+
+# --- objects from data ---------------------------------------------------------------------------------
+
+
+def built(node: dict[str, Any]) -> Any:
+    return build(node, key="model", allowed=ALLOWED_MODULES)
+
+
+def test_nested_targets_are_built_first() -> None:
+    net = built({"_target_": "torch.nn.Sequential"})
+    layer = built({"_target_": "torch.nn.TransformerEncoder", "num_layers": 1, "encoder_layer": ENCODER})
+
+    assert type(net).__name__ == "Sequential" and len(layer.layers) == 1
+
+
+ENCODER = {"_target_": "torch.nn.TransformerEncoderLayer", "d_model": 4, "nhead": 1}
+
+
+def test_partial_waits_for_the_rest() -> None:
+    make = built({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5})
+    parameters = built({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}).parameters()
+
+    assert make(parameters).param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("os.system", "'os.system' is not of an allowed module"),
+        ("torch.optim.os.system", "torch.optim.os.system"),
+        ("torch.optim.lr_scheduler.warnings.warn", "torch.optim.lr_scheduler.warnings"),
+        ("torch.nn.functional.torch.load", "torch.nn.functional.torch"),
+        ("torch.nnx.Linear", "is not of an allowed module"),
+        ("torch.optm.Adam", "Did you mean 'torch.optim.Adam'?"),
+        ("torch.optim.Adamm", "there is no 'Adamm' in torch.optim. Did you mean 'Adam'"),
+        ("torch.nn.no_such_module.Net", "cannot import 'torch.nn.no_such_module.Net'"),
+        ("Adam", "must be a dotted name"),
+        (None, "must be a dotted name"),
+        ("torch.nn.functional", "is a module, not a class or function"),
+        ("lightning_modules.schedulers.importlib", "lightning_modules.schedulers"),
+    ],
+)
+def test_target_that_may_not_be_built_is_refused(target: str | None, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        built({"_target_": target})
+
+    assert message in str(caught.value) and str(caught.value).startswith("model._target_")
+
+
+def test_names_reached_through_an_allowed_module_are_refused_by_their_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    import torch.optim
+
+    monkeypatch.setattr(torch.optim, "innocent", os.system, raising=False)
+
+    with pytest.raises(ConfigError, match=r"'torch\.optim\.innocent' is not of an allowed module"):
+        built({"_target_": "torch.optim.innocent"})
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 1}, "model.in_features must be"),
+        ({"_target_": "torch.nn.Linear", "in_features": 1}, "needs model.out_features"),
+        ({"_target_": "torch.nn.Linear", "in_featurs": 1}, "Did you mean 'in_features'"),
+        ({"_target_": "torch.nn.Dropout", "p": 3.0}, "model: torch.nn.Dropout refuses its arguments"),
+    ],
+    ids=["type", "missing", "unknown", "value"],
+)
+def test_wrong_argument_names_its_key(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        built(node)
+
+    assert message in str(caught.value)
+
+
+def test_composing_leaves_no_state_of_hydra_behind(composer: Composer) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    assert composer.is_group("model") and not composer.is_group("model.depth") and not composer.is_group("seed")
+    assert not GlobalHydra.instance().is_initialized()
+    assert config.ALLOWED_MODULES
