@@ -1,0 +1,116 @@
+"""The command line itself: quick help, light imports, quiet ends."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.cli import main
+
+HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
+
+
+def imported_by(*arguments: str, cwd: Path) -> set[str]:
+    """Return the top-level modules that a command imports."""
+    code = (
+        "import sys, json\n"
+        "from sweeps.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("sweep", "--help"), ("compare",), ("compare", "small", "--format", "json")],
+    ids=" ".join,
+)
+def test_help_and_compare_import_nothing_heavy(swept: Any, arguments: tuple[str, ...]) -> None:
+    assert imported_by(*arguments, cwd=swept.folder) & HEAVY == set()
+
+
+def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "sweeps", "--help"], cwd=tmp_path, capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(3)) <= 0.5
+
+
+def test_help_of_sweep_lists_groups_and_expressions(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", "--help"])
+
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "tag(log,interval(1e-4,1e-1))" in text
+    assert any(line.split() == ["model:", "cnn,", "mlp"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("top", ["0", "-3", "1.5", "many"])
+def test_top_must_be_a_positive_number(capsys: pytest.CaptureFixture[str], top: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", f"--top={top}"])
+
+    assert caught.value.code == 2
+    assert f"must be a whole number of at least 1, but got '{top}'" in capsys.readouterr().err
+
+
+def test_compare_ends_quietly_when_its_reader_has_enough(swept: Any) -> None:
+    command = f"{sys.executable} -m sweeps compare --format json | head -1; echo ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["bash", "-c", command], cwd=swept.folder, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[0] == "["
+    assert done.stdout.splitlines()[1] == "0"
+    assert done.stderr == ""
+
+
+def test_compare_takes_the_best(swept: Any) -> None:
+    best = json.loads(swept.run("compare", "small", "--top", "2", "--format", "json").stdout)
+    all_of_them = json.loads(swept.run("compare", "small", "--format", "json").stdout)
+
+    assert best == all_of_them[:2]
+
+
+def test_compare_without_a_store_says_how_to_start_one(lightsweep: Callable[..., Any]) -> None:
+    result = lightsweep("compare")
+
+    assert result.returncode == 1
+    assert "There is no store" in result.stderr and "lightsweep sweep" in result.stderr
+
+
+def test_compare_of_an_unknown_study_or_metric_names_the_nearest(swept: Any) -> None:
+    study, metric = swept.run("compare", "smal"), swept.run("compare", "--metric", "val/ac")
+
+    assert (study.returncode, metric.returncode) == (1, 2)
+    assert "Did you mean 'small'" in study.stderr and "Did you mean 'val/acc'" in metric.stderr
+
+
+def test_compare_of_an_empty_store_says_so(lightsweep: Callable[..., Any], tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(f"sqlite:///{tmp_path}/empty.db").search_experiments()
+
+    table = lightsweep("compare", "--uri", "sqlite:///empty.db")
+    data = lightsweep("compare", "--uri", "sqlite:///empty.db", "--format", "json")
+
+    assert table.returncode == data.returncode == 0
+    assert table.stdout == "" and "The store has no runs yet" in table.stderr
+    assert json.loads(data.stdout) == []
+
+
+def test_no_command_shows_the_help(lightsweep: Callable[..., Any]) -> None:
+    result = lightsweep()
+
+    assert result.returncode == 2
+    assert "Start with: lightsweep sweep" in result.stdout

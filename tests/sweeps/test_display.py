@@ -1,0 +1,139 @@
+"""What a person sees: lines in a pipe, bars in a terminal."""
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeps.display import Display, Heading, LineDisplay, LiveDisplay, TrialView, make_display
+from sweeps.records import Progress
+
+
+@dataclass
+class Ended:
+    number: int = 0
+    state: Any = "complete"
+    value: float | None = 0.9
+    values: dict[str, Any] = field(default_factory=lambda: {"optimizer.lr": 0.1})
+    reason: str = ""
+    duration_s: float = 2.0
+
+
+def heading(**changes: Any) -> Heading:
+    return Heading(
+        **{
+            "title": "study s: 3 trials",
+            "name": "s",
+            "metric": "val/acc",
+            "direction": "maximize",
+            "num_trials": 3,
+            **changes,
+        }
+    )
+
+
+def shown(is_terminal: bool, *, width: int = 100, **changes: Any) -> tuple[Display, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=is_terminal, color_system=None)
+    return make_display(heading(**changes), console), out
+
+
+def start(display: Display, number: int = 0, **values: Any) -> None:
+    display.trial_started(TrialView(number=number, values=values or {"optimizer.lr": 0.1}, slot=0, began_s=0.0))
+
+
+def test_terminal_gets_bars_and_a_pipe_gets_lines() -> None:
+    live, _ = shown(True)
+    live.close()
+
+    assert isinstance(live, LiveDisplay)
+    assert isinstance(shown(False)[0], LineDisplay)
+
+
+def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
+    display, out = shown(False)
+    start(display)
+    display.trial_progressed(0, Progress(epoch=0, max_epochs=2, step=1, num_steps=9))
+    display.trial_reported(0, 0.5, 0)
+    display.tick()
+    display.trial_ended(Ended())
+    display.close()
+
+    assert out.getvalue().splitlines() == [
+        "study s: 3 trials",
+        "trial 0 started  lr=0.1",
+        "trial 0 complete  val/acc=0.9  best so far  2.0 s  lr=0.1",
+    ]
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 1), ("minimize", 0)])
+def test_best_follows_the_direction(direction: str, best: int) -> None:
+    display, out = shown(False, direction=direction)
+    display.trial_ended(Ended(number=0, value=0.1))
+    display.trial_ended(Ended(number=1, value=0.2))
+
+    last = out.getvalue().splitlines()[-1]
+    assert ("best so far" in last) == (best == 1)
+
+
+def test_failed_and_pruned_trials_say_why() -> None:
+    display, out = shown(False)
+    display.trial_ended(Ended(state="failed", value=None, reason="ValueError: [bold]no"))
+    display.trial_ended(Ended(number=1, state="pruned", reason="below the median"))
+
+    failed, pruned = out.getvalue().splitlines()[1:]
+    assert failed.endswith("(ValueError: [bold]no)") and failed.startswith("trial 0 failed")
+    assert pruned.endswith("(below the median)") and "best" not in pruned
+
+
+def test_long_line_is_not_broken_in_a_pipe() -> None:
+    display, out = shown(False, width=40)
+    start(display, **{f"model.key_{index}": 0.123456 for index in range(20)})
+
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def test_bars_show_epoch_value_and_the_study() -> None:
+    display, out = shown(True)
+    start(display)
+    display.trial_progressed(0, Progress(epoch=1, max_epochs=5, step=7, num_steps=20))
+    display.trial_reported(0, 0.25, 0)
+    start(display, 1)
+    display.stopping("interrupt", 2)
+    display.close()
+
+    text = out.getvalue()
+    assert "epoch 2/5 step 7" in text and "val/acc=0.25" in text
+    assert "s  0/3 trials" in text and "Ctrl-C again stops at once" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 79])
+def test_bars_fit_a_narrow_terminal(width: int) -> None:
+    display, out = shown(True, width=width)
+    start(display, **{f"model.key_{index}": 0.123456 for index in range(20)})
+    display.trial_ended(Ended())
+    display.close()
+
+    assert "best so far" in " ".join(out.getvalue().split())
+
+
+def test_single_run_is_not_called_a_trial() -> None:
+    display, out = shown(False, title="train 0 digits mlp: 2 epochs", is_sweep=False, num_trials=1)
+    start(display)
+    display.trial_reported(0, 0.5, 0)
+    display.trial_ended(Ended(values={}))
+
+    assert "trial" not in out.getvalue() and "best so far" not in out.getvalue()
+    assert "validation 1  val/acc=0.5" in out.getvalue()
+
+
+def test_unknown_length_is_shown_without_a_total() -> None:
+    display, out = shown(True)
+    start(display)
+    display.trial_progressed(0, Progress(epoch=0, max_epochs=-1, step=3, num_steps=-1))
+    start(display, 1)
+    display.close()
+
+    assert "epoch 1 step 3" in out.getvalue()
