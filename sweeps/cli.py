@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_NUM_LEADERS = 5
 _INTERRUPTED = 130  # what shells expect after Ctrl-C
 _OVERRIDES = """\
 Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep):
@@ -210,28 +212,55 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    _warn_unsent(result.num_unsent, result.folder.parent, console)
+    store_dir = result.folder.parent
+    _warn_unsent(result.num_unsent, store_dir, console)
     totals, best = result.totals, result.best
     counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
     if not totals.outcomes and result.num_finished >= result.num_trials:
         say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
     else:
-        say(f"{result.study}: {', '.join(counts)} in {duration(totals.elapsed_s)}")
+        say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
+    _print_leaders(result, console)
     if best is not None:
         say(
             f"best: #{best.number} {result.metric}={number(best.value)}  {values_text(best.values)}",
             "bold green",
         )
+    study, where = shlex.quote(result.study), _where(store_dir, None)
     if totals.stopped == "interrupt":
         say(f"Interrupted after {result.num_finished} of {result.num_trials} trials. Go on with:")
-        say(f"  lightsweep resume {result.study}")
+        say(f"  lightsweep resume {study}{where}")
         return _INTERRUPTED
     if totals.stopped == "failures":
         say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
+    where = _where(store_dir, result.tracking_uri)
     say("Next:")
-    say(f"  lightsweep compare {result.study} --top 10")
-    say("  lightsweep ui")
+    say(f"  lightsweep compare {study} --top 10{where}")
+    if not (result.tracking_uri or "").startswith("http"):
+        say(f"  lightsweep ui{where}")
     return 0 if best is not None and totals.stopped != "failures" else 1
+
+
+def _print_leaders(result: "SweepResult", console: "Console") -> None:
+    """Print the best trials of the study, those of earlier runs included."""
+    from sweeps.compare import print_rows
+    from sweeps.queries import sorted_rows, trial_rows
+    from sweeps.tracking.mlflow_store import default_uri
+
+    try:
+        rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
+    except LightsweepError:  # a store that is out of reach has been told of already
+        return
+    leaders = [row for row in rows if row.state == "complete"][:_NUM_LEADERS]
+    print_rows(leaders, "table", console=console, out=sys.stdout, metric=None)
+
+
+def _where(store_dir: Path, uri: str | None) -> str:
+    """Return the options by which a command finds the store, if it needs any."""
+    from sweeps.tracking.url import hide_password
+
+    options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
+    return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"
 
 
 def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:

@@ -90,12 +90,12 @@ class _Column:
 
 
 def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None) -> None:
-    columns = _columns(rows, metric)
+    columns, width = _columns(rows, metric), console.width
     left_out: list[str] = []
     if console.is_terminal:
         for column in columns:
             column.cells = [_shortened(cell) for cell in column.cells]
-        columns, left_out = _fitting(columns, console.width)
+        columns, left_out = _fitting(columns, width)
     else:
         console.width = sum(column.width + _GAP for column in columns)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
@@ -105,6 +105,7 @@ def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None)
     for row, cells in zip(rows, zip(*(column.cells for column in columns), strict=True), strict=True):
         table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
     console.print(table)
+    console.width = width
     if left_out:
         console.print(
             f"Not shown for want of room: {', '.join(left_out)}. `--format csv` has all.", style="dim", highlight=False

@@ -53,6 +53,7 @@ class SweepResult:
     metric: str
     run_ids: dict[int, str]
     num_unsent: int
+    tracking_uri: str | None
 
 
 def storage_url(config: Config) -> str:
@@ -236,6 +237,7 @@ class _Sweep:
             metric=self._metric,
             run_ids={n: run_id for n in numbers if (run_id := recorder.run_id(n)) is not None},
             num_unsent=num_unsent,
+            tracking_uri=self._config["tracking"]["uri"],
         )
 
     def _compose(self, values: Any, number: int) -> Config:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli import main
+from sweeps.cli import _where, main
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 
@@ -114,3 +114,35 @@ def test_no_command_shows_the_help(lightsweep: Callable[..., Any]) -> None:
 
     assert result.returncode == 2
     assert "Start with: lightsweep sweep" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("store_dir", "uri", "options"),
+    [
+        ("mlruns", None, ""),
+        ("my runs", None, " --store-dir 'my runs'"),
+        ("mlruns", "postgresql://me:secret@host/db", " --uri 'postgresql://me:***@host/db'"),
+    ],
+)
+def test_commands_to_type_next_find_the_store(store_dir: str, uri: str | None, options: str) -> None:
+    assert _where(Path(store_dir), uri) == options
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_sweep_over_postgresql_is_compared(lightsweep: Callable[..., Any], postgres_server: Any) -> None:
+    tracking, storage = postgres_server.new_database(), postgres_server.new_database()
+
+    swept = lightsweep(
+        *("sweep", "study.name=pg", "study.num_trials=2", "trainer.max_epochs=1", "trainer.accelerator=cpu"),
+        *(f"tracking.uri={tracking}", f"study.storage={storage}"),
+    )
+    rows = json.loads(lightsweep("compare", "pg", "--uri", tracking, "--format", "json").stdout)
+
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    assert swept.stderr == "" and "secret" not in swept.stdout
+    assert sorted(row["trial"] for row in rows) == [0, 1]
+
+
+def test_sweep_over_a_server_is_refused_by_ui_alone(lightsweep: Callable[..., Any]) -> None:
+    assert "open it in a browser" in lightsweep("ui", "--uri", "http://127.0.0.1:1").stderr
