@@ -35,76 +35,15 @@ from sweeps.records import (
     Started,
     Stop,
 )
+from sweeps.search import EndState, Search
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 
-__all__ = ["Driver", "Launcher", "Limits", "Outcome", "Search", "Totals", "TrialSetup", "Verdict"]
+__all__ = ["Driver", "Launcher", "Limits", "Outcome", "Totals", "TrialSetup"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
 _PARENT = "study"
-
-State = Literal["complete", "pruned", "failed", "interrupted"]
-
-
-class Verdict(Protocol):
-    """A pruner's answer to a report."""
-
-    @property
-    def prune(self) -> bool:
-        """Whether to stop the trial."""
-
-    @property
-    def reason(self) -> str:
-        """Why."""
-
-
-class Ask(Protocol):
-    """A trial that a search proposes."""
-
-    @property
-    def number(self) -> int:
-        """Its number in the study."""
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """Dotted key to value."""
-
-
-class Told(Protocol):
-    """How the end of a trial was recorded."""
-
-    @property
-    def state(self) -> State:
-        """The state."""
-
-    @property
-    def reason(self) -> str:
-        """Why it is not complete."""
-
-
-class Search(Protocol):
-    """Where trials come from and what becomes of their results: a study, or a single run."""
-
-    def ask(self) -> Ask:
-        """Propose a trial."""
-
-    def report(self, number: int, value: float, step: int) -> Verdict:
-        """Take an intermediate value and say whether to go on."""
-
-    def tell(self, number: int, state: State, value: float | None, reason: str) -> Told:
-        """Take a result, and return what was recorded: a value that is no number makes a failure."""
-
-    def requeue(self, number: int) -> Any:
-        """Have an interrupted trial done again some day."""
-
-    @property
-    def num_finished(self) -> int:
-        """Trials that count against the total."""
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether there is nothing left to ask for."""
 
 
 class Launcher(Protocol):
@@ -160,7 +99,7 @@ class Outcome:
     """What became of a trial."""
 
     number: int
-    state: State
+    state: EndState
     value: float | None
     values: Mapping[str, Any]
     metrics: Mapping[str, float]
@@ -178,7 +117,7 @@ class Totals:
     elapsed_s: float = 0.0
     work_s: float = 0.0
 
-    def count(self, state: State) -> int:
+    def count(self, state: EndState) -> int:
         """Return how many trials ended in `state`."""
         return sum(outcome.state == state for outcome in self.outcomes)
 
@@ -401,9 +340,9 @@ class Driver:
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
 
-    def _record_end(self, trial: _Running, state: State, value: float | None, reason: str) -> None:
-        status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
-        run_tags = {tags.STATE: state}
+    def _record_end(self, trial: _Running, state: EndState, value: float | None, reason: str) -> None:
+        status = "FINISHED" if state == "complete" else "FAILED" if state == "failed" else "KILLED"
+        run_tags: dict[str, str] = {tags.STATE: state}
         if reason:
             run_tags[tags.REASON] = reason
         if value is not None:
@@ -425,7 +364,7 @@ class Driver:
             self._recorder.artifact(trial.number, log)
 
 
-def _judge(trial: _Running, exit_code: int) -> tuple[State, float | None, str, Mapping[str, float]]:
+def _judge(trial: _Running, exit_code: int) -> tuple[EndState, float | None, str, Mapping[str, float]]:
     """Say how a trial ended: by its last word, and without one by how its process ended."""
     word = trial.last_word
     if isinstance(word, Finished):

@@ -1,19 +1,17 @@
 """`lightsweep train`: one run through the same driver, processes and record as a trial of a sweep."""
 
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from sweeps import paths
 from sweeps.config import Composer
 from sweeps.display import Heading, make_display
-from sweeps.driver import Driver, Limits, Outcome, State, Totals, TrialSetup
+from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
 from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
-from sweeps.records import Answer
+from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.workbench import (
     CommandLine,
@@ -39,31 +37,23 @@ class TrainResult:
     num_unsent: int
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    state: State
-    reason: str
-
-
 @dataclass(slots=True)
 class _OneRun:
     """A search that proposes the one configuration that was typed."""
 
     num_finished: int = 0
     is_exhausted: bool = False
-    values: Mapping[str, Any] = field(default_factory=dict)
-    number: int = 0
 
-    def ask(self) -> "_OneRun":
+    def ask(self) -> Ask:
         self.is_exhausted = True
-        return self
+        return Ask(number=0, values={})
 
-    def report(self, number: int, value: float, step: int) -> Answer:
-        return Answer(prune=False)
+    def report(self, number: int, value: float, step: int) -> Verdict:
+        return Verdict(prune=False)
 
-    def tell(self, number: int, state: State, value: float | None, reason: str) -> "_End":
+    def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
         self.num_finished = 1
-        return _End(state, reason)
+        return Told(state=state, reason=reason)
 
     def requeue(self, number: int) -> None:
         """Leave it to the user to train again."""

@@ -99,11 +99,17 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(arg) for arg in args)
     if origin in (Union, types.UnionType):
-        plain = [arg for arg in args if not _is_foreign(arg)]
-        return " or ".join(_words(arg) for arg in plain or args)
-    plain = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
+        meant = [arg for arg in args if not _is_foreign(arg)]
+        return " or ".join(_words(arg) for arg in meant or args)
+    plain: dict[Any, str] = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        type(None): "null",
+    }
     if hint in plain:
         return plain[hint]
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return f"a list of {_words(args[0])}" if args else "a list"
-    return getattr(hint, "__name__", str(hint))
+    return str(getattr(hint, "__name__", hint))

@@ -183,7 +183,7 @@ class DerivedRandomness(Callback):
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         # `torch.manual_seed` formats a traceback for each kind of device that is not in use: 2 ms
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(seed)
         np.random.seed(seed & 0xFFFFFFFF)
         random.seed(seed)

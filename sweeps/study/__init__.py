@@ -9,6 +9,6 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 
 from sweeps.study.builders import build_pruner, build_sampler
 from sweeps.study.storage import open_storage
-from sweeps.study.study import Ask, Best, Outcome, Study, Verdict
+from sweeps.study.study import Best, Study
 
-__all__ = ["Ask", "Best", "Outcome", "Study", "Verdict", "build_pruner", "build_sampler", "open_storage"]
+__all__ = ["Best", "Study", "build_pruner", "build_sampler", "open_storage"]

@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.errors import ConfigError, StoreError, StudyError, did_you_mean
+from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.grid import Grid
 from sweeps.study.identity import create_or_check
@@ -25,45 +26,11 @@ from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
 from sweeps.study.storage import storage_errors
 
-__all__ = ["Ask", "Best", "Outcome", "Study", "Verdict"]
+__all__ = ["Best", "Study"]
 
 _log = logging.getLogger(__name__)
 
-EndState = Literal["complete", "pruned", "failed", "interrupted"]
 Direction = Literal["maximize", "minimize"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A trial to run.
-
-    Attributes:
-        number: Counts the trials of the study from 0.
-        values: What each searched key gets.
-        retry_of: The number of the interrupted trial that this one takes up again.
-        attempt: 1, or more for a trial that takes up an interrupted one.
-    """
-
-    number: int
-    values: dict[str, Any]
-    retry_of: int | None = None
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a trial is to be pruned, and why."""
-
-    prune: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of a trial; a value that is not finite turns `complete` into `failed`, with the reason."""
-
-    state: EndState
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +212,7 @@ class Study:
 
     def tell(
         self, number: int, state: EndState, value: float | Sequence[float] | None = None, reason: str = ""
-    ) -> Outcome:
+    ) -> Told:
         """End a trial.
 
         Args:
@@ -270,7 +237,7 @@ class Study:
                 state, values, reason = "failed", None, wrong
         self._end(number, state, values, reason)
         self._save(number, is_durable=True)
-        return Outcome(state=state, reason=reason)
+        return Told(state=state, reason=reason)
 
     def requeue(self, number: int) -> int | None:
         """Put the parameters of an interrupted trial back into the queue, once.

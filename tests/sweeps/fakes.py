@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeps.driver import Outcome
 from sweeps.records import Answer, Event, Exited, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
+from sweeps.search import Ask, Told, Verdict
 
 Script = Callable[[int], list[Event]]
 
@@ -65,18 +66,6 @@ def complete(value: float, reports: int = 2) -> list[Event]:
 
 
 @dataclass
-class Told:
-    state: Any
-    reason: str
-
-
-@dataclass
-class FakeAsk:
-    number: int
-    values: dict[str, Any]
-
-
-@dataclass
 class FakeSearch:
     """Proposes `x = 0, 1, 2, ...`; prunes a trial whose report is below `threshold`."""
 
@@ -86,17 +75,17 @@ class FakeSearch:
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
     requeued: list[int] = field(default_factory=list)
 
-    def ask(self) -> FakeAsk:
+    def ask(self) -> Ask:
         self.asked += 1
-        return FakeAsk(self.asked - 1, {"x": self.asked - 1})
+        return Ask(number=self.asked - 1, values={"x": self.asked - 1})
 
-    def report(self, number: int, value: float, step: int) -> Answer:
+    def report(self, number: int, value: float, step: int) -> Verdict:
         is_poor = value < self.threshold
-        return Answer(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
+        return Verdict(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
 
     def tell(self, number: int, state: Any, value: float | None, reason: str) -> Told:
         self.told[number] = (state, value, reason)
-        return Told(state, reason)
+        return Told(state=state, reason=reason)
 
     def requeue(self, number: int) -> None:
         self.requeued.append(number)

@@ -1,0 +1,74 @@
+"""What a driver asks and tells: a search proposes trials and takes their results.
+
+There are two: `study.Study`, and the single run of `run_train`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+__all__ = ["Ask", "EndState", "Search", "Told", "Verdict"]
+
+EndState = Literal["complete", "pruned", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A trial to run.
+
+    Attributes:
+        number: Counts the trials of the study from 0.
+        values: What each searched key gets.
+        retry_of: The number of the interrupted trial that this one takes up again.
+        attempt: 1, or more for a trial that takes up an interrupted one.
+    """
+
+    number: int
+    values: dict[str, Any]
+    retry_of: int | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a trial is to be pruned, and why."""
+
+    prune: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """How the end of a trial was recorded; a value that is not finite turns `complete` into `failed`."""
+
+    state: EndState
+    reason: str = ""
+
+
+class Search(Protocol):
+    """Where trials come from and what becomes of their results."""
+
+    def ask(self) -> Ask:
+        """Propose a trial."""
+        ...
+
+    def report(self, number: int, value: float, step: int) -> Verdict:
+        """Take an intermediate value and say whether to go on."""
+        ...
+
+    def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
+        """Take a result, and return what was recorded."""
+        ...
+
+    def requeue(self, number: int) -> Any:
+        """Have an interrupted trial done again some day."""
+        ...
+
+    @property
+    def num_finished(self) -> int:
+        """Trials that count against the total."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is nothing left to ask for."""
+        ...
