@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.profilers import PassThroughProfiler
 
@@ -279,15 +280,18 @@ def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:
 
 def trainer_for(config: Config, *, logger: Any, callbacks: list[Callback], folder: Path) -> pl.Trainer:
     """Make the Trainer of a rank: the config's arguments, and the platform's own."""
-    trainer = pl.Trainer(
-        **config["trainer"] | {"profiler": config["trainer"]["profiler"] or NoProfiler()},
-        logger=logger,
-        callbacks=callbacks,
-        log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
-        default_root_dir=str(folder),
-        enable_progress_bar=False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-    )
+    try:
+        trainer = pl.Trainer(
+            **config["trainer"] | {"profiler": config["trainer"]["profiler"] or NoProfiler()},
+            logger=logger,
+            callbacks=callbacks,
+            log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
+            default_root_dir=str(folder),
+            enable_progress_bar=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: Lightning refuses this: {error}") from error
     # The platform owns the signals: Lightning's handler would end the process with status 0.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer

@@ -83,8 +83,9 @@ def test_usage_error_is_told_at_once(
         ((*TRAIN, "optimizer.lr=abc"), "optimizer.lr must be a number, but got 'abc'"),
         ((*SWEEP, "model.activation=choice(relu,tanhh)"), "model.activation must be one of 'relu'"),
         ((*SWEEP, "study.metric=val/accc"), "It logs train/loss, val/acc, val/loss. Did you mean 'val/acc'"),
+        pytest.param((*TRAIN, "trainer.precision=8"), "trainer: Lightning refuses this", marks=pytest.mark.slow),
     ],
-    ids=["type", "choice", "metric"],
+    ids=["type", "choice", "metric", "trainer"],
 )
 def test_part_that_cannot_be_built_leaves_no_run(
     lightsweep: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
