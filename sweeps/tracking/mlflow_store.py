@@ -51,13 +51,16 @@ class MlflowStore:
                 f"tracking.uri must be an SQLAlchemy URL such as sqlite:///mlflow.db or the http address of an "
                 f"MLflow server, but got {uri!r}."
             )
-        uri = with_installed_driver(uri)
+        self._uri = uri = with_installed_driver(uri)
+        self._artifact_uris: dict[str, str] = {}
         try:
             with schema_lock(uri):  # whose tables they are cannot be told while another process creates them
                 _require_database(uri)
         except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise _unopened(uri, error) from error
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a sweep tells nobody that it runs
         from mlflow.exceptions import MlflowException
+        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401  (a second of imports, not under the lock)
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them to talk
@@ -104,6 +107,7 @@ class MlflowStore:
             run_name=name,
         )
         run_id = str(run.info.run_id)
+        self._artifact_uris[run_id] = run.info.artifact_uri
         entities = [Param(_valid_key(key), str(value)[:_MAX_PARAM]) for key, value in params.items()]
         for start in range(0, len(entities), _MAX_ITEMS):
             batch = entities[start : start + _MAX_ITEMS]
@@ -130,11 +134,18 @@ class MlflowStore:
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
         """Copy a file into the run's artifacts."""
-        self._client.log_artifact(run_id, str(path), artifact_path or None)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if run_id not in self._artifact_uris:
+            self._artifact_uris[run_id] = self._client.get_run(run_id).info.artifact_uri
+        # The client would read the run from the database again for each file
+        repository = get_artifact_repository(self._artifact_uris[run_id], tracking_uri=self._uri)
+        repository.log_artifact(str(path), artifact_path or None)
 
     def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status, end_time_ms)
+        self._artifact_uris.pop(run_id, None)
 
     def find_study(self, study: str) -> tuple[str | None, list[str]]:
         """Return the parent run of a study, if it has one, and its children that are still RUNNING."""
