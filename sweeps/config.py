@@ -7,6 +7,7 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -224,7 +225,7 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
             )
         names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
         return ConfigError(f"{group}={option}: there is no such option. {did_you_mean(option, names)}")
-    culprit = _culprit(primary, overrides, config_dir)
+    culprit = _named(str(error), overrides) or _culprit(primary, overrides, config_dir)
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if culprit is None:
         return ConfigError(str(error))
@@ -240,6 +241,15 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
     if kind:
         return ConfigError(f"{key} must be {kind}, but got {value!r}.")
     return ConfigError(f"{culprit}: {text}")
+
+
+def _named(message: str, overrides: list[str]) -> str | None:
+    """Return the override that Hydra's message names, which saves composing to find it."""
+    found = re.match(r"Could not override '([^']+)'|Error merging override ([^=]+)=", message)
+    if found is None:
+        return None
+    key = (found[1] or found[2]).lstrip("+~")
+    return next((o for o in reversed(overrides) if o.partition("=")[0].lstrip("+~").split("@")[0] == key), None)
 
 
 def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str | None:

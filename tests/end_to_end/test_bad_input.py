@@ -81,7 +81,11 @@ def test_usage_error_is_told_at_once(
     ("arguments", "message"),
     [
         ((*TRAIN, "optimizer.lr=abc"), "optimizer.lr must be a number, but got 'abc'"),
-        ((*SWEEP, "model.activation=choice(relu,tanhh)"), "model.activation must be one of 'relu'"),
+        pytest.param(
+            (*SWEEP, "model.activation=choice(relu,tanhh)"),
+            "model.activation must be one of 'relu'",
+            marks=pytest.mark.slow,
+        ),
         ((*SWEEP, "study.metric=val/accc"), "It logs train/loss, val/acc, val/loss. Did you mean 'val/acc'"),
         pytest.param((*TRAIN, "trainer.precision=8"), "trainer: Lightning refuses this", marks=pytest.mark.slow),
     ],
@@ -150,6 +154,7 @@ def test_store_that_cannot_be_opened_is_told_in_one_line(
     assert runs(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_deleted_experiment_is_told_with_the_way_out(lightsweep: Command, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 

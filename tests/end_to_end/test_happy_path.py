@@ -167,6 +167,7 @@ def test_printed_config_composes_again(swept: Any, tmp_path: Path) -> None:
     assert yaml.safe_load(again.stdout) == config
 
 
+@pytest.mark.slow
 def test_sweep_with_the_same_name_has_nothing_left_to_do(swept: Any) -> None:
     result = swept.run("resume", "small")
 
