@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import os
 import random
 import time
 import warnings
@@ -57,7 +58,7 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
         DivergedError: The training loss became infinite or NaN.
     """
     quieten()
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    seed_process(config["seed"])
     objective = config["objective"]
     data = build(config["data"], key="data", allowed=allowed)
     module = build_module(config, allowed=allowed)
@@ -112,7 +113,7 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
         ConfigError: As `fit` would; a missing objective names the metrics that are logged.
     """
     quieten()
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    seed_process(config["seed"])
     for corner in corners:
         _build_all(corner, allowed=allowed)
     data, module = _build_all(config, allowed=allowed)
@@ -135,6 +136,26 @@ def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.Light
     for name, node in (config["callbacks"] or {}).items():
         build(node, key=f"callbacks.{name}", allowed=allowed)
     return build(config["data"], key="data", allowed=allowed), build_module(config, allowed=allowed)
+
+
+def seed_process(seed: int) -> None:
+    """Seed what is drawn before the first batch, initial weights above all, and Lightning's loader workers.
+
+    Does what Lightning's `seed_everything(workers=True)` does.
+    """
+    os.environ["PL_GLOBAL_SEED"], os.environ["PL_SEED_WORKERS"] = str(seed), "1"
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)  # takes effect when CUDA starts
+    _seed_streams(seed)
+
+
+def _seed_streams(seed: int) -> None:
+    # `torch.manual_seed` formats a traceback for each kind of device that is not in use: 2 ms
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
 
 
 def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:
@@ -182,12 +203,7 @@ class DerivedRandomness(Callback):
     ) -> None:
         """Seed the streams of this batch."""
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        # `torch.manual_seed` formats a traceback for each kind of device that is not in use: 2 ms
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.manual_seed_all(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        random.seed(seed)
+        _seed_streams(seed)
 
 
 class NoProfiler(PassThroughProfiler):

@@ -40,8 +40,19 @@ def _preload() -> None:
             importlib.import_module(module)
         except Exception:  # the trial that needs the module says so, with the configuration's key
             traceback.print_exc()
+    _settle_requirements()
     gc.collect()
     gc.freeze()  # else the collector's first pass in each rank copies the shared pages
+
+
+def _settle_requirements() -> None:
+    """Look up the versions that Lightning and torchmetrics ask for at first use: milliseconds in every rank."""
+    from lightning_utilities.core.imports import RequirementCache
+
+    for module in list(sys.modules.values()):
+        for value in list(vars(module).values()):
+            if issubclass(type(value), RequirementCache):  # isinstance would wake lazy proxies
+                bool(value)
 
 
 _preload()
