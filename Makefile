@@ -11,8 +11,6 @@ help:            ## list the targets
 
 sweep: install   ## search twenty trainings on real data, and list the best
 	$(BIN)/lightsweep sweep
-	@echo
-	$(BIN)/lightsweep compare --top 5
 
 test: install    ## run every test that this machine can run
 	$(BIN)/pytest

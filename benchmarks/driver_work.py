@@ -26,6 +26,8 @@ class InstantLauncher:
     def __init__(self) -> None:
         self._events: list[tuple[int, Event]] = []
 
+    def prepare(self) -> None: ...
+
     def start(self, number: int, job: RankJob) -> None:
         value = 0.9
         for epoch in range(_EPOCHS):
@@ -54,8 +56,8 @@ class Silence:
         return lambda *args, **kwargs: None
 
 
-def measure(folder: Path) -> tuple[float, float]:
-    """Return the driver's wall time and the recorder's, in seconds a trial."""
+def measure(folder: Path) -> tuple[float, float, float]:
+    """Return the wall time, the processor time of all threads, and the recorder's share, in seconds a trial."""
     composer = Composer("sweep", [])
     config = composer.base()
     space = parse_space(config["search"], [], composer.options)
@@ -89,11 +91,12 @@ def measure(folder: Path) -> tuple[float, float]:
         recorder=recorder,
         display=Silence(),
     )
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     totals = driver.run()
     assert recorder.close() == 0
     assert totals.count("complete") + totals.count("pruned") == _TRIALS
-    return (time.perf_counter() - began) / _TRIALS, recorder.busy_s / _TRIALS
+    wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    return wall / _TRIALS, cpu / _TRIALS, recorder.busy_s / _TRIALS
 
 
 def main() -> None:
@@ -101,20 +104,22 @@ def main() -> None:
         name=Path(__file__).stem,
         claim="the driver's own work a trial (ask, compose, freeze, record, five reports, tell) takes at most 80 ms",
     )
-    totals, recorders = [], []
+    walls, cpus, recorders = [], [], []
     for _ in range(5):
         with scratch() as folder:
-            total, recorder = measure(folder)
-        totals.append(total)
+            wall, cpu, recorder = measure(folder)
+        walls.append(wall)
+        cpus.append(cpu)
         recorders.append(recorder)
-    result.raw = {"all (s a trial)": totals, "recorder's thread (s a trial)": recorders}
-    result.add("all of it", f"{1000 * median(totals):.0f} ms a trial", f"median of 5 studies of {_TRIALS} trials")
+    result.raw = {"wall (s a trial)": walls, "processor (s a trial)": cpus, "recorder (s a trial)": recorders}
+    result.add("all of it", f"{1000 * median(walls):.0f} ms a trial", f"median of 5 studies of {_TRIALS} trials")
+    result.add("processor time of it", f"{1000 * median(cpus):.0f} ms a trial", "both threads of the driver")
     result.add(
-        "of that in the recorder's thread",
+        "with the recorder's thread at work for",
         f"{1000 * median(recorders):.0f} ms a trial",
-        "one run with its params, 126 metric points, one artifact, its end; off the path from slot to slot",
+        "one run with its params, 126 metric points, one artifact, its end; the next trial does not wait for it",
     )
-    result.holds = median(totals) <= 0.080
+    result.holds = median(walls) <= 0.080
     result.save()
 
 

@@ -49,6 +49,9 @@ _PARENT = "study"
 class Launcher(Protocol):
     """Starts ranks and carries events and orders; see `LocalLauncher`."""
 
+    def prepare(self) -> None:
+        """Expect a further start soon."""
+
     def start(self, number: int, job: RankJob) -> None:
         """Start a trial."""
 
@@ -187,7 +190,7 @@ class Driver:
         with _counting_interrupts(self):
             while True:
                 self._obey()
-                while self._may_start():
+                while self._free and self._wants_more():
                     self._start_next()
                 if not self._running:
                     break
@@ -206,10 +209,9 @@ class Driver:
 
     # --- the rules -----------------------------------------------------------------------------------
 
-    def _may_start(self) -> bool:
+    def _wants_more(self) -> bool:
         return (
-            bool(self._free)
-            and not self.totals.stopped
+            not self.totals.stopped
             and self._search.num_finished + len(self._running) < self._limits.num_trials
             and not self._search.is_exhausted
         )
@@ -307,6 +309,8 @@ class Driver:
                 self._display.trial_progressed(number, event)
             case Started(time_s=time_s):
                 trial.started_s = time_s
+                if self._wants_more():  # not sooner: making a process would slow the start of this one
+                    self._launcher.prepare()
             case Artifact(path=path, artifact_path=artifact_path):
                 self._recorder.artifact(number, Path(path), artifact_path)
             case Finished() | Failed():

@@ -18,12 +18,18 @@ from sweeps.records import CheckPassed, Failed, Finished, RankJob
 __all__ = ["main"]
 
 
-def main(job: RankJob, connection: Connection) -> None:
-    """Run a rank's job; its last event is `Finished`, `CheckPassed` or `Failed`.
+def main(connection: Connection) -> None:
+    """Wait for a job and do it; the last event is `Finished`, `CheckPassed` or `Failed`.
 
     A process that ends without such a last word has failed, whatever its exit code.
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
+    _redirect_output(Path(os.devnull))
+    _warm_up()
+    try:
+        job: RankJob = connection.recv()
+    except EOFError:  # the driver has ended and needs this process no more
+        return
     folder = Path(job.folder)
     _redirect_output(paths.rank_log(folder, 0))
     os.environ.update(job.environment)
@@ -36,6 +42,22 @@ def main(job: RankJob, connection: Connection) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+
+
+def _warm_up() -> None:
+    """Do what every training does once at its start, while there is no job yet: imports, lazy parts of torch.
+
+    It leaves no trace in a result: all streams are seeded when the job comes.
+    """
+    import torch
+
+    from sweeps import train  # noqa: F401
+
+    torch.set_num_threads(1)
+    layer = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.zeros(1, 1)).sum().backward()
+    optimizer.step()
 
 
 def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path) -> Finished | CheckPassed | Failed:

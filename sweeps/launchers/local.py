@@ -35,6 +35,7 @@ class LocalLauncher:
 
     **Starting.** `start` returns as soon as the process exists; its events come from `poll`. With `forkserver` a
     process costs milliseconds, since a server has imported `modules` already; with `spawn` it costs the imports.
+    `prepare` makes a process ahead, which the next `start` takes.
 
     **Ending.** The last event of a trial is `Exited`, after all that it had sent. A trial that is killed gets it
     too, and nothing of its process group is left.
@@ -56,6 +57,7 @@ class LocalLauncher:
     ) -> None:
         self._context = multiprocessing.get_context(start_method)
         self._ranks: dict[int, _Rank] = {}
+        self._spare: _Rank | None = None
         self._log = log
         if start_method == "forkserver":
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -66,25 +68,29 @@ class LocalLauncher:
         """The numbers of the trials whose process has not been seen to exit."""
         return list(self._ranks)
 
+    def prepare(self) -> None:
+        """Make a process ahead, so that the next `start` need not wait for it.
+
+        Raises:
+            StudyError: The process could not be made.
+        """
+        if self._spare is None:
+            self._spare = self._new_rank()
+
     def start(self, number: int, job: RankJob) -> None:
         """Start the rank of trial `number`.
 
         Raises:
             StudyError: The process could not be made.
         """
-        ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(  # type: ignore[attr-defined]
-            target=trial.main, args=(job, theirs), name=f"trial-{number}"
-        )
+        rank, self._spare = self._spare or self._new_rank(), None
         try:
-            with _without_main():
-                process.start()
-        except (OSError, EOFError) as error:
-            ours.close()
-            raise StudyError(f"No process for trial {number} could be started: {error}; see {self._log}.") from error
-        finally:
-            theirs.close()
-        self._ranks[number] = _Rank(process, ours)
+            rank.connection.send(job)
+        except OSError:  # a spare that somebody has killed meanwhile
+            _bury(rank)
+            rank = self._new_rank()
+            rank.connection.send(job)
+        self._ranks[number] = rank
 
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         """Wait at most `timeout_s` for events, and return those that have come, in order within each trial."""
@@ -100,7 +106,7 @@ class LocalLauncher:
             has_exited = rank.process.sentinel in ready
             events += [(number, event) for event in self._received(rank)]
             if has_exited:
-                events.append((number, Exited(exit_code=self._buried(number))))
+                events.append((number, Exited(exit_code=_bury(self._ranks.pop(number)))))
         return events
 
     def order(self, number: int, order: Order) -> None:
@@ -115,9 +121,11 @@ class LocalLauncher:
 
     def close(self) -> None:
         """Kill what still runs, and the server."""
-        for number in list(self._ranks):
-            self.kill(number)
-            self._buried(number)
+        spare = [] if self._spare is None else [self._spare]
+        for rank in (*self._ranks.values(), *spare):
+            _kill_group(rank.process)
+            _bury(rank)
+        self._ranks, self._spare = {}, None
         if self._context.get_start_method() == "forkserver":
             _stop_server()
 
@@ -130,14 +138,28 @@ class LocalLauncher:
             rank.is_open = False
         return events
 
-    def _buried(self, number: int) -> int:
-        rank = self._ranks.pop(number)
-        rank.process.join()
-        _kill_group(rank.process)  # workers that a killed rank left behind
-        rank.connection.close()
-        exit_code = rank.process.exitcode
-        rank.process.close()
-        return -signal.SIGKILL if exit_code is None else exit_code
+    def _new_rank(self) -> _Rank:
+        ours, theirs = self._context.Pipe(duplex=True)
+        process = self._context.Process(target=trial.main, args=(theirs,))  # type: ignore[attr-defined]
+        try:
+            with _without_main():
+                process.start()
+        except (OSError, EOFError) as error:
+            ours.close()
+            raise StudyError(f"No process for a trial could be started: {error}; see {self._log}.") from error
+        finally:
+            theirs.close()
+        return _Rank(process, ours)
+
+
+def _bury(rank: _Rank) -> int:
+    """Wait for a rank that ends, leave nothing of it, and return its exit code."""
+    rank.process.join()
+    _kill_group(rank.process)  # workers that a killed rank left behind
+    rank.connection.close()
+    exit_code = rank.process.exitcode
+    rank.process.close()
+    return -signal.SIGKILL if exit_code is None else exit_code
 
 
 def _kill_group(process: BaseProcess) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from importlib.metadata import entry_points
 
 __all__ = ["VARIABLE"]
 
@@ -46,7 +47,8 @@ def _preload() -> None:
 
 
 def _settle_requirements() -> None:
-    """Look up the versions that Lightning and torchmetrics ask for at first use: milliseconds in every rank."""
+    """Look up what Lightning and torchmetrics ask of the installed packages: milliseconds in every rank."""
+    entry_points()  # its caches of folders stay
     from lightning_utilities.core.imports import RequirementCache
 
     for module in list(sys.modules.values()):

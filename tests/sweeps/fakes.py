@@ -30,6 +30,8 @@ class FakeLauncher:
     _left: dict[int, deque[Event]] = field(default_factory=dict)
     _polls: int = 0
 
+    def prepare(self) -> None: ...
+
     def start(self, number: int, job: RankJob) -> None:
         self.jobs[number] = job
         self._left[number] = deque(self.script(number))

@@ -35,7 +35,9 @@ def test_a_trial_starts_reports_finishes_and_exits(bench: Any) -> None:
 def test_every_step_of_the_loss_is_logged_once_and_in_order(bench: Any) -> None:
     bench.start(2)
     points = [p for e in bench.events(2) if isinstance(e, Metrics) for p in e.points if p.key == "train/loss_step"]
-    assert [point.step for point in points] == list(range(2 * 21))  # 2 epochs of 1,257 samples and more in batches of 64
+    assert [point.step for point in points] == list(
+        range(2 * 21)
+    )  # 2 epochs of 1,257 samples and more in batches of 64
 
 
 def test_the_same_seed_gives_the_same_values_in_another_process(bench: Any) -> None:
@@ -49,7 +51,7 @@ def test_the_same_seed_gives_the_same_values_in_another_process(bench: Any) -> N
 def test_a_module_that_raises_is_heard_with_its_traceback(bench: Any) -> None:
     bench.start(5, "raise")
     failed = last_word(bench.events(5))
-    assert (failed.cause, failed.message) == ("error", "ValueError: the third step is bad")
+    assert (failed.cause, failed.message) == ("error", "ValueError: the third step. is bad")
     assert "mischief.py" in failed.traceback
 
 

@@ -98,9 +98,7 @@ def test_the_example_in_an_error_is_itself_valid():
         assert len(parse_space(overrides=[example])) == 1
 
 
-@pytest.mark.parametrize(
-    "expression", ["range(1,4)", "range(4)", "range(1,8,3)", "range(5,1,-2)", "range(0,1,0.1)"]
-)
+@pytest.mark.parametrize("expression", ["range(1,4)", "range(4)", "range(1,8,3)", "range(5,1,-2)", "range(0,1,0.1)"])
 def test_the_end_of_a_range_is_excluded_as_in_hydra(expression):
     hydra = OverridesParser.create().parse_override(f"key={expression}").value()
     assert parse_space({"key": expression}).grid()["key"] == list(hydra.range())
@@ -133,9 +131,7 @@ def test_nested_yaml_names_dotted_keys():
 
 
 def test_glob_takes_the_options_of_the_group():
-    space = parse_space(
-        {}, ["model=glob([c*,m*],exclude=cnn)"], lambda group: ["cnn", "convnext", "mlp", "vit"]
-    )
+    space = parse_space({}, ["model=glob([c*,m*],exclude=cnn)"], lambda group: ["cnn", "convnext", "mlp", "vit"])
     assert space.grid() == {"model": ["convnext", "mlp"]}
     with pytest.raises(SpaceError, match="its options are mlp"):
         parse_space({}, ["model=glob(x*)"], lambda group: ["mlp"])

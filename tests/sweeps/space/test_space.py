@@ -96,9 +96,7 @@ def test_a_stored_description_gives_the_same_space_back(space):
     assert space.difference(again.describe()) == []
 
 
-@given(
-    expressions().filter(lambda text: "interval" not in text and "null" not in text)
-)  # choice(null) is ours
+@given(expressions().filter(lambda text: "interval" not in text and "null" not in text))  # choice(null) is ours
 @settings(deadline=None, max_examples=100)
 def test_the_grid_is_hydras_own_enumeration(expression):
     theirs = OverridesParser.create().parse_override(f"key={expression}").sweep_iterator()
@@ -120,9 +118,7 @@ def test_the_points_are_those_of_hydras_own_sweeper():
     assert [space.overrides(point) for point in space.points()] == theirs
 
 
-@given(
-    st.integers(-50, 50), st.integers(1, 40), st.sampled_from([0.1, 0.3, 1 / 3, 0.007, 1e-5, 2.5, -0.1, -0.7])
-)
+@given(st.integers(-50, 50), st.integers(1, 40), st.sampled_from([0.1, 0.3, 1 / 3, 0.007, 1e-5, 2.5, -0.1, -0.7]))
 @settings(deadline=None)
 def test_optuna_reaches_every_step_of_a_float_range_and_no_other(start, count, step):
     space = parse_space({"x": f"range({start / 10},{start / 10 + step * (count - 0.5)},{step})"})
@@ -152,9 +148,7 @@ def test_the_size_is_the_number_of_grid_points(expressions, size):
 
 def test_points_vary_the_last_parameter_fastest():
     points = parse_space({"a": "1,2", "b": "x,y"}).points()
-    assert list(points) == [
-        dict(zip("ab", values, strict=True)) for values in itertools.product([1, 2], "xy")
-    ]
+    assert list(points) == [dict(zip("ab", values, strict=True)) for values in itertools.product([1, 2], "xy")]
 
 
 def test_values_that_python_takes_for_equal_stay_apart():
