@@ -1,0 +1,50 @@
+"""What the documents promise is there."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from sweeps import schema
+from sweeps.paths import conf_dir
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+NODES = {
+    "study": schema.StudyConfig,
+    "launcher": schema.LauncherConfig,
+    "tracking": schema.TrackingConfig,
+    "objective": schema.ObjectiveConfig,
+}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_fixed_key_is_documented(node: str) -> None:
+    missing = [f.name for f in fields(NODES[node]) if f"`{node}.{f.name}`" not in CONFIGURATION]
+    assert missing == []
+
+
+def test_every_argument_of_the_trainer_is_documented() -> None:
+    assert [f.name for f in fields(schema.TrainerConfig) if f"`{f.name}`" not in CONFIGURATION] == []
+
+
+@pytest.mark.parametrize("group", sorted(path.name for path in conf_dir().iterdir() if path.is_dir()))
+def test_every_group_and_option_is_documented(group: str) -> None:
+    assert f"`{group}`" in CONFIGURATION
+    if group not in ("experiment", "debug"):
+        row = next(line for line in CONFIGURATION.splitlines() if line.startswith(f"| `{group}` |"))
+        assert [path.stem for path in conf_dir().joinpath(group).glob("*.yaml") if f"`{path.stem}`" not in row] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/structure.md", "docs/configuration.md"])
+def test_no_link_leads_nowhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_begins_with_the_command_that_uses_it(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# lightsweep ")
