@@ -257,7 +257,7 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
 
 def _where(store_dir: Path, uri: str | None) -> str:
     """Return the options by which a command finds the store, if it needs any."""
-    from sweeps.tracking.url import hide_password
+    from sweeps.urls import hide_password
 
     options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
     return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"

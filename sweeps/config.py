@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, did_you_mean
+from sweeps.urls import hide_passwords
 
 __all__ = [
     "ALLOWED_MODULES",
@@ -99,7 +100,7 @@ class Composer:
         return _resolve(self._tree_for((), ()))
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
-        """Return the resolved configuration of one run: the base with `values` set.
+        """Return the resolved configuration of one run: the base with `values` set, and passwords in URLs hidden.
 
         Args:
             values: Dotted key to value; a config group's name to the name of an option.
@@ -111,7 +112,8 @@ class Composer:
         for key, value in plain.items():
             _set(tree, key, value)
         resolved = _resolve(tree)
-        return {key: resolved[key] for key in _RUN_KEYS if key in resolved}
+        # A rank and a record need no password: only the driver opens stores
+        return {key: hide_passwords(resolved[key]) for key in _RUN_KEYS if key in resolved}
 
     def check_values(self, overrides: Sequence[str]) -> None:
         """Compose values of a search once, so that a wrong key or type is refused before any trial."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sweeps.errors import StoreError, StudyError, UsageError, did_you_mean
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
-from sweeps.tracking.url import hide_password, with_installed_driver
+from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["TrialRow", "require_store", "sorted_rows", "trial_rows"]
 

@@ -20,7 +20,7 @@ from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
-from sweeps.space import Space, parse_space, split_overrides
+from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
@@ -96,9 +96,10 @@ def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
         hint = did_you_mean(name, known) or "There is none yet."
         raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
     stored = _read(record)
-    overrides = [o for o in stored["overrides"] if not o.startswith("study.name=")]
+    fixed = {"study.name": name, "store_dir": str(store_dir)}
+    overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
     command = CommandLine(
-        overrides=(*overrides, f"study.name={name}"),
+        overrides=(*overrides, *(f"{key}={quote(value)}" for key, value in fixed.items())),
         config_name=stored["config_name"],
         config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
     )
@@ -159,7 +160,7 @@ class _Sweep:
             log=self._store_dir / "server.log",
         )
         with closing(launcher):
-            recorder = open_recorder(config, self._store_dir)
+            recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
             first, *corners = self._corners()
             check(launcher, self._composer, first, corners, slots[0], self._store_dir)
@@ -251,7 +252,7 @@ class _Sweep:
         return [self._compose(values, 0) for values in (first, *others)]
 
     def _leave_record(self, name: str, folder: Path) -> None:
-        """Write what `resume` reads."""
+        """Write what `resume` reads; for the user alone, since an override may hold a password."""
         config_dir = self._command.config_dir
         record = {
             "study": name,

@@ -75,7 +75,7 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     store_dir = Path(config["store_dir"])
     launcher = start_launcher(composer, [config], start_method="forkserver", log=store_dir / "server.log")
     with closing(launcher):
-        recorder = open_recorder(config, store_dir)
+        recorder = open_recorder(composer, store_dir)
         check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
         recorder.wait_until_open()
         folder = paths.train_dir(store_dir)

@@ -16,7 +16,7 @@ from sweeps import paths
 from sweeps.errors import StoreError, UsageError
 from sweeps.queries import require_store
 from sweeps.tracking.server import is_server
-from sweeps.tracking.url import hide_password, with_installed_driver
+from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["serve", "settings"]
 

@@ -15,6 +15,7 @@ from sweeps.launchers.slots import Slot
 from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder, RunStore
+from sweeps.urls import hide_password
 
 __all__ = [
     "CommandLine",
@@ -61,8 +62,9 @@ def start_launcher(composer: Composer, configs: Sequence[Config], *, start_metho
     )
 
 
-def open_recorder(config: Config, folder: Path) -> Recorder:
+def open_recorder(composer: Composer, folder: Path) -> Recorder:
     """Start the recorder; it opens the store in the background."""
+    config = composer.base()
     store_dir, tracking = Path(config["store_dir"]), config["tracking"]
 
     def open_store() -> RunStore:
@@ -146,7 +148,7 @@ def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) 
     run_tags = {
         **own,
         "mlflow.source.name": f"lightsweep {command}",
-        "lightsweep.overrides": " ".join(overrides),
+        "lightsweep.overrides": hide_password(" ".join(overrides)),
     }
     commit = _git("rev-parse", "HEAD")
     if commit:

@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
-from sweeps.tracking.url import with_installed_driver
+from sweeps.urls import with_installed_driver
 
 __all__ = ["open_storage", "storage_errors"]
 

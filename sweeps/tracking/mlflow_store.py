@@ -18,7 +18,7 @@ from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.server import few_retries
-from sweeps.tracking.url import hide_password, with_installed_driver
+from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["MlflowStore", "default_uri"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.errors import StoreError
-from sweeps.tracking.url import hide_password
+from sweeps.urls import hide_password
 
 __all__ = ["ServerRun", "few_retries", "is_server", "server_runs"]
 

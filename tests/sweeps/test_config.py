@@ -9,6 +9,7 @@ import yaml
 from sweeps import config, paths
 from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
 from sweeps.errors import ConfigError
+from sweeps.workbench import common_tags
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in paths.conf_dir().glob("*/*.yaml"))
 
@@ -201,3 +202,17 @@ def test_composing_leaves_no_state_of_hydra_behind(composer: Composer) -> None:
     assert composer.is_group("model") and not composer.is_group("model.depth") and not composer.is_group("seed")
     assert not GlobalHydra.instance().is_initialized()
     assert config.ALLOWED_MODULES
+
+
+def test_a_password_in_a_url_reaches_neither_rank_nor_record() -> None:
+    uri = "postgresql://me:canary@localhost/mlflow"
+    composer = Composer("train", [f"tracking.uri={uri}", f"+tracking.tags.origin={uri}"])
+    assert composer.base()["tracking"]["uri"] == uri  # the driver opens the store with it
+    frozen = to_yaml(composer.trial({}, seed=0))
+    assert "canary" not in frozen
+    assert "postgresql://me:***@localhost/mlflow" in frozen
+
+
+def test_a_password_in_a_typed_override_is_hidden_in_the_tags() -> None:
+    tags = common_tags("sweep", ["tracking.uri=postgresql://me:canary@localhost/mlflow", "seed=1"], {})
+    assert tags["lightsweep.overrides"] == "tracking.uri=postgresql://me:***@localhost/mlflow seed=1"

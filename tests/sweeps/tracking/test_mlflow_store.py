@@ -15,7 +15,7 @@ from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
-from sweeps.tracking.url import with_installed_driver
+from sweeps.urls import with_installed_driver
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,31 @@
+"""The addresses of stores: which driver they need, and how they may be shown and recorded."""
+
+import re
+from importlib.util import find_spec
+from typing import Any
+
+__all__ = ["hide_password", "hide_passwords", "with_installed_driver"]
+
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")
+
+
+def hide_password(text: str) -> str:
+    """Return `text` with `***` for the password in every URL in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def hide_passwords(tree: Any) -> Any:
+    """Return a copy of plain data with `***` for the password in every URL in it."""
+    if isinstance(tree, dict):
+        return {key: hide_passwords(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [hide_passwords(value) for value in tree]
+    return hide_password(tree) if isinstance(tree, str) else tree
+
+
+def with_installed_driver(uri: str) -> str:
+    """Return a `postgresql://` URL with psycopg 3 as its driver where psycopg2, SQLAlchemy's default, is missing."""
+    scheme, separator, rest = uri.partition("://")
+    if scheme in ("postgresql", "postgres") and separator and find_spec("psycopg2") is None:
+        return f"postgresql+psycopg://{rest}"
+    return uri
