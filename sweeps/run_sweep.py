@@ -162,9 +162,9 @@ class _Sweep:
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
+            recorder.wait_until_open()  # the server imports meanwhile
             first, *corners = self._corners()
             check(launcher, self._composer, first, corners, slots[0], self._store_dir)
-            recorder.wait_until_open()
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):

@@ -76,8 +76,8 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     launcher = start_launcher(composer, [config], start_method="forkserver", log=store_dir / "server.log")
     with closing(launcher):
         recorder = open_recorder(composer, store_dir)
+        recorder.wait_until_open()  # the server imports meanwhile
         check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
-        recorder.wait_until_open()
         folder = paths.train_dir(store_dir)
         objective = config["objective"]
         display = make_display(
