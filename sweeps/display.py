@@ -236,7 +236,10 @@ class LiveDisplay:
             self._live.update(Group(*self._lines(now)), refresh=True)
 
     def _lines(self, now: float) -> list[Any]:
-        table = Table.grid(padding=(0, 1))
+        table = Table.grid(padding=(0, 1), expand=True)
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, ratio=1)  # the values take what is left of the line
         for row in self._rows.values():
             table.add_row(*self._bar(row))
         lines: list[Any] = [table, self._summary(now)]
@@ -259,7 +262,7 @@ class LiveDisplay:
             bar,
             Text(where),
             Text(value, style="green"),
-            Text(values_text(row.view.values), style="dim", no_wrap=True, overflow="ellipsis"),
+            Text(values_text(row.view.values), style="dim", overflow="ellipsis"),
         )
 
     def _summary(self, now: float) -> Text:

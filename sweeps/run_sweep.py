@@ -29,6 +29,7 @@ from sweeps.workbench import (
     check,
     common_tags,
     open_recorder,
+    preparing,
     python_path,
     require_one_device,
     start_launcher,
@@ -162,9 +163,10 @@ class _Sweep:
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
-            recorder.wait_until_open()  # the server imports meanwhile
-            first, *corners = self._corners()
-            check(launcher, self._composer, first, corners, slots[0], self._store_dir)
+            with preparing(self._console):
+                recorder.wait_until_open()  # the server imports meanwhile
+                first, *corners = self._corners()
+                check(launcher, self._composer, first, corners, slots[0], self._store_dir)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):

@@ -18,6 +18,7 @@ from sweeps.workbench import (
     check,
     common_tags,
     open_recorder,
+    preparing,
     python_path,
     require_one_device,
     start_launcher,
@@ -76,8 +77,9 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     launcher = start_launcher(composer, [config], start_method="forkserver", log=store_dir / "server.log")
     with closing(launcher):
         recorder = open_recorder(composer, store_dir)
-        recorder.wait_until_open()  # the server imports meanwhile
-        check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
+        with preparing(console):
+            recorder.wait_until_open()  # the server imports meanwhile
+            check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
         folder = paths.train_dir(store_dir)
         objective = config["objective"]
         display = make_display(

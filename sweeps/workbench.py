@@ -3,9 +3,12 @@
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from sweeps import paths
 from sweeps.config import Composer, Config, freeze
@@ -22,6 +25,7 @@ __all__ = [
     "check",
     "common_tags",
     "open_recorder",
+    "preparing",
     "python_path",
     "require_one_device",
     "start_launcher",
@@ -72,6 +76,13 @@ def open_recorder(composer: Composer, folder: Path) -> Recorder:
         return MlflowStore(uri, tracking["experiment"], store_dir / paths.ARTIFACTS)
 
     return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"])
+
+
+def preparing(console: Console) -> AbstractContextManager[object]:
+    """Say in a terminal what takes some seconds before the first trial; elsewhere say nothing."""
+    if not console.is_terminal:
+        return nullcontext()
+    return console.status("Importing torch, opening the store, trying one batch ...", spinner="dots")
 
 
 def check(
