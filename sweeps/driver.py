@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,7 +187,7 @@ class Driver:
 
         The first Ctrl-C lets running trials stop after their step and record themselves; the second kills them.
         """
-        with _counting_interrupts(self):
+        with _counting_interrupts(self), self._recording_what_is_cut_off():
             while True:
                 self._obey()
                 while self._free and self._wants_more():
@@ -202,6 +202,16 @@ class Driver:
                 self._display.tick()
         self.totals.elapsed_s = self._clock() - self._began
         return self.totals
+
+    @contextmanager
+    def _recording_what_is_cut_off(self) -> Iterator[None]:
+        """End the runs of trials that an error of the driver cuts off."""
+        try:
+            yield
+        except BaseException:
+            for trial in self._running.values():
+                self._record_end(trial, "interrupted", None, "the driver failed")
+            raise
 
     def interrupt(self) -> None:
         """Ask for the end: gracefully the first time, at once the second."""
@@ -345,17 +355,9 @@ class Driver:
         self._on_ended(outcome)
 
     def _record_end(self, trial: _Running, state: EndState, value: float | None, reason: str) -> None:
-        status = "FINISHED" if state == "complete" else "FAILED" if state == "failed" else "KILLED"
-        run_tags: dict[str, str] = {tags.STATE: state}
-        if reason:
-            run_tags[tags.REASON] = reason
-        if value is not None:
-            run_tags[tags.VALUE] = repr(value)
         if state == "failed":
-            run_tags |= {tags.ERROR: reason, "mlflow.note.content": f"Failed: {reason}"}
             self._record_story(trial)
-        elif state == "pruned":
-            run_tags["pruned"] = "true"
+        status, run_tags = tags.ending(state, value, reason)
         self._recorder.end(trial.number, status, run_tags)
 
     def _record_story(self, trial: _Running) -> None:

@@ -40,13 +40,23 @@ class Reporter(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report an objective that validation logs."""
-        if not trainer.sanity_checking and not self._metric.startswith("train/"):
+        if not trainer.sanity_checking and self._was_logged(trainer):
             self._report(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report an objective that training logs."""
-        if not self._is_reported and self._metric.startswith("train/"):
+        if not self._is_reported and self._was_logged(trainer):
             self._report(trainer)
+
+    def _was_logged(self, trainer: pl.Trainer) -> bool:
+        """Tell whether the loop that ends has logged the objective; `callback_metrics` keeps old values, too."""
+        results = trainer._results
+        names = [item.meta.name for item in results.values()] if results is not None else []
+        return any(
+            self._metric in (name, f"{name}_step", f"{name}_epoch")
+            or self._metric.startswith(f"{name}/dataloader_idx_")
+            for name in names
+        )
 
     def _report(self, trainer: pl.Trainer) -> None:
         metrics = trainer.callback_metrics

@@ -276,9 +276,11 @@ class _Sweep:
         if parent is not None:
             recorder.adopt(_PARENT, parent)
             store.reopen_run(parent)
-            for run_id in left_running:
-                store.set_tags(run_id, {tags.STATE: "interrupted", tags.REASON: "the driver died"})
-                store.end_run(run_id, "KILLED", end_time_ms=int(time.time() * 1000))
+            store.set_tags(parent, {tags.STATE: "running"})
+            for run_id, trial in left_running.items():  # the study knows how they ended, if they did
+                status, run_tags = tags.ending(*(study.end_of(trial) or ("interrupted", None, "the driver died")))
+                store.set_tags(run_id, run_tags)
+                store.end_run(run_id, status, end_time_ms=int(time.time() * 1000))
             return common
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):

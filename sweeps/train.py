@@ -86,14 +86,14 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
     if reporter.pruned is not None:
         return Finished(state="pruned", reason=reporter.pruned, value=reporter.value, metrics=metrics)
-    if channel.stop_requested.is_set():
+    if telemetry.is_stopped:
         return Finished(state="interrupted", reason="stopped", value=reporter.value, metrics=metrics)
-    if config["test"] and _has_test(data, module):
+    if config["test"] and _has_test(data, module) and not channel.stop_requested.is_set():
         trainer.test(
             module,
             datamodule=data,
             ckpt_path=None if best is None else str(best),
-            weights_only=True,
+            weights_only=False,  # this process wrote the file; a module's saved hyperparameters may be any object
             verbose=False,
         )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -118,7 +118,12 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
         _build_all(corner, allowed=allowed)
     data, module = _build_all(config, allowed=allowed)
     short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
-    one_batch = dict.fromkeys(("limit_train_batches", "limit_val_batches", "accumulate_grad_batches"), 1)
+    limits = [
+        f"limit_{split}_batches"
+        for split in ("train", "val", "test")
+        if config["trainer"][f"limit_{split}_batches"] != 0
+    ]
+    one_batch = dict.fromkeys([*limits, "accumulate_grad_batches"], 1)
     trainer = trainer_for(
         config | {"trainer": config["trainer"] | short | one_batch | {"check_val_every_n_epoch": 1}},
         logger=False,
@@ -126,10 +131,12 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
         folder=folder,
     )
     trainer.fit(module, datamodule=data)
-    objective = config["objective"]["metric"]
-    if objective not in trainer.callback_metrics:
-        raise metric_is_missing(objective, trainer.callback_metrics)
-    return CheckPassed(metrics=tuple(sorted(trainer.callback_metrics)), num_parameters=_num_parameters(module))
+    objective, logged = config["objective"]["metric"], tuple(sorted(trainer.callback_metrics))
+    if objective not in logged:
+        raise metric_is_missing(objective, logged)
+    if config["test"] and _has_test(data, module):
+        trainer.test(module, datamodule=data, verbose=False)
+    return CheckPassed(metrics=logged, num_parameters=_num_parameters(module))
 
 
 def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.LightningModule]:
@@ -181,7 +188,12 @@ def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModul
 
 
 def metric_is_missing(metric: str, logged: Any) -> ConfigError:
-    """Explain that the objective is never logged, and what is."""
+    """Explain that the objective is never logged, and what is; or that there was no validation to log it."""
+    if metric in logged:
+        return ConfigError(
+            f"{metric!r}, which study.metric (for `train`: objective.metric) names, never came to be reported: "
+            "training ended before its first validation. See trainer.check_val_every_n_epoch and trainer.max_steps."
+        )
     return ConfigError(
         f"The model never logs {metric!r}, which study.metric (for `train`: objective.metric) names. It logs "
         f"{', '.join(sorted(logged)) or 'nothing'}. {did_you_mean(metric, logged)}"
@@ -231,6 +243,7 @@ class Telemetry(Callback):
         self._last_step = -1
         self._told_at = 0.0
         self._is_started = False
+        self.is_stopped = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -245,7 +258,7 @@ class Telemetry(Callback):
     ) -> None:
         """Keep the step's loss; once in a while send what is kept."""
         step = trainer.global_step - 1
-        if self._every and step != self._last_step and step % self._every == 0:
+        if self._every and step // self._every != self._last_step // self._every:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             if isinstance(loss, torch.Tensor):
                 self._losses.append(loss.detach())
@@ -254,6 +267,7 @@ class Telemetry(Callback):
         if time.monotonic() - self._told_at > self._channel.flush_interval_s:
             self._tell(trainer)
         if self._channel.stop_requested.is_set():
+            self.is_stopped = True
             stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

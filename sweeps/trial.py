@@ -57,7 +57,8 @@ def _warm_up() -> None:
     layer = torch.nn.Linear(1, 1)
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.zeros(1, 1)).sum().backward()
-    optimizer.step()
+    if not torch.version.cuda:  # a step asks for the GPUs, before the job says which ones are visible
+        optimizer.step()
 
 
 def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path) -> Finished | CheckPassed | Failed:

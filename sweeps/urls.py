@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["hide_password", "hide_passwords", "with_installed_driver"]
 
-_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
 
 
 def hide_password(text: str) -> str:

@@ -321,6 +321,15 @@ class Study:
             counts[_state(trial)] += 1
         return counts
 
+    def end_of(self, number: int) -> tuple[EndState, float | None, str] | None:
+        """Return how a trial ended, with its objective and the reason; None if it is unknown or has not ended."""
+        if not 0 <= number < self._num_trials() or not self._frozen(number).state.is_finished():
+            return None
+        trial = self._frozen(number)
+        state: EndState = _state(trial)  # type: ignore[assignment]
+        value = trial.value if state in ("complete", "pruned") else None
+        return state, value, str(trial.user_attrs.get("reason", ""))
+
     @property
     def num_finished(self) -> int:
         """How many trials count against `study.num_trials`: all that ended, but for interrupted ones."""

@@ -89,14 +89,11 @@ class MlflowStore:
         self,
         name: str,
         *,
-        params: Mapping[str, object],
         run_tags: Mapping[str, str],
         parent: str | None,
         start_time_ms: int,
     ) -> str:
-        """Create a run with its params and tags, and return its id."""
-        from mlflow.entities import Param
-
+        """Create a run with its tags, and return its id."""
         all_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **run_tags}
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
@@ -108,11 +105,16 @@ class MlflowStore:
         )
         run_id = str(run.info.run_id)
         self._artifact_uris[run_id] = run.info.artifact_uri
+        return run_id
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Write params, a hundred at a time; again the same is no error."""
+        from mlflow.entities import Param
+
         entities = [Param(_valid_key(key), str(value)[:_MAX_PARAM]) for key, value in params.items()]
         for start in range(0, len(entities), _MAX_ITEMS):
             batch = entities[start : start + _MAX_ITEMS]
             self._client.log_batch(run_id, params=batch, synchronous=True)
-        return run_id
 
     def log_metrics(self, run_id: str, points: Sequence[MetricPoint]) -> None:
         """Write metric points, a thousand at a time."""
@@ -147,24 +149,27 @@ class MlflowStore:
         self._client.set_terminated(run_id, status, end_time_ms)
         self._artifact_uris.pop(run_id, None)
 
-    def find_study(self, study: str) -> tuple[str | None, list[str]]:
-        """Return the parent run of a study, if it has one, and its children that are still RUNNING."""
+    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
+        """Return the parent run of a study, if it has one, and its children still RUNNING with their trials."""
         parents = self._runs_of(study, "study")
         if not parents:
-            return None, []
-        return parents[0], self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
+            return None, {}
+        running = self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
+        return next(iter(parents)), {run_id: int(trial) for run_id, trial in running.items()}
 
     def reopen_run(self, run_id: str) -> None:
         """Set a run RUNNING again."""
         self._client.update_run(run_id, status="RUNNING")
 
-    def _runs_of(self, study: str, kind: str, condition: str = "") -> list[str]:
+    def _runs_of(self, study: str, kind: str, condition: str = "") -> dict[str, str]:
+        """Map the runs of a study to their trials' numbers."""
         # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
         pattern = re.sub(r"['\\]", "_", study)
         found = self._client.search_runs(
             [self._experiment_id], f"tags.`{tags.STUDY}` like '{pattern}' and tags.`{tags.KIND}` = '{kind}' {condition}"
         )
-        return [str(run.info.run_id) for run in found if run.data.tags[tags.STUDY] == study]
+        own = [run for run in found if run.data.tags[tags.STUDY] == study]
+        return {str(run.info.run_id): run.data.tags.get(tags.TRIAL, "-1") for run in own}
 
 
 def _require_database(uri: str) -> None:

@@ -21,6 +21,7 @@ __all__ = ["Recorder", "RunStore"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+_LAST_WAIT_S = 5.0
 
 RunKey = str | int
 """A run as the driver calls it: `study`, or the number of a trial."""
@@ -33,12 +34,15 @@ class RunStore(Protocol):
         self,
         name: str,
         *,
-        params: Mapping[str, object],
         run_tags: Mapping[str, str],
         parent: str | None,
         start_time_ms: int,
     ) -> str:
         """Create a run and return its id."""
+        ...
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Write params; again the same is no error."""
         ...
 
     def log_metrics(self, run_id: str, points: list[MetricPoint]) -> None:
@@ -57,8 +61,8 @@ class RunStore(Protocol):
         """End a run."""
         ...
 
-    def find_study(self, study: str) -> tuple[str | None, list[str]]:
-        """Return the parent run of a study and its children that are still RUNNING."""
+    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
+        """Return the parent run of a study and its children that are still RUNNING, with their trials' numbers."""
         ...
 
     def reopen_run(self, run_id: str) -> None:
@@ -68,7 +72,7 @@ class RunStore(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Operation:
-    kind: str  # start, metrics, tags, artifact, end
+    kind: str  # start, params, metrics, tags, artifact, end
     run: RunKey
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -122,15 +126,8 @@ class Recorder:
         parent: RunKey | None = None,
     ) -> None:
         """Create a run."""
-        self._put(
-            "start",
-            run,
-            name=name,
-            params=dict(params),
-            run_tags=dict(run_tags),
-            parent=parent,
-            start_time_ms=_now_ms(),
-        )
+        self._put("start", run, name=name, run_tags=dict(run_tags), parent=parent, start_time_ms=_now_ms())
+        self._put("params", run, params=dict(params))  # apart, so that a second try makes no second run
 
     def adopt(self, run: RunKey, run_id: str) -> None:
         """Go on with a run that exists already."""
@@ -160,7 +157,11 @@ class Recorder:
         """Write what is queued, and return how many operations had to go to the file of the unsent."""
         self._deadline = time.monotonic() + self._timeout_s
         self._queue.put(None)
-        self._thread.join()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:  # the user waits no longer: what is left goes to the file
+            self._deadline = 0.0
+            self._thread.join(_LAST_WAIT_S)
         return self._num_unsent
 
     def _put(self, kind: str, run: RunKey, **arguments: Any) -> None:
@@ -198,6 +199,9 @@ class Recorder:
         """Write one operation, again and again until it is written, hopeless, or out of time."""
         pause_s = _FIRST_PAUSE_S
         while True:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self._keep(operation, StoreError("out of time"))
+                return
             began = time.perf_counter()
             try:
                 self._apply(operation)
@@ -224,6 +228,8 @@ class Recorder:
         run_id = self._run_ids[operation.run]
         if operation.kind == "metrics":
             store.log_metrics(run_id, arguments["points"])
+        elif operation.kind == "params":
+            store.log_params(run_id, arguments["params"])
         elif operation.kind == "tags":
             store.set_tags(run_id, arguments["run_tags"])
         elif operation.kind == "artifact":
@@ -236,9 +242,12 @@ class Recorder:
         self._num_unsent += 1
         _LOG.error("not recorded, kept in %s: %s of %s: %s", self._unsent, operation.kind, operation.run, error)
         record = asdict(operation) | {"run_id": self._run_ids.get(operation.run), "error": str(error)}
-        self._unsent.parent.mkdir(parents=True, exist_ok=True)
-        with self._unsent.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            self._unsent.parent.mkdir(parents=True, exist_ok=True)
+            with self._unsent.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as problem:  # the disk is full: the others may still get through
+            _LOG.error("not even kept: %s", problem)
 
 
 def _merged(operations: list[_Operation]) -> list[_Operation]:

@@ -1,4 +1,4 @@
-"""The names of the tags by which runs, studies and trials find each other."""
+"""The names of the tags by which runs, studies and trials find each other, and how an end is written in them."""
 
 __all__ = [
     "DIRECTION",
@@ -12,6 +12,7 @@ __all__ = [
     "STUDY",
     "TRIAL",
     "VALUE",
+    "ending",
 ]
 
 KIND = "lightsweep.kind"
@@ -36,3 +37,18 @@ PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
+
+
+def ending(state: str, value: float | None, reason: str) -> tuple[str, dict[str, str]]:
+    """Return MLflow's status and the tags of a run that has ended as complete, pruned, failed or interrupted."""
+    status = {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+    tags = {STATE: state}
+    if reason:
+        tags[REASON] = reason
+    if value is not None:
+        tags[VALUE] = repr(value)
+    if state == "failed":
+        tags |= {ERROR: reason, "mlflow.note.content": f"Failed: {reason}"}
+    elif state == "pruned":
+        tags["pruned"] = "true"
+    return status, tags

@@ -1,5 +1,6 @@
 """Fakes that behave: a launcher whose trials follow a script, a search, a store that can be down, a display."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,6 @@ class FakeStore:
         self,
         name: str,
         *,
-        params: Mapping[str, object],
         run_tags: Mapping[str, str],
         parent: str | None,
         start_time_ms: int,
@@ -127,7 +127,7 @@ class FakeStore:
         run_id = f"run{len(self.runs)}"
         self.runs[run_id] = {
             "name": name,
-            "params": dict(params),
+            "params": {},
             "tags": dict(run_tags),
             "parent": parent,
             "points": [],
@@ -136,6 +136,10 @@ class FakeStore:
             "batches": 0,
         }
         return run_id
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        self._answer()
+        self.runs[run_id]["params"] |= params
 
     def log_metrics(self, run_id: str, points: list[MetricPoint]) -> None:
         self._answer()
@@ -154,8 +158,8 @@ class FakeStore:
         self._answer()
         self.runs[run_id]["status"] = status
 
-    def find_study(self, study: str) -> tuple[str | None, list[str]]:
-        return None, []
+    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
+        return None, {}
 
     def reopen_run(self, run_id: str) -> None:
         self.runs[run_id]["status"] = "RUNNING"
@@ -186,3 +190,30 @@ class FakeDisplay:
     def tick(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class FakeChannel:
+    """Keeps what a rank sends; asks it to stop when it makes its `stop_at_report`th report."""
+
+    flush_interval_s = 0.0
+
+    def __init__(self, stop_at_report: int | None = None) -> None:
+        self.stop_requested = threading.Event()
+        self.events: list[Event] = []
+        self.points: list[tuple[str, float]] = []
+        self.reports: list[float] = []
+        self._stop_at_report = stop_at_report
+
+    def send(self, event: Event) -> None:
+        self.events.append(event)
+
+    def flush(self) -> None: ...
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.points += metrics.items()
+
+    def report(self, report: Report) -> Answer:
+        self.reports.append(report.value)
+        if len(self.reports) == self._stop_at_report:
+            self.stop_requested.set()
+        return Answer(prune=False)

@@ -9,6 +9,7 @@ import yaml
 from sweeps import config, paths
 from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
 from sweeps.errors import ConfigError
+from sweeps.urls import hide_password
 from sweeps.workbench import common_tags
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in paths.conf_dir().glob("*/*.yaml"))
@@ -216,3 +217,8 @@ def test_a_password_in_a_url_reaches_neither_rank_nor_record() -> None:
 def test_a_password_in_a_typed_override_is_hidden_in_the_tags() -> None:
     tags = common_tags("sweep", ["tracking.uri=postgresql://me:canary@localhost/mlflow", "seed=1"], {})
     assert tags["lightsweep.overrides"] == "tracking.uri=postgresql://me:***@localhost/mlflow seed=1"
+
+
+@pytest.mark.parametrize("password", ["ab/cd", "p@ss", "plain"])
+def test_no_part_of_a_password_is_shown(password: str) -> None:
+    assert hide_password(f"key=postgresql://me:{password}@host/db seed=1") == "key=postgresql://me:***@host/db seed=1"

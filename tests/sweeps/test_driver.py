@@ -7,6 +7,7 @@ import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeSearch, FakeStore, complete
 
 from sweeps.driver import Driver, Limits, TrialSetup
+from sweeps.errors import StoreError
 from sweeps.launchers.slots import Slot
 from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, Progress, Report, Started
 from sweeps.tracking import tags
@@ -167,3 +168,17 @@ def test_metrics_and_artifacts_reach_the_run(tmp_path: Path) -> None:
 def test_a_frozen_config_is_written_before_the_rank_starts(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda number: complete(0.5), num_trials=1).run()
     assert Path(sweep.launcher.jobs[0].folder, "config.yaml").read_text() == "x: 0\nseed: 0\n"
+
+
+def test_an_error_of_the_driver_ends_the_runs_of_what_it_cuts_off(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda number: complete(0.5, reports=100))
+
+    def fail(polls: int) -> None:
+        if polls == 3:
+            raise StoreError("the study's storage does not answer")
+
+    sweep.launcher.on_poll = fail
+    with pytest.raises(StoreError):
+        sweep.driver.run()
+    sweep.recorder.close()
+    assert [sweep.store.named(name)["status"] for name in ("#0", "#1")] == ["KILLED", "KILLED"]

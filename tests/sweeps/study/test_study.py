@@ -191,3 +191,18 @@ def test_a_trial_costs_the_driver_little(url):
             study.report(ask.number, 0.1 * step + 0.01 * number, step)
         study.tell(ask.number, "complete", 0.9 + 0.001 * number)
     assert (time.perf_counter() - start) / 64 < 0.06
+
+
+def test_a_study_that_goes_on_knows_how_each_trial_ended(url):
+    first = make(url)
+    for state, value in (("complete", 0.5), ("failed", None), ("interrupted", None)):
+        first.tell(first.ask().number, state, value, reason="" if state == "complete" else "why")
+    first.ask()
+    second = make(url)
+    assert [second.end_of(number) for number in range(5)] == [
+        ("complete", 0.5, ""),
+        ("failed", None, "why"),
+        ("interrupted", None, "why"),
+        None,
+        None,
+    ]

@@ -35,7 +35,9 @@ def store(uri: str, folder: Path) -> MlflowStore:
 
 
 def new_run(store: MlflowStore, *, parent: str | None = None, params: Any = (), **run_tags: str) -> str:
-    return store.create_run("a run", params=dict(params), run_tags=run_tags, parent=parent, start_time_ms=1000)
+    run_id = store.create_run("a run", run_tags=run_tags, parent=parent, start_time_ms=1000)
+    store.log_params(run_id, dict(params))
+    return run_id
 
 
 def stored(uri: str, run_id: str) -> Any:
@@ -109,11 +111,12 @@ def test_a_study_is_found_by_its_name_with_the_trials_left_running(store: Mlflow
     new_run(store, **{tags.STUDY: name.replace("i", "I"), tags.KIND: "study"})
     of_study = {tags.STUDY: name}
     parent = new_run(store, **of_study, **{tags.KIND: "study"})
-    children = [new_run(store, parent=parent, **of_study, **{tags.KIND: "trial"}) for _ in range(3)]
+    trials = [{tags.KIND: "trial", tags.TRIAL: str(number)} for number in range(3)]
+    children = [new_run(store, parent=parent, **of_study, **trial) for trial in trials]
     store.end_run(children[1], "FINISHED", end_time_ms=5000)
     found, running = store.find_study(name)
-    assert found == parent and sorted(running) == sorted([children[0], children[2]])
-    assert store.find_study("another") == (None, [])
+    assert found == parent and running == {children[0]: 0, children[2]: 2}
+    assert store.find_study("another") == (None, {})
 
 
 def test_a_run_is_reopened(store: MlflowStore, uri: str) -> None:

@@ -83,3 +83,27 @@ def test_a_store_that_cannot_be_opened_is_an_error_for_who_waits(tmp_path: Path)
     recorder = Recorder(refuse, unsent=tmp_path / "unsent.jsonl")
     with pytest.raises(StoreError, match="no such store"):
         recorder.wait_until_open()
+
+
+def test_a_second_try_makes_no_second_run(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    recorder.wait_until_open()
+    store.failures = 1
+    recorder.start(1, "another", params={"lr": 0.2}, run_tags={}, parent="study")
+    assert recorder.close() == 0
+    assert [run["name"] for run in store.runs.values()].count("another") == 1
+    assert store.named("another")["params"] == {"lr": 0.2}
+
+
+def test_nothing_is_tried_after_the_deadline(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path, timeout_s=-1.0)
+    while recorder.run_id(0) is None:
+        pass
+    store.failures = 10_000  # each try would fail, and none is made
+    for step in range(5):
+        recorder.tags(0, {"step": str(step)})
+    recorder.close()
+    kept = [json.loads(line) for line in (tmp_path / "unsent.jsonl").read_text().splitlines()]
+    assert [record["arguments"]["run_tags"]["step"] for record in kept if record["kind"] == "tags"] == list("01234")

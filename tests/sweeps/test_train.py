@@ -1,0 +1,86 @@
+"""A trial from its config to its last word, in this process: what is reported, and when."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeChannel
+
+from sweeps import train
+from sweeps.config import Composer
+from sweeps.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def configure(store: Path) -> Callable[..., Any]:
+    def make(metric: str, direction: str = "maximize", **trainer: Any) -> Any:
+        overrides = [f"store_dir={store}", "trainer=cpu", "trainer.max_epochs=3", f"objective.metric={metric}"]
+        config = Composer("train", [*overrides, f"objective.direction={direction}"]).trial({}, seed=0)
+        config["model"] = {"_target_": "user_modules.Own"}
+        config["trainer"] |= trainer
+        return config
+
+    return make
+
+
+def fit(config: Any, folder: Path) -> tuple[Any, FakeChannel]:
+    channel = FakeChannel()
+    allowed = ("user_modules", "lightning_modules", "torch.optim", "torchmetrics", "pytorch_lightning.callbacks")
+    return train.fit(config, channel, folder=folder, allowed=allowed), channel
+
+
+def test_a_module_that_saves_its_hyperparameters_is_tested_at_its_best_checkpoint(
+    configure: Any, tmp_path: Path
+) -> None:
+    finished, channel = fit(configure("val_score"), tmp_path)
+    assert finished.state == "complete"
+    assert len(channel.reports) == 3
+    assert finished.value == max(channel.reports)
+
+
+def test_an_objective_of_training_is_reported_with_the_value_of_its_own_epoch(configure: Any, tmp_path: Path) -> None:
+    finished, channel = fit(configure("train_loss", "minimize"), tmp_path)
+    logged = [value for key, value in channel.points if key == "train_loss"]
+    assert channel.reports == pytest.approx(logged)
+    assert finished.value == min(channel.reports)
+
+
+def test_epochs_without_validation_report_nothing(configure: Any, tmp_path: Path) -> None:
+    _, channel = fit(configure("val_score", check_val_every_n_epoch=2, max_epochs=4), tmp_path)
+    assert len(channel.reports) == 2
+
+
+def test_training_that_never_validates_says_so(configure: Any, tmp_path: Path) -> None:
+    config = configure("val_score", check_val_every_n_epoch=5)
+    config["callbacks"] = None
+    with pytest.raises(ConfigError, match="val_score"):
+        fit(config, tmp_path)
+
+
+def test_what_is_told_to_stop_after_its_last_step_is_complete(configure: Any, tmp_path: Path) -> None:
+    channel = FakeChannel(stop_at_report=3)  # the order comes while the last epoch is reported
+    finished = train.fit(configure("val_score"), channel, folder=tmp_path, allowed=("user_modules", *train_modules()))
+    assert finished.state == "complete"
+
+
+def train_modules() -> tuple[str, ...]:
+    from sweeps.config import ALLOWED_MODULES
+
+    return ALLOWED_MODULES
+
+
+def test_a_check_runs_the_test_as_well(configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import user_modules
+
+    def broken(self: Any, batch: Any, batch_idx: int) -> None:
+        raise RuntimeError("the test is broken")
+
+    monkeypatch.setattr(user_modules.Own, "test_step", broken)
+    with pytest.raises(RuntimeError, match="the test is broken"):
+        train.check(configure("val_score"), [], folder=tmp_path, allowed=("user_modules", *train_modules()))
