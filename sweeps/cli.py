@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lightsweep: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lightsweep: interrupted before the first trial; nothing was started.", file=sys.stderr)
+        print("lightsweep: interrupted.", file=sys.stderr)
         return _INTERRUPTED
     return status
 

@@ -17,7 +17,7 @@ from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
-from sweeps.tracking.server import few_retries
+from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["MlflowStore", "default_uri"]
@@ -66,7 +66,8 @@ class MlflowStore:
         for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them to talk
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
-            with schema_lock(uri), few_retries():
+            give_up_soon()
+            with schema_lock(uri):
                 self._client = MlflowClient(uri)
                 self._experiment_id = self._open_experiment(experiment, uri, artifacts)
                 _use_wal(uri)

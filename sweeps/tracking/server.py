@@ -1,18 +1,17 @@
 """Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.errors import StoreError
 from sweeps.urls import hide_password
 
-__all__ = ["ServerRun", "few_retries", "is_server", "server_runs"]
+__all__ = ["ServerRun", "give_up_soon", "is_server", "server_runs"]
 
 _PAGE = 1000
-_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # for a person who waits
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +32,13 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-@contextmanager
-def few_retries() -> Iterator[None]:
-    """Have MLflow's client give up soon on a server that does not answer: it reads this from nowhere else."""
-    added = [name for name in _FEW_RETRIES if name not in os.environ]
-    os.environ.update({name: _FEW_RETRIES[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
+def give_up_soon() -> None:
+    """Have MLflow's client give up soon on a server that does not answer; who calls it tries again if need be.
+
+    The environment is the only place that the client reads this from; what the user has set there stays.
+    """
+    for name, value in _FEW_RETRIES.items():
+        os.environ.setdefault(name, value)
 
 
 def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
@@ -59,14 +55,12 @@ def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
     for name in ("mlflow", "urllib3"):  # after the import, which sets them to talk
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with few_retries():
-            client = MlflowClient(uri)
-            experiments = [str(found.experiment_id) for found in _pages(client.search_experiments)]
-            runs = (
-                _pages(client.search_runs, experiment_ids=experiments, filter_string=filter_string)
-                if experiments
-                else []
-            )
+        give_up_soon()
+        client = MlflowClient(uri)
+        experiments = [str(found.experiment_id) for found in _pages(client.search_experiments)]
+        runs = (
+            _pages(client.search_runs, experiment_ids=experiments, filter_string=filter_string) if experiments else []
+        )
     except (MlflowException, OSError, ValueError) as error:
         raise StoreError(f"The server {hide_password(uri)} {_why(error)}") from error
     return [
