@@ -52,7 +52,6 @@ class SweepResult:
     num_finished: int
     best: Best | None
     metric: str
-    run_ids: dict[int, str]
     num_unsent: int
     tracking_uri: str | None
 
@@ -229,7 +228,6 @@ class _Sweep:
             display.close()
             self._close_parent(study, recorder, state)
             num_unsent = recorder.close()
-        numbers = [outcome.number for outcome in totals.outcomes]
         return SweepResult(
             study=study.name,
             folder=folder,
@@ -238,7 +236,6 @@ class _Sweep:
             num_finished=study.num_finished,
             best=study.best,
             metric=self._metric,
-            run_ids={n: run_id for n in numbers if (run_id := recorder.run_id(n)) is not None},
             num_unsent=num_unsent,
             tracking_uri=self._config["tracking"]["uri"],
         )

@@ -53,12 +53,13 @@ def _warm_up() -> None:
 
     from sweeps import train  # noqa: F401
 
+    if torch.version.cuda:  # a backward pass and a step ask for the GPUs, before the job says which are visible
+        return
     torch.set_num_threads(1)
     layer = torch.nn.Linear(1, 1)
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.zeros(1, 1)).sum().backward()
-    if not torch.version.cuda:  # a step asks for the GPUs, before the job says which ones are visible
-        optimizer.step()
+    optimizer.step()
 
 
 def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path) -> Finished | CheckPassed | Failed:
