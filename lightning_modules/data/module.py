@@ -225,6 +225,8 @@ class TensorDataModule(LightningDataModule, ABC):
     def _batches(self, part: _Part | None, is_training: bool = False) -> TensorBatches:
         if part is None:
             raise RuntimeError("setup() must be called before the batches are asked for")
+        # None without ranks; not `world_size`, since ranks that share a net's layers are dealt the same samples
+        place = (self.trainer and self.trainer.distributed_sampler_kwargs) or {"rank": 0, "num_replicas": 1}
         return TensorBatches(
             part.x,
             part.y,
@@ -232,8 +234,8 @@ class TensorDataModule(LightningDataModule, ABC):
             shuffle=is_training,
             seed=self.seed,
             drop_last=self.drop_last and is_training,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
+            rank=place["rank"],
+            world_size=place["num_replicas"],
             indices=part.indices,
             transform=Pixels(self._parts.pixel_max, self.mean, self.std, self.augmentation if is_training else None),
         )

@@ -1,6 +1,8 @@
 """A multi-layer perceptron: flattened inputs, equal hidden layers, one score a class."""
 
+from itertools import pairwise
 from math import prod
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -13,7 +15,12 @@ from lightning_modules.nets.layers import (
     sizes,
 )
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor.parallel import ParallelStyle
+
 __all__ = ["MLP"]
+
+_NORMS = (nn.BatchNorm1d, nn.LayerNorm)
 
 
 class MLP(nn.Module):
@@ -60,3 +67,35 @@ class MLP(nn.Module):
         """Map samples, N x `input_shape`, to unnormalised class scores, N x `num_classes`."""
         scores: Tensor = self.layers(x)
         return scores
+
+    def tensor_parallel_plan(self, size: int) -> dict[str, "ParallelStyle"]:
+        """Say how `size` ranks divide each linear layer: by its outputs, or by its inputs where they come divided.
+
+        Two layers in turn, the first by its outputs and the second by its inputs, need one collective (Shoeybi et
+        al. 2019, arXiv 1909.08053); a normalisation between them needs the whole layer, and so one more.
+
+        Raises:
+            ValueError: a layer that stays divided has a width that `size` does not divide.
+        """
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+
+        layers = list(self.layers)
+        linears = {number: layer for number, layer in enumerate(layers) if isinstance(layer, nn.Linear)}
+        plan: dict[str, ParallelStyle] = {}
+        is_divided = False
+        for here, after in pairwise([*linears, len(layers)]):
+            if is_divided:
+                plan[f"layers.{here}"] = RowwiseParallel()
+                is_divided = False
+                continue
+            between = layers[here + 1 : after]
+            is_divided = after < len(layers) and not any(isinstance(layer, _NORMS) for layer in between)
+            width = linears[here].out_features
+            if is_divided and width % size:
+                raise ValueError(
+                    f"trainer.strategy.tensor_parallel_size={size} must divide model.width, but got {width}: set "
+                    f"model.width={-(-width // size) * size}"
+                )
+            plan[f"layers.{here}"] = ColwiseParallel(output_layouts=Shard(-1) if is_divided else Replicate())
+        return plan

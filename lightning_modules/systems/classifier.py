@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
@@ -75,6 +76,19 @@ class Classifier(LightningModule):
         self.val_metrics = MetricCollection(dict(metrics or {}), prefix="val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
 
+    def configure_model(self) -> None:
+        """Divide the net over the ranks, if the strategy has arranged them for that; see `parallelize`.
+
+        Ranks that share layers see the same samples, so metrics are counted over one rank of each such group.
+        """
+        if self.device_mesh is not None:
+            from lightning_modules.strategies.model_parallel import parallelize  # takes time to import
+
+            parallelize(self.net, self.device_mesh)
+            for module in self.modules():
+                if isinstance(module, Metric):
+                    module.process_group = self.device_mesh["data_parallel"].get_group()
+
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs to unnormalised class scores, N x classes."""
         scores: Tensor = self.net(x)
@@ -125,7 +139,8 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _weight_norm(self) -> Tensor:
-        return torch.stack([p.abs().sum() for p in self.net.parameters() if p.ndim > 1]).sum()
+        sums = [parameter.abs().sum() for parameter in self.net.parameters() if parameter.ndim > 1]
+        return torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in sums]).sum()
 
     def _evaluate(self, batch: Batch, mean_loss: SampleMean, metrics: MetricCollection) -> None:
         x, y = batch

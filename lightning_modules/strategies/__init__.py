@@ -1,0 +1,3 @@
+"""Lightning strategies: how the ranks of one trial share its work."""
+
+__all__: list[str] = []

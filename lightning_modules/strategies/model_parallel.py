@@ -1,0 +1,202 @@
+"""Tensor parallel by data parallel: a net divided over ranks, and its checkpoint in one ordinary file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.optimizer import _optimizers_to_device
+from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import parallelize_module
+from torch.optim import Optimizer
+
+from lightning_modules.strategies.averaging import average
+
+__all__ = ["ModelParallel", "parallelize"]
+
+
+class ModelParallel(ModelParallelStrategy):
+    """Divide each layer over `tensor_parallel_size` ranks, and the samples over as many such groups as there are.
+
+    The module divides itself in `configure_model`, over the axes `tensor_parallel` and `data_parallel` of its
+    `device_mesh`; `Classifier` does so by the plan of its net. It is Lightning's strategy with these changes:
+
+    - The number of data-parallel groups follows from the number of ranks.
+    - A checkpoint is one file, the same that one process would write, and one process can load it.
+    - Loading works without an optimizer's state: of plain SGD, and to test after training.
+    - Clipping by norm takes the norm over all parameters, however each is divided.
+    - Buffers, such as the running statistics of batch normalisation, are averaged over the data-parallel ranks
+      before every validation, test and checkpoint and at the end, so that what is judged is what is saved.
+    - `trainer.sync_batchnorm` has its effect.
+
+    Args:
+        tensor_parallel_size: ranks over which each layer is divided; it must divide the number of ranks.
+    """
+
+    def __init__(self, tensor_parallel_size: int) -> None:
+        if tensor_parallel_size < 1:
+            raise ValueError(
+                f"trainer.strategy.tensor_parallel_size must be at least 1, but got {tensor_parallel_size}"
+            )
+        super().__init__(tensor_parallel_size=tensor_parallel_size, save_distributed_checkpoint=False)
+        self.tensor_parallel_size = tensor_parallel_size
+
+    def setup_environment(self) -> None:
+        """Arrange the ranks in groups, once, and tell the module of them.
+
+        Raises:
+            ValueError: the ranks cannot be divided into groups of `tensor_parallel_size`.
+        """
+        self._setup_distributed()
+        if self.world_size % self.tensor_parallel_size:
+            raise ValueError(
+                f"trainer.strategy.tensor_parallel_size must divide the number of ranks, but "
+                f"{self.tensor_parallel_size} does not divide {self.world_size}: set "
+                f"trainer.devices={self.tensor_parallel_size} or a multiple"
+            )
+        if self._device_mesh is None:
+            self._device_mesh = init_device_mesh(
+                self.root_device.type,
+                (self.world_size // self.tensor_parallel_size, self.tensor_parallel_size),
+                mesh_dim_names=("data_parallel", "tensor_parallel"),
+            )
+        self.tell_module(self._device_mesh)
+
+    def tell_module(self, mesh: DeviceMesh) -> None:
+        """Let the module's `configure_model` see `mesh`."""
+        assert self.lightning_module is not None
+        self.lightning_module._device_mesh = mesh
+
+    def setup(self, trainer: Trainer) -> None:
+        """Prepare the divided module and, to train it, its optimizers."""
+        assert self.accelerator is not None and self.model is not None
+        self.accelerator.setup(trainer)
+        is_fitting = trainer.state.fn == TrainerFn.FITTING
+        if is_fitting and self._layer_sync:
+            self.model = self._layer_sync.apply(self.model)
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.divide()
+        self.model_to_device()
+        # Weights gathered in inference mode could not be trained with afterwards
+        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+            loop.inference_mode = False
+        self.barrier()
+        if is_fitting:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        if is_fitting:
+            _optimizers_to_device(self.optimizers, self.root_device)
+
+    def divide(self) -> None:
+        """Check that the module has divided itself.
+
+        Raises:
+            ValueError: it has not.
+        """
+        assert self.model is not None
+        if not any(isinstance(parameter, DTensor) for parameter in self.model.parameters()):
+            raise ValueError(
+                f"trainer.strategy._target_={type(self).__name__} needs a module that divides itself in "
+                f"`configure_model`, but {type(self.model).__name__} does not: set trainer=fsdp, which divides any"
+            )
+
+    def setup_precision_plugin(self) -> None:
+        """Attach the precision, and let it clip divided gradients."""
+        super().setup_precision_plugin()
+        self.precision_plugin.clip_grad_by_norm = clip_by_norm  # type: ignore[method-assign]
+
+    def on_validation_start(self) -> None:
+        """Judge one model."""
+        self._average_buffers()
+
+    def on_test_start(self) -> None:
+        """Judge one model."""
+        self._average_buffers()
+
+    def on_train_end(self) -> None:
+        """Leave one model."""
+        self._average_buffers()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Gather the whole model on rank 0; every rank takes part, as Lightning calls it on all."""
+        self._average_buffers()
+        return super().lightning_module_state_dict()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load one file into the divided model and, to go on training, its optimizers.
+
+        Lightning forgets the `weights_only` of whoever asked; as for its other local files, None means False.
+        """
+        assert self.model is not None and self.lightning_module is not None
+        path = Path(self.broadcast(checkpoint_path))
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=bool(weights_only))
+        strict = self.lightning_module.strict_loading
+        options = StateDictOptions(full_state_dict=True, strict=strict)
+        set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
+        if self.lightning_module.trainer.state.fn == TrainerFn.FITTING:
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+                self._load_optimizer(optimizer, state, options)
+        return checkpoint
+
+    def _load_optimizer(self, optimizer: Optimizer, state: Mapping[str, Any], options: StateDictOptions) -> None:
+        assert self.model is not None
+        named = FullyShardedDataParallel.rekey_optim_state_dict(dict(state), OptimStateKeyType.PARAM_NAME, self.model)
+        set_optimizer_state_dict(self.model, optimizer, named, options=options)
+
+    def _average_buffers(self) -> None:
+        assert self.model is not None
+        average(self.model.buffers(), self.device_mesh["data_parallel"].get_group())
+
+
+def parallelize(net: nn.Module, mesh: DeviceMesh) -> None:
+    """Divide `net` over a mesh with the axes `tensor_parallel` and `data_parallel`, in place; once is enough.
+
+    All ranks must hold equal weights. Layers are divided over the first axis as the net's
+    `tensor_parallel_plan(size)` says: it maps names of its submodules to torch's parallel styles. What is left of
+    each parameter is divided over the second axis.
+
+    Raises:
+        ValueError: there is something to divide over the first axis, but the net has no plan.
+    """
+    if isinstance(net, FSDPModule):
+        return
+    size = mesh["tensor_parallel"].size()
+    if size > 1:
+        plan = getattr(net, "tensor_parallel_plan", None)
+        if plan is None:
+            raise ValueError(
+                f"trainer.strategy.tensor_parallel_size={size} needs a net with a method `tensor_parallel_plan`, but "
+                f"model._target_={type(net).__name__} has none: set trainer=fsdp, which divides any net, or "
+                "trainer.strategy.tensor_parallel_size=1"
+            )
+        parallelize_module(net, mesh["tensor_parallel"], plan(size))
+    fully_shard(net, mesh=mesh["data_parallel"])
+
+
+def clip_by_norm(optimizer: Optimizer, clip_val: float) -> None:
+    """Scale gradients down to a common norm of `clip_val`; torch's own refuses a mix of meshes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norms = [torch.linalg.vector_norm(parameter.grad, dtype=torch.float32) for parameter in parameters]
+    total = torch.linalg.vector_norm(torch.stack([_whole(norm) for norm in norms]))
+    scale = (clip_val / (total + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        _local(parameter.grad).mul_(scale)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
