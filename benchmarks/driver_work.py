@@ -26,9 +26,9 @@ class InstantLauncher:
     def __init__(self) -> None:
         self._events: list[tuple[int, Event]] = []
 
-    def prepare(self) -> None: ...
+    def prepare(self, num_ranks: int) -> None: ...
 
-    def start(self, number: int, job: RankJob) -> None:
+    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
         value = 0.9
         for epoch in range(_EPOCHS):
             now = int(time.time() * 1000)
@@ -38,7 +38,7 @@ class InstantLauncher:
                 points.append(MetricPoint(key, 0.5, steps[-1], now))
             value = 0.9 + 0.01 * epoch - 0.0001 * number
             self._events += [(number, Metrics(points=tuple(points))), (number, Report(value=value, step=epoch))]
-        self._events += [(number, Finished(state="complete", value=value)), (number, Exited(exit_code=0))]
+        self._events += [(number, Finished(state="complete", value=value)), (number, Exited())]
 
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         events, self._events = self._events, []

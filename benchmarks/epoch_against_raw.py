@@ -15,6 +15,7 @@ from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
 from sweeps.config import Composer
+from sweeps.ranks import Ranks
 from sweeps.records import Answer, Event, Report
 from sweeps.train import DerivedRandomness, Telemetry, build_module, quieten, trainer_for
 
@@ -64,8 +65,9 @@ def ours(pixels: torch.Tensor, y: torch.Tensor, config: dict[str, Any], allowed:
     channel: Any = NoChannel()
     trainer = trainer_for(
         config,
+        ranks=Ranks(),
         logger=False,
-        callbacks=[DerivedRandomness(0), Telemetry(channel, log_every_n_steps=1)],
+        callbacks=[DerivedRandomness(0), Telemetry(channel, Ranks(), log_every_n_steps=1, num_parameters=0)],
         folder=Path("run"),
     )
     clock: list[float] = []

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
-from sweeps.records import Answer, Event, MetricPoint, Metrics, Order, Report, Stop
+from sweeps.records import Answer, Artifact, Event, MetricPoint, Metrics, Order, Report, Started, Stop
 
 __all__ = ["Channel"]
 
@@ -26,13 +26,22 @@ class Channel:
         connection: The rank's end of a duplex pipe, whose other end only the driver holds.
         flush_interval_s: How long metric points are held back, to be sent together.
         answers: Whether the driver answers reports.
+        records: Whether this rank is the one that records; another's metrics, artifacts and the like are not sent.
     """
 
-    def __init__(self, connection: Connection, *, flush_interval_s: float = 0.5, answers: bool = False) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        flush_interval_s: float = 0.5,
+        answers: bool = False,
+        records: bool = True,
+    ) -> None:
         self.flush_interval_s = flush_interval_s
+        self.answers = answers
         self.stop_requested = threading.Event()
         self._connection = connection
-        self._answers = answers
+        self._records = records
         self._inbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._points: list[MetricPoint] = []
         self._sent_at = time.monotonic()
@@ -40,16 +49,20 @@ class Channel:
 
     def send(self, event: Event) -> None:
         """Send an event, after the metric points that were logged before it."""
+        if not self._records and isinstance(event, (Started, Artifact, Report)):
+            return
         self.flush()
         self._connection.send(event)
 
     def report(self, report: Report) -> Answer:
         """Send an intermediate value, and wait for the answer if the driver gives any."""
         self.send(report)
-        return self._inbox.get() if self._answers else Answer(prune=False)
+        return self._inbox.get() if self.answers else Answer(prune=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Hold metric points for the next flush; costs microseconds."""
+        if not self._records:
+            return
         now = int(time.time() * 1000)
         self._points.extend(MetricPoint(key, value, step, now) for key, value in metrics.items())
         if len(self._points) >= _MAX_POINTS or time.monotonic() - self._sent_at > self.flush_interval_s:

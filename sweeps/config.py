@@ -38,6 +38,7 @@ __all__ = [
 ALLOWED_MODULES = (
     "lightning_modules",
     "pytorch_lightning.callbacks",
+    "pytorch_lightning.strategies",
     "torch.nn",
     "torch.optim",
     "torchmetrics",
@@ -132,7 +133,7 @@ class Composer:
         return self._trees[choices, keys]
 
 
-_RUN_KEYS = tuple(field.name for field in fields(schema.TrainConfig))
+_RUN_KEYS = tuple(field.name for field in fields(schema.RunConfig))
 
 
 def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> DictConfig:

@@ -27,6 +27,7 @@ from sweeps.records import (
     Exited,
     Failed,
     Finished,
+    Joined,
     Metrics,
     Order,
     Progress,
@@ -49,11 +50,11 @@ _PARENT = "study"
 class Launcher(Protocol):
     """Starts ranks and carries events and orders; see `LocalLauncher`."""
 
-    def prepare(self) -> None:
+    def prepare(self, num_ranks: int) -> None:
         """Expect a further start soon."""
 
-    def start(self, number: int, job: RankJob) -> None:
-        """Start a trial."""
+    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
+        """Start the ranks of a trial."""
 
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         """Wait for events."""
@@ -281,6 +282,7 @@ class Driver:
                 environment=slot.environment,
                 answers=self._setup.answers,
             ),
+            slot.devices,
         )
         self._running[number] = trial
         self._recorder.start(
@@ -320,21 +322,21 @@ class Driver:
             case Started(time_s=time_s):
                 trial.started_s = time_s
                 if self._wants_more():  # not sooner: making a process would slow the start of this one
-                    self._launcher.prepare()
+                    self._launcher.prepare(trial.slot.devices)
             case Artifact(path=path, artifact_path=artifact_path):
                 self._recorder.artifact(number, Path(path), artifact_path)
             case Finished() | Failed():
                 trial.last_word = event
-            case Exited(exit_code=exit_code):
-                self._conclude(trial, exit_code)
-            case CheckPassed():
-                raise AssertionError("a trial is no check")
+            case Exited():
+                self._conclude(trial)
+            case CheckPassed() | Joined():
+                raise AssertionError("a trial is no check, and its ranks join among themselves")
 
-    def _conclude(self, trial: _Running, exit_code: int) -> None:
+    def _conclude(self, trial: _Running) -> None:
         """Free the slot, and tell and record what became of the trial."""
         del self._running[trial.number]
         self._free[trial.slot] = time.time()
-        state, value, reason, metrics = _judge(trial, exit_code)
+        state, value, reason, metrics = _judge(trial)
         told = self._search.tell(trial.number, state, value, reason)
         state, reason = told.state, told.reason or reason
         if state == "interrupted":
@@ -361,38 +363,24 @@ class Driver:
         self._recorder.end(trial.number, status, run_tags)
 
     def _record_story(self, trial: _Running) -> None:
-        if isinstance(trial.last_word, Failed):
+        if isinstance(trial.last_word, Failed) and trial.last_word.traceback:
             story = trial.folder / "traceback.txt"
             paths.write_text(story, trial.last_word.traceback)
             self._recorder.artifact(trial.number, story)
-        log = paths.rank_log(trial.folder, 0)
-        if log.is_file():
+        for log in paths.rank_logs(trial.folder):
             self._recorder.artifact(trial.number, log)
 
 
-def _judge(trial: _Running, exit_code: int) -> tuple[EndState, float | None, str, Mapping[str, float]]:
-    """Say how a trial ended: by its last word, and without one by how its process ended."""
+def _judge(trial: _Running) -> tuple[EndState, float | None, str, Mapping[str, float]]:
+    """Say how a trial ended: by its last word, unless it was cut off."""
     word = trial.last_word
     if isinstance(word, Finished):
         reason = trial.why_stopped if word.state == "interrupted" else word.reason
         return word.state, word.value, reason, word.metrics
     if trial.why_stopped:
         return "interrupted", None, trial.why_stopped, {}
-    if isinstance(word, Failed):
-        return "failed", None, _with_hint(word), {}
-    return "failed", None, _how_it_died(exit_code), {}
-
-
-def _with_hint(word: Failed) -> str:
-    return f"out of memory: {word.message}" if word.cause == "memory" else word.message
-
-
-def _how_it_died(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"the process ended with status {exit_code} before it had finished"
-    name = signal.Signals(-exit_code).name
-    hint = ": often the kernel, out of memory (see dmesg)" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"
+    assert word is not None, "a launcher says how a trial ended before it says that nothing is left"
+    return "failed", None, f"out of memory: {word.message}" if word.cause == "memory" else word.message, {}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ mlruns/                       the store
         study.yaml            what `resume` needs: the command line and the space
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads
-            rank0.log         what rank 0 printed
+            rank0.log         what rank 0 printed, and so on
             checkpoints/
 """
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_dir",
     "conf_dir",
     "rank_log",
+    "rank_logs",
     "study_dir",
     "train_dir",
     "trial_dir",
@@ -91,6 +92,11 @@ def trial_dir(study_folder: Path, number: int) -> Path:
 def rank_log(folder: Path, rank: int) -> Path:
     """Return the file that holds what a rank printed."""
     return folder / f"rank{rank}.log"
+
+
+def rank_logs(folder: Path) -> list[Path]:
+    """List the logs of all ranks that a folder holds, in the order of the ranks."""
+    return sorted(folder.glob("rank*.log"), key=lambda log: (len(log.name), log.name))
 
 
 def write_text(path: Path, text: str) -> None:

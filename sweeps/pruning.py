@@ -1,13 +1,16 @@
 """Report the objective after each validation, and stop when the driver says so."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from sweeps.channel import Channel
-from sweeps.records import Report
+from sweeps.ranks import Ranks
+from sweeps.records import Answer, Report
 
 __all__ = ["Reporter"]
 
@@ -18,14 +21,20 @@ class Reporter(Checkpoint):
     It is a `Checkpoint` to Lightning, since only such callbacks run after the module's own `on_train_epoch_end`:
     an objective logged there is reported too, and `ModelCheckpoint`, which comes before, has saved the epoch.
 
+    Rank 0 alone judges and reports. Where the driver answers, all ranks hear the answer in one broadcast and act on
+    it after that.
+
     Attributes:
-        value: The best objective so far; None before the first report.
-        metrics: The validation metrics of that epoch.
+        value: The best objective so far, on rank 0; None before the first report.
+        metrics: The validation metrics of that epoch, on rank 0.
         pruned: The reason why the trial is pruned, or None.
     """
 
-    def __init__(self, channel: Channel, *, metric: str, direction: Literal["maximize", "minimize"]) -> None:
+    def __init__(
+        self, channel: Channel, ranks: Ranks, *, metric: str, direction: Literal["maximize", "minimize"]
+    ) -> None:
         self._channel = channel
+        self._ranks = ranks
         self._metric = metric
         self._sign = 1.0 if direction == "maximize" else -1.0
         self._num_reports = 0
@@ -40,13 +49,29 @@ class Reporter(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report an objective that validation logs."""
-        if not trainer.sanity_checking and self._was_logged(trainer):
-            self._report(trainer)
+        if not trainer.sanity_checking:
+            self._obey(trainer, lambda: self._was_logged(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report an objective that training logs."""
-        if not self._is_reported and self._was_logged(trainer):
-            self._report(trainer)
+        self._obey(trainer, lambda: not self._is_reported and self._was_logged(trainer))
+
+    def _obey(self, trainer: pl.Trainer, is_due: Callable[[], bool]) -> None:
+        """Report if it is time to, and do what the driver answers."""
+        metrics = trainer.callback_metrics  # on every rank: what was logged is summed over them when first asked for
+
+        def ask() -> Answer:
+            return self._report(metrics) if is_due() else Answer(prune=False)
+
+        if self._channel.answers:
+            answer = self._ranks.decide(ask)
+        elif self._ranks.is_first:
+            answer = ask()
+        else:
+            return
+        if answer.prune and self.pruned is None:
+            self.pruned = answer.reason
+            stop(trainer)
 
     def _was_logged(self, trainer: pl.Trainer) -> bool:
         """Tell whether the loop that ends has logged the objective; `callback_metrics` keeps old values, too."""
@@ -58,21 +83,20 @@ class Reporter(Checkpoint):
             for name in names
         )
 
-    def _report(self, trainer: pl.Trainer) -> None:
-        metrics = trainer.callback_metrics
+    def _report(self, metrics: Mapping[str, Tensor]) -> Answer:
+        """Keep the value if it is the best, and pass it on."""
+        answer = Answer(prune=False)
         if self._metric not in metrics:
-            return
+            return answer
         value = float(metrics[self._metric])
         if self.value is None or self._is_better(value, self.value):
             self.value = value
             self.metrics = {k: float(v) for k, v in metrics.items() if k.startswith("val/") or k == self._metric}
         if self.pruned is None and not self._channel.stop_requested.is_set():
             answer = self._channel.report(Report(value=value, step=self._num_reports))
-            if answer.prune:
-                self.pruned = answer.reason
-                stop(trainer)
         self._num_reports += 1
         self._is_reported = True
+        return answer
 
     def _is_better(self, value: float, best: float) -> bool:
         return self._sign * value > self._sign * best or (math.isnan(best) and not math.isnan(value))

@@ -9,20 +9,47 @@ from typing import Literal
 __all__ = [
     "Answer",
     "Artifact",
+    "Cause",
     "CheckPassed",
     "Event",
     "Exited",
     "Failed",
     "Finished",
+    "Joined",
     "MetricPoint",
     "Metrics",
     "Order",
+    "Place",
     "Progress",
     "RankJob",
     "Report",
     "Started",
     "Stop",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The place of a rank in the process group of its trial.
+
+    Attributes:
+        rank: Its number in the group, from 0. Rank 0 alone reports and logs.
+        world_size: The number of ranks.
+        local_rank: Its number among the ranks of its host, which is the device that it uses.
+        num_nodes: The number of hosts.
+        address: Where the group meets.
+        port: Likewise.
+        is_given: Whether somebody else (torchrun, srun) chose the place, and not the launcher. The launcher's rank 0
+            serves at the socket that it is handed; else the environment says who serves.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    num_nodes: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+    is_given: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +60,26 @@ class RankJob:
         kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial. The configs
             in folders below `folder` are only built.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
+        place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
         allowed_modules: The modules that a `_target_` may name; from the user's own machine, never from a record.
         threads: CPU threads of this rank; part of what decides the bits of a result.
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
+        join_timeout_s: How long to wait for the other ranks.
+        stall_timeout_s: How long a rank may be silent; None for ever.
     """
 
     kind: Literal["fit", "check"] = "fit"
     folder: str
+    place: Place = Place()
     python_path: tuple[str, ...] = ()
     allowed_modules: tuple[str, ...] = ()
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
+    join_timeout_s: float = 120.0
+    stall_timeout_s: float | None = None
 
 
 # --- the driver's orders -----------------------------------------------------------------------------
@@ -79,6 +112,11 @@ class MetricPoint:
     value: float
     step: int
     time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The rank has found the others, and all have the same configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,20 +177,25 @@ class Finished:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+Cause = Literal["error", "memory", "diverged", "usage", "peer", "died", "stalled"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The rank's last word when something raised.
+    """The last word of a rank in which something raised, or what the launcher says of one that is dead or stuck.
 
     Attributes:
         cause: `memory` when a device or the process ran out of it, `diverged` when the loss is no longer finite,
-            `usage` when the configuration is to blame, else `error`.
+            `usage` when the configuration is to blame, `peer` when the line to another rank broke, so that the
+            other is to blame, `died` when the process ended without a last word, `stalled` when it never joined or
+            made no progress, else `error`.
         message: One line: the exception's type and text.
-        traceback: The whole story, for the record.
+        traceback: The whole story, for the record; empty when there is none.
     """
 
-    cause: Literal["error", "memory", "diverged", "usage"]
+    cause: Cause
     message: str
-    traceback: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +208,7 @@ class CheckPassed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """The process is gone; written by the launcher. Below zero: killed by that signal."""
-
-    exit_code: int
+    """No process of the trial is left; written by the launcher."""
 
 
-Event = Started | Progress | Metrics | Report | Artifact | Finished | Failed | CheckPassed | Exited
+Event = Joined | Started | Progress | Metrics | Report | Artifact | Finished | Failed | CheckPassed | Exited

@@ -16,7 +16,6 @@ from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import ConfigError, StudyError, did_you_mean
-from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
@@ -28,10 +27,10 @@ from sweeps.workbench import (
     CommandLine,
     check,
     common_tags,
+    lease_slots,
     open_recorder,
     preparing,
     python_path,
-    require_one_device,
     start_launcher,
 )
 
@@ -140,32 +139,21 @@ class _Sweep:
         self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
 
     def run(self) -> SweepResult:
-        config, trainer = self._config, self._config["trainer"]
-        launching = config["launcher"]
-        slots = plan_slots(
-            slots=launching["slots"],
-            threads=launching["threads"],
-            accelerator=trainer["accelerator"],
-            cores=num_cores(),
-            gpus=visible_gpus(),
-        )
+        config = self._config
+        slots = lease_slots(config, slots=None)
         _require(config)
         sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
-        launcher = start_launcher(
-            self._composer,
-            self._corners(),
-            start_method=launching["start_method"],
-            log=self._store_dir / "server.log",
-        )
+        corners = self._corners()
+        _require_same_devices(config, corners)
+        launcher = start_launcher(self._composer, corners, log=self._store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
-                first, *corners = self._corners()
-                check(launcher, self._composer, first, corners, slots[0], self._store_dir)
+                check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):
@@ -309,7 +297,6 @@ class _Sweep:
 
 
 def _require(config: Config) -> None:
-    require_one_device(config)
     study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
@@ -317,6 +304,15 @@ def _require(config: Config) -> None:
         raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
     if study["direction"] not in ("maximize", "minimize"):
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
+
+
+def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
+    """Refuse a space in which trials differ in what the slots are cut to."""
+    for key in ("accelerator", "devices", "num_nodes"):
+        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
+            raise ConfigError(
+                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
+            )
 
 
 @contextmanager

@@ -10,17 +10,16 @@ from sweeps import paths
 from sweeps.config import Composer
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
-from sweeps.launchers.slots import num_cores, plan_slots, visible_gpus
 from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.workbench import (
     CommandLine,
     check,
     common_tags,
+    lease_slots,
     open_recorder,
     preparing,
     python_path,
-    require_one_device,
     start_launcher,
 )
 
@@ -68,13 +67,9 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     """
     composer = Composer(command.config_name, command.overrides, command.config_dir)
     config = composer.trial({}, seed=composer.tree.seed)
-    require_one_device(config)
-    gpus = visible_gpus()
-    slots = plan_slots(
-        slots=1, threads=None, accelerator=config["trainer"]["accelerator"], cores=num_cores(), gpus=gpus
-    )
+    slots = lease_slots(composer.base(), slots=1)
     store_dir = Path(config["store_dir"])
-    launcher = start_launcher(composer, [config], start_method="forkserver", log=store_dir / "server.log")
+    launcher = start_launcher(composer, [config], log=store_dir / "server.log")
     with closing(launcher):
         recorder = open_recorder(composer, store_dir)
         with preparing(console):
@@ -111,7 +106,7 @@ def train(command: CommandLine, console: Console) -> TrainResult:
                 has_parent=False,
             ),
             slots=slots,
-            limits=Limits(num_trials=1),
+            limits=Limits(num_trials=1, grace_s=composer.base()["launcher"]["grace_s"]),
             launcher=launcher,
             recorder=recorder,
             display=display,

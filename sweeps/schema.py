@@ -14,6 +14,7 @@ from omegaconf import MISSING
 __all__ = [
     "LauncherConfig",
     "ObjectiveConfig",
+    "RunConfig",
     "StudyConfig",
     "SweepConfig",
     "TrackingConfig",
@@ -29,8 +30,14 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     """auto, cpu or gpu"""
+    strategy: Any = "auto"
+    """how ranks train together: a name of Lightning's, such as ddp, or a `_target_` with its arguments"""
     devices: int = 1
-    """devices of one trial"""
+    """devices of one trial, on one host: each is used by a process of its own, a rank"""
+    num_nodes: int = 1
+    """hosts of one trial; more than one need torchrun or srun"""
+    sync_batchnorm: bool = False
+    """let batch normalisation count the samples of all ranks"""
     precision: str = "32-true"
     """32-true, 16-mixed, bf16-mixed, ..."""
     max_epochs: int = 10
@@ -91,8 +98,8 @@ class ObjectiveConfig:
 
 
 @dataclass
-class TrainConfig:
-    """One run: `lightsweep train`."""
+class RunConfig:
+    """What one run is made of: the frozen config of a trial."""
 
     data: Any = MISSING
     model: Any = MISSING
@@ -111,6 +118,33 @@ class TrainConfig:
     """the folder of everything that is written"""
     allowed_modules: list[str] = field(default_factory=list)
     """modules of yours that `_target_` may name, beside those in --config-dir"""
+
+
+@dataclass
+class LauncherConfig:
+    """How trials are started and watched."""
+
+    slots: int | None = None
+    """trials at once; null: as many as the devices allow, or the cores"""
+    trials_per_device: int = 1
+    """trials that share a device"""
+    threads: int | None = None
+    """CPU threads of each rank; null: the cores shared out among all ranks that run at once"""
+    start_method: str = "forkserver"
+    """forkserver (milliseconds a trial) or spawn (seconds; for modules that cannot be forked)"""
+    grace_s: float = 20.0
+    """how long a trial that is told to stop may take before it is killed"""
+    join_timeout_s: float = 120.0
+    """how long the ranks of a trial may take to find each other before it has failed"""
+    stall_timeout_s: float | None = 600.0
+    """how long a rank may be silent, neither a batch nor a report, before its trial has failed; null: for ever"""
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """One run: `lightsweep train`."""
+
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
 
 @dataclass
@@ -133,20 +167,6 @@ class StudyConfig:
 
 
 @dataclass
-class LauncherConfig:
-    """How trials are started."""
-
-    slots: int | None = None
-    """trials at once; null: one for each GPU that is used, or for each core"""
-    threads: int | None = None
-    """CPU threads of a trial; null: the cores shared out among the slots"""
-    start_method: str = "forkserver"
-    """forkserver (milliseconds a trial) or spawn (seconds; for modules that cannot be forked)"""
-    grace_s: float = 20.0
-    """how long a trial that is told to stop may take before it is killed"""
-
-
-@dataclass
 class SweepConfig(TrainConfig):
     """A search: `lightsweep sweep`."""
 
@@ -154,7 +174,6 @@ class SweepConfig(TrainConfig):
     sampler: Any = MISSING
     pruner: Any = MISSING
     study: StudyConfig = field(default_factory=StudyConfig)
-    launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
 
 def register() -> None:

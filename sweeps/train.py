@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
@@ -25,6 +26,7 @@ from sweeps.config import Config, build, locate
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
+from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, CheckPassed, Finished, Progress, Started
 from sweeps.tracking.logger import ChannelLogger
 
@@ -44,12 +46,13 @@ class DivergedError(RuntimeError):
     """The training loss is no longer finite."""
 
 
-def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str]) -> Finished:
-    """Train one trial and test its best checkpoint.
+def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed: Sequence[str]) -> Finished:
+    """Train one trial and test its best checkpoint, as one of its ranks.
 
     Args:
         config: The frozen config.
         channel: The line to the driver.
+        ranks: The ranks of the trial, which have joined.
         folder: The trial's folder, for checkpoints.
         allowed: The modules that a `_target_` may name.
 
@@ -62,10 +65,16 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
     objective = config["objective"]
     data = build(config["data"], key="data", allowed=allowed)
     module = build_module(config, allowed=allowed)
-    reporter = Reporter(channel, metric=objective["metric"], direction=objective["direction"])
-    telemetry = Telemetry(channel, log_every_n_steps=config["tracking"]["log_every_n_steps"])
+    reporter = Reporter(channel, ranks, metric=objective["metric"], direction=objective["direction"])
+    telemetry = Telemetry(
+        channel,
+        ranks,
+        log_every_n_steps=config["tracking"]["log_every_n_steps"],
+        num_parameters=_num_parameters(module),
+    )
     trainer = trainer_for(
         config,
+        ranks=ranks,
         logger=ChannelLogger(channel, folder),
         callbacks=[
             DerivedRandomness(config["seed"]),
@@ -74,10 +83,12 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
             reporter,
         ],
         folder=folder,
+        allowed=allowed,
     )
     trainer.fit(module, datamodule=data)
 
-    if reporter.value is None and not channel.stop_requested.is_set():
+    is_stopping = ranks.decide(channel.stop_requested.is_set)
+    if ranks.decide(lambda: reporter.value is None) and not is_stopping:
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
     channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
@@ -88,7 +99,7 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
         return Finished(state="pruned", reason=reporter.pruned, value=reporter.value, metrics=metrics)
     if telemetry.is_stopped:
         return Finished(state="interrupted", reason="stopped", value=reporter.value, metrics=metrics)
-    if config["test"] and _has_test(data, module) and not channel.stop_requested.is_set():
+    if config["test"] and _has_test(data, module) and not is_stopping:
         trainer.test(
             module,
             datamodule=data,
@@ -100,12 +111,15 @@ def fit(config: Config, channel: Channel, *, folder: Path, allowed: Sequence[str
     return Finished(state="complete", value=reporter.value, metrics=metrics)
 
 
-def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: Sequence[str]) -> CheckPassed:
+def check(
+    config: Config, corners: Sequence[Config], *, ranks: Ranks, folder: Path, allowed: Sequence[str]
+) -> CheckPassed:
     """Build everything and run one batch of training and validation, to fail before any trial does.
 
     Args:
         config: A trial's config.
-        corners: Configs at the ends of the search space, which are built but not run.
+        corners: Configs at the ends of the search space, which are built (by rank 0) but not run.
+        ranks: The ranks of a trial, which have joined.
         folder: For what Lightning writes.
         allowed: The modules that a `_target_` may name.
 
@@ -114,9 +128,10 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
     """
     quieten()
     seed_process(config["seed"])
-    for corner in corners:
+    for corner in corners if ranks.is_first else ():
         _build_all(corner, allowed=allowed)
     data, module = _build_all(config, allowed=allowed)
+    num_parameters = _num_parameters(module)
     short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
     limits = [
         f"limit_{split}_batches"
@@ -126,17 +141,19 @@ def check(config: Config, corners: Sequence[Config], *, folder: Path, allowed: S
     one_batch = dict.fromkeys([*limits, "accumulate_grad_batches"], 1)
     trainer = trainer_for(
         config | {"trainer": config["trainer"] | short | one_batch | {"check_val_every_n_epoch": 1}},
+        ranks=ranks,
         logger=False,
         callbacks=[],
         folder=folder,
+        allowed=allowed,
     )
     trainer.fit(module, datamodule=data)
     objective, logged = config["objective"]["metric"], tuple(sorted(trainer.callback_metrics))
-    if objective not in logged:
+    if ranks.decide(lambda: objective not in logged):
         raise metric_is_missing(objective, logged)
     if config["test"] and _has_test(data, module):
         trainer.test(module, datamodule=data, verbose=False)
-    return CheckPassed(metrics=logged, num_parameters=_num_parameters(module))
+    return CheckPassed(metrics=logged, num_parameters=num_parameters)
 
 
 def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.LightningModule]:
@@ -233,15 +250,27 @@ class Telemetry(Callback):
 
     The loss is taken from the step's output and read from the device only when a message is due: logging every
     step costs microseconds, and no module need call `self.log` for it (0.4 ms a call).
+
+    With several ranks, a message is due for all after the same batch. One sum over the ranks then carries the
+    losses, which are recorded as their mean, and the orders to stop; so all ranks see a loss that is no longer
+    finite at the same step, and stop at the same step. Rank 0 measures how many batches go by until the next
+    message, instead of a collective at each step.
+
+    Attributes:
+        is_stopped: Whether training ended by an order.
     """
 
-    def __init__(self, channel: Channel, *, log_every_n_steps: int) -> None:
+    def __init__(self, channel: Channel, ranks: Ranks, *, log_every_n_steps: int, num_parameters: int) -> None:
         self._channel = channel
+        self._ranks = ranks
         self._every = log_every_n_steps
+        self._num_parameters = num_parameters
         self._losses: list[torch.Tensor] = []
         self._steps: list[int] = []
         self._last_step = -1
-        self._told_at = 0.0
+        self._num_batches = 0  # since the last message
+        self._due_after = 1  # so many batches, where there are several ranks
+        self._told_at = self._beat_at = 0.0
         self._is_started = False
         self.is_stopped = False
 
@@ -251,7 +280,7 @@ class Telemetry(Callback):
         """Tell once that the first training step begins."""
         if not self._is_started:
             self._is_started = True
-            self._channel.send(Started(time_s=time.time(), num_parameters=_num_parameters(pl_module)))
+            self._channel.send(Started(time_s=time.time(), num_parameters=self._num_parameters))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -264,38 +293,79 @@ class Telemetry(Callback):
                 self._losses.append(loss.detach())
                 self._steps.append(step)
         self._last_step = step
-        if time.monotonic() - self._told_at > self._channel.flush_interval_s:
+        self._num_batches += 1
+        self._beat(trainer)
+        if self._is_due():
             self._tell(trainer)
-        if self._channel.stop_requested.is_set():
-            self.is_stopped = True
-            stop(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Show that validation goes on."""
+        self._beat(trainer)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Show that testing goes on."""
+        self._beat(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send what is kept."""
         self._tell(trainer)
+        self._beat(trainer, is_due=True)
+
+    def _is_due(self) -> bool:
+        if self._ranks.size > 1:
+            return self._num_batches >= self._due_after
+        is_late = time.monotonic() - self._told_at > self._channel.flush_interval_s
+        return is_late or self._channel.stop_requested.is_set()
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        self._told_at = time.monotonic()
+        now = time.monotonic()
+        losses, is_stop, self._due_after = self._sum(self._next_due(now - self._told_at))
+        self._told_at, self._num_batches = now, 0
         # Lightning divides the loss of an accumulated batch; its logged value is the whole one
-        scale = trainer.accumulate_grad_batches
-        if self._losses:
-            losses = (torch.stack(self._losses) * scale).tolist()
-            if "train/loss_step" not in trainer.logged_metrics:  # a module that logs it itself has the say
-                for step, loss in zip(self._steps, losses, strict=True):
-                    self._channel.log({"train/loss_step": loss}, step)
-            diverged = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-            if diverged is not None:
-                self._channel.flush()
-                raise DivergedError(f"the training loss became {losses[diverged]} at step {self._steps[diverged]}")
-            self._losses.clear()
-            self._steps.clear()
-        num_batches = trainer.num_training_batches
+        losses = [loss * trainer.accumulate_grad_batches for loss in losses]
+        if "train/loss_step" not in trainer.logged_metrics:  # a module that logs it itself has the say
+            for step, loss in zip(self._steps, losses, strict=True):
+                self._channel.log({"train/loss_step": loss}, step)
+        diverged = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if diverged is not None:
+            self._channel.flush()
+            raise DivergedError(f"the training loss became {losses[diverged]} at step {self._steps[diverged]}")
+        self._losses.clear()
+        self._steps.clear()
+        if is_stop:
+            self.is_stopped = True
+            stop(trainer)
+
+    def _sum(self, next_due: int) -> tuple[list[float], bool, int]:
+        """Return the mean losses of all ranks, whether any is told to stop, and when rank 0 wants the next message."""
+        words = [float(self._channel.stop_requested.is_set()), float(next_due if self._ranks.is_first else 0)]
+        if self._ranks.size == 1:
+            losses = torch.stack(self._losses).tolist() if self._losses else []
+            return losses, bool(words[0]), next_due
+        own = [loss.double().reshape(1) for loss in self._losses]
+        summed = self._ranks.sum(
+            torch.cat([*own, torch.tensor(words, dtype=torch.float64).to(own[0].device if own else "cpu")])
+        )
+        *losses, is_stop, due = summed.tolist()
+        return [loss / self._ranks.size for loss in losses], is_stop > 0, int(due)
+
+    def _next_due(self, elapsed_s: float) -> int:
+        """Return how many batches fit between two messages; four times more than last time at most."""
+        per_batch_s = elapsed_s / max(1, self._num_batches)
+        return max(1, min(4 * self._due_after, int(self._channel.flush_interval_s / per_batch_s)))
+
+    def _beat(self, trainer: pl.Trainer, is_due: bool = False) -> None:
+        """Tell how far training is, at most once in a flush interval: the sign that this rank makes progress."""
+        now = time.monotonic()
+        if not is_due and now - self._beat_at <= self._channel.flush_interval_s:
+            return
+        self._beat_at = now
         self._channel.send(
             Progress(
                 epoch=trainer.current_epoch,
                 max_epochs=-1 if trainer.max_epochs is None else trainer.max_epochs,
                 step=trainer.global_step,
-                num_steps=_num_steps(trainer, num_batches),
+                num_steps=_num_steps(trainer, trainer.num_training_batches),
             )
         )
 
@@ -308,11 +378,38 @@ def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:
     return trainer.max_epochs * math.ceil(num_batches / trainer.accumulate_grad_batches)
 
 
-def trainer_for(config: Config, *, logger: Any, callbacks: list[Callback], folder: Path) -> pl.Trainer:
-    """Make the Trainer of a rank: the config's arguments, and the platform's own."""
+def trainer_for(
+    config: Config,
+    *,
+    ranks: Ranks,
+    logger: Any,
+    callbacks: list[Callback],
+    folder: Path,
+    allowed: Sequence[str] = (),
+) -> pl.Trainer:
+    """Make the Trainer of a rank: the config's arguments, and the platform's own.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, or a combination of them.
+    """
+    settings = config["trainer"]
+    strategy = settings["strategy"]
+    plugins: list[Any] = [] if strategy == "auto" and ranks.size == 1 else [JoinedEnvironment(ranks.place)]
+    if settings["sync_batchnorm"]:
+        from sweeps.sync_batchnorm import SyncBatchNorm
+
+        plugins.append(SyncBatchNorm())
+    own = {
+        "profiler": settings["profiler"] or NoProfiler(),
+        "strategy": build(strategy, key="trainer.strategy", allowed=allowed)
+        if isinstance(strategy, dict)
+        else strategy,
+        "sync_batchnorm": False,  # a plugin does it, on every device
+    }
     try:
         trainer = pl.Trainer(
-            **config["trainer"] | {"profiler": config["trainer"]["profiler"] or NoProfiler()},
+            **settings | own,
+            plugins=plugins,
             logger=logger,
             callbacks=callbacks,
             log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
@@ -322,8 +419,14 @@ def trainer_for(config: Config, *, logger: Any, callbacks: list[Callback], folde
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: Lightning refuses this: {error}") from error
-    # The platform owns the signals: Lightning's handler would end the process with status 0.
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigError(
+            f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
+        )
+    # The platform owns the signals: Lightning's handler would end the process with status 0, and asks the other ranks
+    # at each step whether they got one, which costs a quarter of a small model's step.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
 
 

@@ -1,19 +1,25 @@
 """The entry of a rank: set the process up, train, and say how it ended. Nothing here reads a command line."""
 
+import faulthandler
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import load_frozen
 from sweeps.errors import ConfigError
-from sweeps.records import CheckPassed, Failed, Finished, RankJob
+from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
+
+if TYPE_CHECKING:
+    from sweeps.ranks import Ranks
 
 __all__ = ["main"]
 
@@ -25,23 +31,43 @@ def main(connection: Connection) -> None:
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
     _redirect_output(Path(os.devnull))
-    _warm_up()
+    with suppress(Exception):  # the job meets the error again, and can tell
+        _warm_up()
     try:
         job: RankJob = connection.recv()
+        serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
+        listener = reduction.recv_handle(connection) if serves else None
     except EOFError:  # the driver has ended and needs this process no more
         return
     folder = Path(job.folder)
-    _redirect_output(paths.rank_log(folder, 0))
-    os.environ.update(job.environment)
+    _redirect_output(paths.rank_log(folder, job.place.rank))
+    os.environ.update(_environment(job))
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
-    channel = Channel(connection, flush_interval_s=config["tracking"]["flush_interval_s"], answers=job.answers)
+    channel = Channel(
+        connection,
+        flush_interval_s=config["tracking"]["flush_interval_s"],
+        answers=job.answers,
+        records=job.place.rank == 0,
+    )
     _own_signals(channel)
-    last_word = _run(job, config, channel, folder)
-    channel.send(last_word)
+    last_word = _run(job, config, channel, folder, listener)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+
+
+def _environment(job: RankJob) -> dict[str, str]:
+    """Return what libraries read: how many threads, and where there are several ranks, which of them this is."""
+    place, variables = job.place, {"OMP_NUM_THREADS": str(job.threads)}
+    if place.world_size > 1:
+        variables |= {
+            "RANK": str(place.rank),
+            "LOCAL_RANK": str(place.local_rank),
+            "WORLD_SIZE": str(place.world_size),
+            "LOCAL_WORLD_SIZE": str(place.world_size // place.num_nodes),
+        }
+    return variables | dict(job.environment)
 
 
 def _warm_up() -> None:
@@ -51,7 +77,7 @@ def _warm_up() -> None:
     """
     import torch
 
-    from sweeps import train  # noqa: F401
+    from sweeps import ranks, train  # noqa: F401
 
     if torch.version.cuda:  # a backward pass and a step ask for the GPUs, before the job says which are visible
         return
@@ -62,35 +88,57 @@ def _warm_up() -> None:
     optimizer.step()
 
 
-def _run(job: RankJob, config: dict[str, object], channel: Channel, folder: Path) -> Finished | CheckPassed | Failed:
+def _run(
+    job: RankJob, config: dict[str, object], channel: Channel, folder: Path, listener: int | None
+) -> Finished | CheckPassed | Failed:
+    """Join the other ranks, do the job, say how it ended, and leave with the others."""
+    from sweeps.ranks import Ranks
+
+    ranks = Ranks(job.place)
+    last_word: Finished | CheckPassed | Failed
     try:
         import torch
 
         from sweeps import train
 
         torch.set_num_threads(job.threads)
+        ranks.join(config, job, listener)
+        channel.send(Joined())
         if job.kind == "check":
             corners = [load_frozen(corner) for corner in sorted(folder.iterdir()) if corner.is_dir()]
-            return train.check(config, corners, folder=folder, allowed=job.allowed_modules)
-        return train.fit(config, channel, folder=folder, allowed=job.allowed_modules)
+            last_word = train.check(config, corners, ranks=ranks, folder=folder, allowed=job.allowed_modules)
+        else:
+            last_word = train.fit(config, channel, ranks=ranks, folder=folder, allowed=job.allowed_modules)
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()
-        return _failed(error)
+        last_word = _failed(error, ranks)
+    channel.send(last_word)
+    if not isinstance(last_word, Failed):
+        ranks.leave()
+    return last_word
 
 
-def _failed(error: BaseException) -> Failed:
-    return Failed(cause=_cause(error), message=_one_line(error), traceback=traceback.format_exc())
+def _failed(error: BaseException, ranks: "Ranks") -> Failed:
+    cause, message = _cause(error), _one_line(error)
+    if cause == "peer":
+        message = ranks.first_failure() or message
+    else:
+        ranks.confess(message)
+    return Failed(cause=cause, message=message, traceback=traceback.format_exc())
 
 
-def _cause(error: BaseException) -> Literal["error", "memory", "diverged", "usage"]:
+def _cause(error: BaseException) -> Cause:
     import torch
 
+    from sweeps.ranks import is_peer_failure
     from sweeps.train import DivergedError
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "memory"
     if isinstance(error, DivergedError):
         return "diverged"
+    if is_peer_failure(error):
+        return "peer"
     return "usage" if isinstance(error, ConfigError) else "error"
 
 
@@ -117,3 +165,4 @@ def _own_signals(channel: Channel) -> None:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the launcher asks a silent rank where it is

@@ -13,8 +13,9 @@ from rich.console import Console
 from sweeps import paths
 from sweeps.config import Composer, Config, freeze
 from sweeps.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.slots import Slot
+from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder, RunStore
@@ -24,10 +25,10 @@ __all__ = [
     "CommandLine",
     "check",
     "common_tags",
+    "lease_slots",
     "open_recorder",
     "preparing",
     "python_path",
-    "require_one_device",
     "start_launcher",
 ]
 
@@ -49,12 +50,17 @@ def python_path(composer: Composer) -> tuple[str, ...]:
     return (*folders, str(Path.cwd()))
 
 
-def start_launcher(composer: Composer, configs: Sequence[Config], *, start_method: str, log: Path) -> LocalLauncher:
+def start_launcher(composer: Composer, configs: Sequence[Config], *, log: Path) -> LocalLauncher:
     """Start the launcher and let its server import what the configs name, while the caller goes on.
 
     Raises:
-        ConfigError: The start method is unknown, or trials ask for several devices.
+        ConfigError: The start method is unknown, or a time-out is not positive.
     """
+    launching = composer.base()["launcher"]
+    start_method = launching["start_method"]
+    for key in ("join_timeout_s", "stall_timeout_s"):
+        if launching[key] is not None and launching[key] <= 0:
+            raise ConfigError(f"launcher.{key} must be above 0, but got {launching[key]:g}.")
     if start_method not in ("forkserver", "spawn"):
         raise ConfigError(f"launcher.start_method must be 'forkserver' or 'spawn', but got {start_method!r}.")
     modules = {module for config in configs for module in _modules(config, composer.allowed_modules)}
@@ -63,6 +69,34 @@ def start_launcher(composer: Composer, configs: Sequence[Config], *, start_metho
         modules=sorted(modules),
         python_path=python_path(composer),
         log=log,
+        patience=Patience(join_s=launching["join_timeout_s"], stall_s=launching["stall_timeout_s"]),
+    )
+
+
+def lease_slots(config: Config, *, slots: int | None) -> list[Slot]:
+    """Share the devices of this machine out as the configuration says.
+
+    Args:
+        config: What is launched, with `trainer` and `launcher`.
+        slots: How many slots there are at most; None for `launcher.slots`.
+
+    Raises:
+        ConfigError: A number is not positive, there are fewer devices than a trial needs, or it needs several hosts.
+    """
+    trainer, launching = config["trainer"], config["launcher"]
+    if trainer["num_nodes"] != 1:
+        raise ConfigError(
+            f"trainer.num_nodes is {trainer['num_nodes']}, but a launcher starts ranks on this host alone: start "
+            "`lightsweep train` on every host by torchrun or srun (docs/distributed.md has the commands)."
+        )
+    return plan_slots(
+        slots=slots or launching["slots"],
+        devices=trainer["devices"],
+        trials_per_device=launching["trials_per_device"],
+        threads=launching["threads"],
+        accelerator=trainer["accelerator"],
+        cores=num_cores(),
+        gpus=visible_gpus(),
     )
 
 
@@ -121,6 +155,7 @@ def check(
             threads=slot.threads,
             environment=slot.environment,
         ),
+        slot.devices,
     )
     heard: list[Event] = []
     while not any(isinstance(event, Exited) for event in heard):
@@ -133,25 +168,16 @@ def check(
             if event.cause == "usage":  # the message says all
                 shutil.rmtree(folder)
             raise _failure(event, folder)
-    raise PreflightError(f"The check before the first trial died; see {paths.rank_log(folder, 0)}.")
+    raise AssertionError("a launcher says how a check ended before it says that nothing is left")
 
 
 def _failure(failed: Failed, folder: Path) -> LightsweepError:
     if failed.cause == "usage":
         return ConfigError(failed.message)
     return PreflightError(
-        f"{failed.message}\n(one batch was tried before the first trial; all of it is in {paths.rank_log(folder, 0)})"
+        f"{failed.message}\n(one batch was tried before the first trial; all of it is in "
+        f"{', '.join(str(log) for log in paths.rank_logs(folder))})"
     )
-
-
-def require_one_device(config: Config) -> None:
-    """Refuse a trial of several devices, which Lightning would start by running the command line again."""
-    devices = config["trainer"]["devices"]
-    if devices != 1:
-        raise ConfigError(
-            f"trainer.devices must be 1, but got {devices}: a trial has one device so far. To use more of them, run "
-            "more trials at once: launcher.slots=N."
-        )
 
 
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

@@ -4,23 +4,28 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from dataclasses import dataclass, replace
+from multiprocessing import connection, forkserver, reduction
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sweeps import trial
 from sweeps.errors import StudyError
+from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
-from sweeps.records import Event, Exited, Order, RankJob
+from sweeps.records import Event, Exited, Failed, Order, Place, RankJob
+from sweeps.trial import main as rank_main
 
 __all__ = ["LocalLauncher"]
+
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -30,21 +35,33 @@ class _Rank:
     is_open: bool = True
 
 
-class LocalLauncher:
-    """Starts ranks on this machine and carries events and orders.
+@dataclass(slots=True)
+class _Trial:
+    ranks: dict[int, _Rank]
+    group: RankGroup
 
-    **Starting.** `start` returns as soon as the process exists; its events come from `poll`. With `forkserver` a
-    process costs milliseconds, since a server has imported `modules` already; with `spawn` it costs the imports.
-    `prepare` makes a process ahead, which the next `start` takes.
+
+class LocalLauncher:
+    """Starts the ranks of trials on this machine and carries events and orders.
+
+    **Starting.** `start` returns as soon as the processes exist; the trial's events come from `poll`. With
+    `forkserver` a process costs milliseconds, since a server has imported `modules` already; with `spawn` it costs
+    the imports. `prepare` makes processes ahead, which the next `start` takes.
+
+    **Meeting.** The ranks of a trial meet at a socket of the loopback interface, which this process opens and hands
+    to rank 0: it listens before any rank exists, no two trials can get the same port, and nothing about it goes
+    through environment variables.
 
     **Ending.** The last event of a trial is `Exited`, after all that it had sent. A trial that is killed gets it
-    too, and nothing of its process group is left.
+    too, and nothing of the process groups of its ranks is left. One rank that fails ends all; see `RankGroup`.
 
     Args:
         start_method: How processes are made.
         modules: What the server imports ahead; what cannot be imported is left to the trial to report.
         python_path: Folders in which the user's modules are found.
         log: The file for what the server prints.
+        patience: How long ranks are waited for.
+        clock: The time in seconds; monotonic.
     """
 
     def __init__(
@@ -54,80 +71,134 @@ class LocalLauncher:
         modules: Iterable[str] = (),
         python_path: Sequence[str] = (),
         log: Path,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = multiprocessing.get_context(start_method)
-        self._ranks: dict[int, _Rank] = {}
-        self._spare: _Rank | None = None
+        self._trials: dict[int, _Trial] = {}
+        self._spares: list[_Rank] = []
         self._log = log
+        self._patience = patience or Patience()
+        self._clock = clock
         if start_method == "forkserver":
             log.parent.mkdir(parents=True, exist_ok=True)
             _start_server(modules, python_path, log)
 
     @property
     def running(self) -> list[int]:
-        """The numbers of the trials whose process has not been seen to exit."""
-        return list(self._ranks)
+        """The numbers of the trials of which a process may be left."""
+        return list(self._trials)
 
-    def prepare(self) -> None:
-        """Make a process ahead, so that the next `start` need not wait for it.
-
-        Raises:
-            StudyError: The process could not be made.
-        """
-        if self._spare is None:
-            self._spare = self._new_rank()
-
-    def start(self, number: int, job: RankJob) -> None:
-        """Start the rank of trial `number`.
+    def prepare(self, num_ranks: int = 1) -> None:
+        """Make processes ahead, so that the next `start` need not wait for them.
 
         Raises:
-            StudyError: The process could not be made.
+            StudyError: A process could not be made.
         """
-        rank, self._spare = self._spare or self._new_rank(), None
-        try:
-            rank.connection.send(job)
-        except OSError:  # a spare that somebody has killed meanwhile
-            _bury(rank)
-            rank = self._new_rank()
-            rank.connection.send(job)
-        self._ranks[number] = rank
+        while len(self._spares) < num_ranks:
+            self._spares.append(self._new_rank())
+
+    def start(self, number: int, job: RankJob, num_ranks: int = 1) -> None:
+        """Start the ranks of trial `number`.
+
+        A job whose place is given is that of one rank of a group that others start, too.
+
+        Raises:
+            StudyError: A process could not be made.
+        """
+        job = replace(job, join_timeout_s=self._patience.join_s, stall_timeout_s=self._patience.stall_s)
+        trial = _Trial({}, RankGroup(num_ranks, self._clock(), self._patience))
+        self._trials[number] = trial  # from here on `close` ends what exists
+        if num_ranks == 1:
+            trial.ranks[0] = self._employ(job)
+            return
+        with socket.create_server((_LOOPBACK, 0), backlog=num_ranks) as meeting:
+            local = tuple(item for item in _loopback_only() if item[0] not in os.environ)
+            for rank in range(num_ranks):
+                place = Place(
+                    rank=rank,
+                    world_size=num_ranks,
+                    local_rank=rank,
+                    address=_LOOPBACK,
+                    port=meeting.getsockname()[1],
+                )
+                own = replace(job, place=place, environment=(*local, *job.environment))
+                trial.ranks[rank] = self._employ(own, meeting if rank == 0 else None)
 
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         """Wait at most `timeout_s` for events, and return those that have come, in order within each trial."""
-        sources: dict[object, int] = {}
-        for number, rank in self._ranks.items():
-            sources[rank.process.sentinel] = number
-            if rank.is_open:
-                sources[rank.connection] = number
+        sources: dict[object, tuple[int, int]] = {}
+        for number, trial in self._trials.items():
+            for index, rank in trial.ranks.items():
+                sources[rank.process.sentinel] = number, index
+                if rank.is_open:
+                    sources[rank.connection] = number, index
         ready = connection.wait(list(sources), timeout_s)  # type: ignore[arg-type]
         events: list[tuple[int, Event]] = []
-        for number in dict.fromkeys(sources[source] for source in ready):
-            rank = self._ranks[number]
+        for number, index in dict.fromkeys(sources[source] for source in ready):
+            trial = self._trials[number]
+            rank, group = trial.ranks[index], trial.group
             has_exited = rank.process.sentinel in ready
-            events += [(number, event) for event in self._received(rank)]
+            for event in self._received(rank):
+                events += [(number, passed) for passed in group.hear(index, event, self._clock())]
             if has_exited:
-                events.append((number, Exited(exit_code=_bury(self._ranks.pop(number)))))
+                exit_code = _bury(trial.ranks.pop(index))
+                events += [(number, passed) for passed in group.gone(index, exit_code, self._clock())]
+        for number in list(self._trials):
+            events += [(number, event) for event in self._look_after(number)]
         return events
 
     def order(self, number: int, order: Order) -> None:
-        """Send an order to a trial; one that is gone already does not hear it."""
+        """Send an order to a trial, which its rank 0 hears; one that is gone already does not."""
         with suppress(OSError, KeyError):
-            self._ranks[number].connection.send(order)
+            self._trials[number].ranks[0].connection.send(order)
 
     def kill(self, number: int) -> None:
         """End a trial and all that it started, at once."""
-        if number in self._ranks:
-            _kill_group(self._ranks[number].process)
+        if number in self._trials:
+            for rank in self._trials[number].ranks.values():
+                _kill_group(rank.process)
 
     def close(self) -> None:
         """Kill what still runs, and the server."""
-        spare = [] if self._spare is None else [self._spare]
-        for rank in (*self._ranks.values(), *spare):
+        left = [*self._spares, *(rank for trial in self._trials.values() for rank in trial.ranks.values())]
+        for rank in left:
             _kill_group(rank.process)
+        for rank in left:
             _bury(rank)
-        self._ranks, self._spare = {}, None
+        self._trials, self._spares = {}, []
         if self._context.get_start_method() == "forkserver":
             _stop_server()
+
+    def _look_after(self, number: int) -> list[Event]:
+        """Let the rules of the group see the time, and do what follows from them."""
+        trial = self._trials[number]
+        events = trial.group.look(self._clock(), lambda index: _describe(trial.ranks[index].process))
+        if any(isinstance(event, Failed) and event.cause == "stalled" for event in events):
+            for rank in trial.ranks.values():
+                _signal(rank.process, signal.SIGUSR1)  # write down where it is, see `trial`
+        if trial.group.must_die(self._clock()):
+            self.kill(number)
+        if trial.group.is_over:
+            del self._trials[number]
+            events.append(Exited())
+        return events
+
+    def _employ(self, job: RankJob, meeting: socket.socket | None = None) -> _Rank:
+        """Give the job to a process that was made ahead, or to a new one."""
+        while True:
+            is_spare = bool(self._spares)
+            rank = self._spares.pop(0) if is_spare else self._new_rank()
+            try:
+                rank.connection.send(job)
+                if meeting is not None:
+                    reduction.send_handle(rank.connection, meeting.fileno(), rank.process.pid)
+            except OSError:
+                _bury(rank)
+                if not is_spare:  # else somebody has killed it meanwhile
+                    raise
+            else:
+                return rank
 
     def _received(self, rank: _Rank) -> list[Event]:
         events: list[Event] = []
@@ -140,7 +211,7 @@ class LocalLauncher:
 
     def _new_rank(self) -> _Rank:
         ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=trial.main, args=(theirs,))  # type: ignore[attr-defined]
+        process = self._context.Process(target=rank_main, args=(theirs,))  # type: ignore[attr-defined]
         try:
             with _without_main():
                 process.start()
@@ -150,6 +221,29 @@ class LocalLauncher:
         finally:
             theirs.close()
         return _Rank(process, ours)
+
+
+def _loopback_only() -> Iterator[tuple[str, str]]:
+    """Name the variables by which the ranks of this machine talk over the loopback interface and no other."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback is not None:
+        yield "GLOO_SOCKET_IFNAME", loopback
+        yield "NCCL_SOCKET_IFNAME", loopback
+
+
+def _describe(process: BaseProcess) -> str:
+    """Say what can be seen of a process that is silent."""
+    try:
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+    return {"T": "is stopped by a signal", "t": "is held by a debugger", "D": "waits for a disk"}.get(state, "")
+
+
+def _signal(process: BaseProcess, signum: int) -> None:
+    assert process.pid is not None
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signum)
 
 
 def _bury(rank: _Rank) -> int:
@@ -168,8 +262,7 @@ def _kill_group(process: BaseProcess) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     if process.exitcode is None:  # killed before it had a group of its own
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        _signal(process, signal.SIGKILL)
 
 
 @contextmanager

@@ -16,38 +16,69 @@ class Slot:
 
     Attributes:
         index: The number of the slot.
-        threads: CPU threads of its trial.
-        gpu: The GPU of its trial as `CUDA_VISIBLE_DEVICES` names it, or None.
+        threads: CPU threads of each rank.
+        devices: Devices of its trial, and so the number of its ranks.
+        gpus: The GPUs of its trial as `CUDA_VISIBLE_DEVICES` names them; none where trials use the CPU.
     """
 
     index: int
     threads: int
-    gpu: str | None = None
+    devices: int = 1
+    gpus: tuple[str, ...] = ()
 
     @property
     def environment(self) -> tuple[tuple[str, str], ...]:
         """The variables by which a trial sees only its own devices."""
-        return () if self.gpu is None else (("CUDA_VISIBLE_DEVICES", self.gpu),)
+        return (("CUDA_VISIBLE_DEVICES", ",".join(self.gpus)),) if self.gpus else ()
 
 
 def plan_slots(
-    *, slots: int | None, threads: int | None, accelerator: str, cores: int, gpus: Sequence[str]
+    *,
+    slots: int | None,
+    devices: int,
+    trials_per_device: int,
+    threads: int | None,
+    accelerator: str,
+    cores: int,
+    gpus: Sequence[str],
 ) -> list[Slot]:
-    """Derive the slots: one for each GPU when trials use GPUs, else one for each core, unless told otherwise.
+    """Share the GPUs out in groups of `devices` when trials use GPUs, else the cores.
+
+    Args:
+        slots: How many trials run at once; None for as many as fit.
+        devices: How many devices a trial uses.
+        trials_per_device: How many trials share a device.
+        threads: CPU threads of each rank; None for an equal share of the cores.
+        accelerator: `trainer.accelerator`.
+        cores: How many cores there are.
+        gpus: The GPUs there are.
 
     Raises:
-        ConfigError: `launcher.slots` or `launcher.threads` is not positive.
+        ConfigError: A number is not positive, or a trial wants more GPUs than there are.
     """
-    for key, value in (("launcher.slots", slots), ("launcher.threads", threads)):
+    wanted = {
+        "launcher.slots": slots,
+        "trainer.devices": devices,
+        "launcher.trials_per_device": trials_per_device,
+        "launcher.threads": threads,
+    }
+    for key, value in wanted.items():
         if value is not None and value < 1:
             raise ConfigError(f"{key} must be at least 1, but got {value}.")
     used = list(gpus) if accelerator in ("auto", "gpu", "cuda") else []
-    count = slots or len(used) or cores
+    if used and devices > len(used):
+        raise ConfigError(
+            f"trainer.devices={devices} needs as many GPUs, but {len(used)} can be seen ({', '.join(used)}): set "
+            f"trainer.devices={len(used)} or less, or trainer=ddp_cpu."
+        )
+    leases = [tuple(used[first : first + devices]) for first in range(0, len(used) - devices + 1, devices)]
+    count = slots or max(1, len(leases) or cores // devices) * trials_per_device
     return [
         Slot(
             index=index,
-            threads=threads or max(1, cores // count),
-            gpu=used[index % len(used)] if used else None,
+            threads=threads or max(1, cores // (count * devices)),
+            devices=devices,
+            gpus=leases[index % len(leases)] if leases else (),
         )
         for index in range(count)
     ]

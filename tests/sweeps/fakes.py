@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.driver import Outcome
-from sweeps.records import Answer, Event, Exited, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
+from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
 from sweeps.search import Ask, Told, Verdict
 
 Script = Callable[[int], list[Event]]
@@ -24,6 +24,7 @@ class FakeLauncher:
     script: Script
     deaf: set[int] = field(default_factory=set)
     jobs: dict[int, RankJob] = field(default_factory=dict)
+    num_ranks: dict[int, int] = field(default_factory=dict)
     answers: dict[int, list[Answer]] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
     most_at_once: int = 0
@@ -31,10 +32,11 @@ class FakeLauncher:
     _left: dict[int, deque[Event]] = field(default_factory=dict)
     _polls: int = 0
 
-    def prepare(self) -> None: ...
+    def prepare(self, num_ranks: int) -> None: ...
 
-    def start(self, number: int, job: RankJob) -> None:
+    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
         self.jobs[number] = job
+        self.num_ranks[number] = num_ranks
         self._left[number] = deque(self.script(number))
         self.most_at_once = max(self.most_at_once, len(self._left))
 
@@ -53,19 +55,19 @@ class FakeLauncher:
         if isinstance(order, Answer):
             self.answers.setdefault(number, []).append(order)
             if order.prune:
-                self._left[number] = deque([Finished(state="pruned", reason=order.reason), Exited(exit_code=0)])
+                self._left[number] = deque([Finished(state="pruned", reason=order.reason), Exited()])
         elif isinstance(order, Stop) and number not in self.deaf:
-            self._left[number] = deque([Finished(state="interrupted"), Exited(exit_code=0)])
+            self._left[number] = deque([Finished(state="interrupted"), Exited()])
 
     def kill(self, number: int) -> None:
         self.killed.append(number)
-        self._left[number] = deque([Exited(exit_code=-9)])
+        self._left[number] = deque([Failed(cause="died", message="killed by SIGKILL"), Exited()])
 
 
 def complete(value: float, reports: int = 2) -> list[Event]:
     """The script of a trial that trains well."""
     values = [Report(value=value, step=step) for step in range(reports)]
-    return [*values, Finished(state="complete", value=value, metrics={"val/acc": value}), Exited(exit_code=0)]
+    return [*values, Finished(state="complete", value=value, metrics={"val/acc": value}), Exited()]
 
 
 @dataclass
@@ -196,6 +198,7 @@ class FakeChannel:
     """Keeps what a rank sends; asks it to stop when it makes its `stop_at_report`th report."""
 
     flush_interval_s = 0.0
+    answers = False
 
     def __init__(self, stop_at_report: int | None = None) -> None:
         self.stop_requested = threading.Event()

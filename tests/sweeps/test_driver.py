@@ -17,7 +17,7 @@ from sweeps.tracking.recorder import Recorder
 class Sweep:
     """A driver over fakes, with what a test looks at afterwards."""
 
-    def __init__(self, folder: Path, script: Any, *, slots: int = 2, **limits: Any) -> None:
+    def __init__(self, folder: Path, script: Any, *, slots: int = 2, devices: int = 1, **limits: Any) -> None:
         self.store, self.search, self.display = FakeStore(), FakeSearch(), FakeDisplay()
         self.launcher = FakeLauncher(script)
         self.recorder = Recorder(lambda: self.store, unsent=folder / "unsent.jsonl", timeout_s=1)
@@ -34,7 +34,7 @@ class Sweep:
                 allowed_modules=(),
                 answers=True,
             ),
-            slots=[Slot(index=index, threads=1) for index in range(slots)],
+            slots=[Slot(index=index, threads=1, devices=devices) for index in range(slots)],
             limits=Limits(**{"num_trials": 6, **limits}),
             launcher=self.launcher,
             recorder=self.recorder,
@@ -75,7 +75,7 @@ def test_a_pruned_trial_is_told_and_recorded_with_its_reason(tmp_path: Path) -> 
 
 def failed(cause: str = "error") -> list[Event]:
     word = Failed(cause=cause, message="ValueError: no", traceback="Traceback: no")  # type: ignore[arg-type]
-    return [word, Exited(exit_code=1)]
+    return [word, Exited()]
 
 
 def test_a_trial_that_raises_is_recorded_with_its_traceback_and_the_sweep_goes_on(tmp_path: Path) -> None:
@@ -86,14 +86,9 @@ def test_a_trial_that_raises_is_recorded_with_its_traceback_and_the_sweep_goes_o
     assert sweep.totals.count("complete") == 5
 
 
-@pytest.mark.parametrize(("exit_code", "words"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (0, "before it had finished")])
-def test_a_trial_without_a_last_word_has_failed_whatever_its_exit_code(
-    tmp_path: Path, exit_code: int, words: str
-) -> None:
-    sweep = Sweep(tmp_path, lambda number: [Exited(exit_code=exit_code)], num_trials=1).run()
-    state, _, reason = sweep.search.told[0]
-    assert state == "failed"
-    assert words in reason
+def test_a_trial_is_started_with_as_many_ranks_as_its_slot_has_devices(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda number: complete(0.5), num_trials=2, devices=3).run()
+    assert sweep.launcher.num_ranks == {0: 3, 1: 3}
 
 
 def test_memory_that_runs_out_is_named_as_the_cause(tmp_path: Path) -> None:
@@ -156,7 +151,7 @@ def test_metrics_and_artifacts_reach_the_run(tmp_path: Path) -> None:
         Report(value=0.7, step=0),
         Artifact(path=str(tmp_path / "best.ckpt"), artifact_path="checkpoints"),
         Finished(state="complete", value=0.7),
-        Exited(exit_code=0),
+        Exited(),
     ]
     sweep = Sweep(tmp_path, lambda number: events, num_trials=1).run()
     run = sweep.store.named("#0")

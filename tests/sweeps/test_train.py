@@ -10,6 +10,7 @@ from fakes import FakeChannel
 from sweeps import train
 from sweeps.config import Composer
 from sweeps.errors import ConfigError
+from sweeps.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def configure(store: Path) -> Callable[..., Any]:
 def fit(config: Any, folder: Path) -> tuple[Any, FakeChannel]:
     channel = FakeChannel()
     allowed = ("user_modules", "lightning_modules", "torch.optim", "torchmetrics", "pytorch_lightning.callbacks")
-    return train.fit(config, channel, folder=folder, allowed=allowed), channel
+    return train.fit(config, channel, ranks=Ranks(), folder=folder, allowed=allowed), channel
 
 
 def test_a_module_that_saves_its_hyperparameters_is_tested_at_its_best_checkpoint(
@@ -65,7 +66,9 @@ def test_training_that_never_validates_says_so(configure: Any, tmp_path: Path) -
 
 def test_what_is_told_to_stop_after_its_last_step_is_complete(configure: Any, tmp_path: Path) -> None:
     channel = FakeChannel(stop_at_report=3)  # the order comes while the last epoch is reported
-    finished = train.fit(configure("val_score"), channel, folder=tmp_path, allowed=("user_modules", *train_modules()))
+    finished = train.fit(
+        configure("val_score"), channel, ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
+    )
     assert finished.state == "complete"
 
 
@@ -83,4 +86,6 @@ def test_a_check_runs_the_test_as_well(configure: Any, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(user_modules.Own, "test_step", broken)
     with pytest.raises(RuntimeError, match="the test is broken"):
-        train.check(configure("val_score"), [], folder=tmp_path, allowed=("user_modules", *train_modules()))
+        train.check(
+            configure("val_score"), [], ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
+        )

@@ -1,0 +1,175 @@
+"""What the ranks of a trial say together: when it has finished, when it has failed and by whose fault.
+
+Pure rules: no process, no pipe, and time is passed in. A launcher hears the ranks and asks what follows.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sweeps.records import Cause, CheckPassed, Event, Failed, Finished, Joined, Progress
+
+__all__ = ["Patience", "RankGroup"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a trial's ranks are waited for.
+
+    Attributes:
+        join_s: From the start until a rank has joined the others.
+        stall_s: Between two words of a rank; None for ever.
+        settle_s: After a rank has lost another, until the other has told or shown why.
+        last_look_s: After a stall, until the ranks are killed: time to write down where each is.
+    """
+
+    join_s: float = 120.0
+    stall_s: float | None = 600.0
+    settle_s: float = 2.0
+    last_look_s: float = 1.0
+
+
+@dataclass(slots=True)
+class _Rank:
+    heard_s: float
+    has_joined: bool = False
+    last_word: Finished | CheckPassed | Failed | None = None
+    is_gone: bool = False
+    step: int = -1
+
+
+class RankGroup:
+    """The ranks of one trial.
+
+    A trial has finished when every rank has said so, whatever their exit codes. It has failed when one rank has
+    failed, died, never joined or fallen silent; then the others are to be killed. What is told as the cause is the
+    first failure of a rank's own: that a rank lost the line to another one counts only if nothing else comes to
+    light within `Patience.settle_s`.
+
+    Args:
+        size: The number of ranks.
+        now_s: The time of the start.
+        patience: How long to wait for what.
+    """
+
+    def __init__(self, size: int, now_s: float, patience: Patience) -> None:
+        self._ranks = [_Rank(heard_s=now_s) for _ in range(size)]
+        self._began_s = now_s
+        self._patience = patience
+        self._suspicion: Failed | None = None
+        self._settled_at = 0.0
+        self._verdict: Finished | CheckPassed | Failed | None = None
+        self._kill_at: float | None = None
+
+    def hear(self, rank: int, event: Event, now_s: float) -> list[Event]:
+        """Take what a rank says, and return what the driver is to hear."""
+        member = self._ranks[rank]
+        member.heard_s = now_s
+        match event:
+            case Joined():
+                member.has_joined = True
+            case Failed():
+                member.last_word = event
+                return self._fail(rank, event, now_s)
+            case Finished() | CheckPassed():
+                member.last_word = event
+                if all(isinstance(other.last_word, (Finished, CheckPassed)) for other in self._ranks):
+                    first = self._ranks[0].last_word
+                    assert first is not None
+                    return self._conclude(first)
+            case _:
+                if isinstance(event, Progress):
+                    member.step = event.step
+                return [event] if rank == 0 else []
+        return []
+
+    def gone(self, rank: int, exit_code: int, now_s: float) -> list[Event]:
+        """Take that a rank's process has ended, and return what the driver is to hear; below 0: killed by a signal."""
+        member = self._ranks[rank]
+        member.is_gone = True
+        if member.last_word is not None or self._verdict is not None:
+            return self._settle(now_s)
+        # A library that has lost a peer may abort the process
+        cause: Cause = "peer" if len(self._ranks) > 1 and exit_code == -signal.SIGABRT else "died"
+        member.last_word = Failed(cause=cause, message=_how_it_died(exit_code))
+        return self._fail(rank, member.last_word, now_s)
+
+    def look(self, now_s: float, describe: Callable[[int], str]) -> list[Event]:
+        """Let time pass, and return what the driver is to hear.
+
+        Args:
+            now_s: The time.
+            describe: Says of a silent rank what its process does, if that can be seen from outside; else nothing.
+        """
+        if self._verdict is not None:
+            return []
+        patience = self._patience
+        late = [rank for rank, member in enumerate(self._ranks) if not member.has_joined and member.last_word is None]
+        if late and now_s - self._began_s > patience.join_s:
+            who = "the process had not" if len(self._ranks) == 1 else "not all ranks had"
+            text = f"{who} started within {patience.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
+            return self._give_up(text, now_s)
+        if patience.stall_s is None:
+            return self._settle(now_s)
+        if any(
+            member.has_joined and member.last_word is None and now_s - member.heard_s > patience.stall_s
+            for member in self._ranks
+        ):
+            alive = [rank for rank, member in enumerate(self._ranks) if member.last_word is None]
+            steps = ", ".join(f"rank {rank} at step {self._ranks[rank].step}" for rank in alive)
+            where = "" if len(self._ranks) == 1 else f" ({steps})"
+            text = f"no progress for {patience.stall_s:g} s (launcher.stall_timeout_s){where}{_seen(alive, describe)}"
+            return self._give_up(text, now_s)
+        return self._settle(now_s)
+
+    def must_die(self, now_s: float) -> bool:
+        """Tell whether what is left of the trial is to be killed."""
+        if self._kill_at is not None:
+            return now_s >= self._kill_at
+        return isinstance(self._verdict, Failed)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no process is left."""
+        return all(member.is_gone for member in self._ranks)
+
+    # --- the rules -----------------------------------------------------------------------------------
+
+    def _fail(self, rank: int, failed: Failed, now_s: float) -> list[Event]:
+        if len(self._ranks) > 1 and not failed.message.startswith("rank "):
+            failed = Failed(cause=failed.cause, message=f"rank {rank}: {failed.message}", traceback=failed.traceback)
+        if self._verdict is not None:
+            return []
+        if failed.cause != "peer":
+            return self._conclude(failed)
+        if self._suspicion is None:
+            self._suspicion, self._settled_at = failed, now_s + self._patience.settle_s
+        return self._settle(now_s)
+
+    def _settle(self, now_s: float) -> list[Event]:
+        """Take a lost line for the cause when nothing else can be, or nothing else has come to light in time."""
+        if self._suspicion is None or self._verdict is not None:
+            return []
+        has_all = all(isinstance(member.last_word, Failed) for member in self._ranks)
+        return self._conclude(self._suspicion) if has_all or now_s >= self._settled_at else []
+
+    def _give_up(self, message: str, now_s: float) -> list[Event]:
+        self._kill_at = now_s + self._patience.last_look_s
+        return self._conclude(Failed(cause="stalled", message=message))
+
+    def _conclude(self, verdict: Finished | CheckPassed | Failed) -> list[Event]:
+        self._verdict = verdict
+        return [verdict]
+
+
+def _seen(ranks: list[int], describe: Callable[[int], str]) -> str:
+    seen = [f"rank {rank} {words}" for rank in ranks if (words := describe(rank))]
+    return f": {', '.join(seen)}" if seen else ""
+
+
+def _how_it_died(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"the process ended with status {exit_code} before it had finished"
+    name = signal.Signals(-exit_code).name
+    hint = ": often the kernel, out of memory (see dmesg)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
