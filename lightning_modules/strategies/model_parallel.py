@@ -1,24 +1,22 @@
 """Tensor parallel by data parallel: a net divided over ranks, and its checkpoint in one ordinary file."""
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.utilities.optimizer import _optimizers_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import parallelize_module
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch.optim import Optimizer
 
 from lightning_modules.strategies.averaging import average
@@ -134,25 +132,25 @@ class ModelParallel(ModelParallelStrategy):
         return super().lightning_module_state_dict()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load one file into the divided model and, to go on training, its optimizers.
+        """Load one file into the divided model and, to go on training, its optimizers; each rank reads its pieces.
 
         Lightning forgets the `weights_only` of whoever asked; as for its other local files, None means False.
         """
         assert self.model is not None and self.lightning_module is not None
         path = Path(self.broadcast(checkpoint_path))
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=bool(weights_only))
-        strict = self.lightning_module.strict_loading
-        options = StateDictOptions(full_state_dict=True, strict=strict)
-        set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
+        own = self.model.state_dict()
+        pieces = {key: _piece(value, own.get(key)) for key, value in checkpoint["state_dict"].items()}
+        self.model.load_state_dict(pieces, strict=self.lightning_module.strict_loading)
         if self.lightning_module.trainer.state.fn == TrainerFn.FITTING:
             for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-                self._load_optimizer(optimizer, state, options)
-        return checkpoint
-
-    def _load_optimizer(self, optimizer: Optimizer, state: Mapping[str, Any], options: StateDictOptions) -> None:
-        assert self.model is not None
-        named = FullyShardedDataParallel.rekey_optim_state_dict(dict(state), OptimStateKeyType.PARAM_NAME, self.model)
-        set_optimizer_state_dict(self.model, optimizer, named, options=options)
+                _load_optimizer(optimizer, state)
+        # What stays must not be mapped memory, whose file the next checkpoint may overwrite
+        used = {key: checkpoint[key] for key in ("state_dict", "optimizer_states") if key in checkpoint}
+        kept: dict[str, Any] = apply_to_collection(
+            {key: value for key, value in checkpoint.items() if key not in used}, Tensor, Tensor.clone
+        )
+        return kept | used
 
     def _average_buffers(self) -> None:
         assert self.model is not None
@@ -192,6 +190,43 @@ def clip_by_norm(optimizer: Optimizer, clip_val: float) -> None:
     scale = (clip_val / (total + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         _local(parameter.grad).mul_(scale)
+
+
+def _load_optimizer(optimizer: Optimizer, whole: Mapping[str, Any]) -> None:
+    numbers = chain.from_iterable(group["params"] for group in whole["param_groups"])
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    state = {
+        number: {name: _piece(value, parameter) for name, value in whole["state"][number].items()}
+        for number, parameter in zip(numbers, parameters, strict=True)
+        if number in whole["state"]
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def _piece(value: Any, like: Any) -> Any:
+    """Copy this rank's piece of `value`, divided as `like` is; or all of it, if it has not the shape of `like`.
+
+    torch's `distribute_tensor` cannot do this where a dimension is divided twice and not evenly.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if not isinstance(like, DTensor) or value.shape != like.shape:
+        return value.clone()
+    mesh, local = like.device_mesh, value
+    # The last axis first: layers are divided before what is left of them is
+    for axis, placement in reversed(list(enumerate(like.placements))):
+        if isinstance(placement, Shard | _StridedShard):
+            chunks = local.chunk(mesh.size(axis), dim=placement.dim)
+            rank = mesh.get_local_rank(axis)
+            local = chunks[rank] if rank < len(chunks) else local.narrow(placement.dim, 0, 0)
+    return DTensor.from_local(
+        local.to(mesh.device_type, copy=True),
+        mesh,
+        like.placements,
+        shape=like.shape,
+        stride=like.stride(),
+        run_check=False,
+    )
 
 
 def _whole(tensor: Tensor) -> Tensor:
