@@ -15,7 +15,7 @@ from rich.text import Text
 from sweeps.naming import duration, number, values_text
 from sweeps.records import Progress
 
-__all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "TrialView", "make_display"]
+__all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
 
 _REFRESH_S = 0.25
 _WHY = {
@@ -94,6 +94,31 @@ class Display(Protocol):
 def make_display(heading: Heading, console: Console) -> Display:
     """Choose the live view for a terminal, and lines for anything else."""
     return LiveDisplay(heading, console) if console.is_terminal else LineDisplay(heading, console)
+
+
+class SilentDisplay:
+    """Shows nothing: what happens is shown elsewhere."""
+
+    def trial_started(self, trial: TrialView) -> None:
+        """A trial starts."""
+
+    def trial_progressed(self, trial: int, progress: Progress) -> None:
+        """A trial is so far."""
+
+    def trial_reported(self, trial: int, value: float, step: int) -> None:
+        """A trial has an intermediate value."""
+
+    def trial_ended(self, outcome: Ended) -> None:
+        """A trial has ended."""
+
+    def stopping(self, why: str, num_running: int) -> None:
+        """No trial is started any more."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
 
 
 class _Tally:

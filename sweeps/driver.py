@@ -28,8 +28,10 @@ from sweeps.records import (
     Failed,
     Finished,
     Joined,
+    MetricPoint,
     Metrics,
     Order,
+    Place,
     Progress,
     RankJob,
     Report,
@@ -38,9 +40,9 @@ from sweeps.records import (
 )
 from sweeps.search import EndState, Search
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.recorder import RunKey
 
-__all__ = ["Driver", "Launcher", "Limits", "Outcome", "Totals", "TrialSetup"]
+__all__ = ["Driver", "Launcher", "Limits", "Outcome", "RunRecorder", "Totals", "TrialSetup"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
@@ -66,6 +68,30 @@ class Launcher(Protocol):
         """End a trial at once."""
 
 
+class RunRecorder(Protocol):
+    """Records runs without letting the driver wait; see `Recorder`."""
+
+    def start(
+        self,
+        run: RunKey,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: RunKey | None = None,
+    ) -> None:
+        """Create a run."""
+
+    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
+        """Add metric points."""
+
+    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
+        """Keep a file."""
+
+    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
+        """End a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When to stop; see `study` and `launcher` in the configuration."""
@@ -86,6 +112,9 @@ class TrialSetup:
         name: Trial number and values to the run's name.
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
+        has_parent: Whether the runs belong to the run of a study.
+        place: The place of the rank in a group that others start, too; else the launcher gives the places.
+        environment: Variables that every rank gets, beside those of its slot.
     """
 
     compose: Callable[[Mapping[str, Any], int], Config]
@@ -96,6 +125,8 @@ class TrialSetup:
     allowed_modules: tuple[str, ...]
     answers: bool
     has_parent: bool = True
+    place: Place | None = None
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,7 +194,7 @@ class Driver:
         slots: Iterable[Slot],
         limits: Limits,
         launcher: Launcher,
-        recorder: Recorder,
+        recorder: RunRecorder,
         display: Display,
         on_ended: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
@@ -276,10 +307,11 @@ class Driver:
             number,
             RankJob(
                 folder=str(trial.folder),
+                place=self._setup.place or Place(),
                 python_path=self._setup.python_path,
                 allowed_modules=self._setup.allowed_modules,
                 threads=slot.threads,
-                environment=slot.environment,
+                environment=(*self._setup.environment, *slot.environment),
                 answers=self._setup.answers,
             ),
             slot.devices,

@@ -29,6 +29,7 @@ __all__ = [
     "UNSENT",
     "check_dir",
     "conf_dir",
+    "guest_dir",
     "rank_log",
     "rank_logs",
     "study_dir",
@@ -67,6 +68,12 @@ def check_dir(store: Path) -> Path:
     """Return a new folder for a check, created; it is removed when the check has passed."""
     store.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=store, prefix="check-"))
+
+
+def guest_dir(store: Path, rank: int) -> Path:
+    """Return a new folder for a rank whose run belongs to a process elsewhere; it is removed when all went well."""
+    store.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=store, prefix=f"rank{rank}-"))
 
 
 def train_dir(store: Path) -> Path:

@@ -16,6 +16,7 @@ from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import ConfigError, StudyError, did_you_mean
+from sweeps.joining import given_place
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
@@ -69,6 +70,11 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
     Raises:
         LightsweepError: The command line makes no sense, the check failed, or a store cannot be opened.
     """
+    if given_place() is not None:
+        raise ConfigError(
+            "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
+            "`lightsweep sweep` once, without torchrun or srun. They are for `lightsweep train` on several hosts."
+        )
     plain, sweeps = split_overrides(command.overrides)
     if sweeps and not any(override.startswith("search=") for override in plain):
         plain.append("search=none")  # who types what to search means just that

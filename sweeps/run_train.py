@@ -1,5 +1,7 @@
 """`lightsweep train`: one run through the same driver, processes and record as a trial of a sweep."""
 
+import shutil
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.config import Composer
-from sweeps.display import Heading, make_display
-from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
+from sweeps.config import Composer, Config
+from sweeps.display import Display, Heading, SilentDisplay, make_display
+from sweeps.driver import Driver, Limits, Outcome, RunRecorder, Totals, TrialSetup
+from sweeps.joining import devices_overrides, given_place, joining_environment
+from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.slots import Slot, num_cores
+from sweeps.records import MetricPoint, Place
 from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.tracking import tags
+from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
     CommandLine,
     check,
@@ -28,13 +35,26 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """A finished `train`."""
+    """A finished `train`.
 
-    outcome: Outcome | None
+    Attributes:
+        totals: What became of it.
+        run_id: The run that records it; None if there is none.
+        is_guest: Whether this process was one rank of several, and another one records.
+        folder: Where its log and checkpoints are.
+        num_unsent: How many messages the store did not take.
+    """
+
     totals: Totals
     run_id: str | None
+    is_guest: bool = False
     folder: Path
     num_unsent: int
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the run; None if it never started."""
+        return self.totals.outcomes[0] if self.totals.outcomes else None
 
 
 @dataclass(slots=True)
@@ -59,66 +79,127 @@ class _OneRun:
         """Leave it to the user to train again."""
 
 
+class _Unrecorded:
+    """The record of a rank whose run another process records."""
+
+    def start(self, run: RunKey, name: str, **more: object) -> None:
+        """Leave it to rank 0."""
+
+    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
+        """Leave it to rank 0."""
+
+    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
+        """Leave it to rank 0."""
+
+    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
+        """Leave it to rank 0."""
+
+
 def train(command: CommandLine, console: Console) -> TrainResult:
     """Train what the command line describes, and record it.
+
+    Started by torchrun or srun as one of several processes, it trains one rank of theirs; rank 0 records.
 
     Raises:
         LightsweepError: The configuration is wrong or the store cannot be opened.
     """
-    composer = Composer(command.config_name, command.overrides, command.config_dir)
+    place = given_place()
+    overrides = [*command.overrides, *(devices_overrides(place, command.overrides) if place else [])]
+    composer = Composer(command.config_name, overrides, command.config_dir)
     config = composer.trial({}, seed=composer.tree.seed)
-    slots = lease_slots(composer.base(), slots=1)
     store_dir = Path(config["store_dir"])
+    slots = [_given_slot(composer, place)] if place else lease_slots(composer.base(), slots=1)
     launcher = start_launcher(composer, [config], log=store_dir / "server.log")
     with closing(launcher):
+        run = _Run(command, composer, config, slots, launcher, place)
+        if place and place.rank > 0:
+            return run.follow(paths.guest_dir(store_dir, place.rank))
         recorder = open_recorder(composer, store_dir)
         with preparing(console):
             recorder.wait_until_open()  # the server imports meanwhile
-            check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
-        folder = paths.train_dir(store_dir)
-        objective = config["objective"]
+            if place is None:  # else the other ranks would have to be checked too
+                check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
+        return run.lead(paths.train_dir(store_dir), recorder, console)
+
+
+def _given_slot(composer: Composer, place: Place) -> Slot:
+    """Return the lease of one rank of a group that others start: its share of the cores, and the GPUs it sees."""
+    threads = composer.base()["launcher"]["threads"]
+    return Slot(index=0, threads=threads or max(1, num_cores() * place.num_nodes // place.world_size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: the whole of it, or one rank of those that others start."""
+
+    command: CommandLine
+    composer: Composer
+    config: Config
+    slots: list[Slot]
+    launcher: LocalLauncher
+    place: Place | None
+
+    def lead(self, folder: Path, recorder: Recorder, console: Console) -> TrainResult:
+        """Train, show it and record it."""
         display = make_display(
             Heading(
-                title=f"{_name(composer, folder)}: {config['trainer']['max_epochs']} epochs",
+                title=f"{self._name(folder)}: {self.config['trainer']['max_epochs']} epochs{self._ranks()}",
                 name=folder.name,
-                metric=objective["metric"],
-                direction=objective["direction"],
+                metric=self.config["objective"]["metric"],
+                direction=self.config["objective"]["direction"],
                 num_trials=1,
                 is_sweep=False,
             ),
             console,
         )
-        driver = Driver(
+        try:
+            totals = self._drive(folder, recorder, display)
+        finally:
+            display.close()
+            num_unsent = recorder.close()
+        return TrainResult(totals=totals, run_id=recorder.run_id(0), folder=folder, num_unsent=num_unsent)
+
+    def follow(self, folder: Path) -> TrainResult:
+        """Train as a rank that records nothing; its folder stays if it fails."""
+        totals = self._drive(folder, _Unrecorded(), SilentDisplay())
+        if totals.count("failed") == 0:
+            shutil.rmtree(folder)
+        return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, num_unsent=0)
+
+    def _drive(self, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
+        objective, own_tags = self.config["objective"], self.config["tracking"]["tags"]
+        return Driver(
             search=_OneRun(),
             setup=TrialSetup(
-                compose=lambda values, number: config,
+                compose=lambda values, number: self.config,
                 folder=lambda number: folder,
-                name=lambda number, values: _name(composer, folder),
+                name=lambda number, values: self._name(folder),
                 run_tags={
-                    **common_tags("train", command.overrides, config["tracking"]["tags"]),
+                    **common_tags("train", self.command.overrides, own_tags),
                     tags.KIND: "train",
                     tags.METRIC: objective["metric"],
                     tags.DIRECTION: objective["direction"],
                 },
-                python_path=python_path(composer),
-                allowed_modules=composer.allowed_modules,
+                python_path=python_path(self.composer),
+                allowed_modules=self.composer.allowed_modules,
                 answers=False,
                 has_parent=False,
+                place=self.place,
+                environment=joining_environment(self.place) if self.place else (),
             ),
-            slots=slots,
-            limits=Limits(num_trials=1, grace_s=composer.base()["launcher"]["grace_s"]),
-            launcher=launcher,
+            slots=self.slots,
+            limits=Limits(num_trials=1, grace_s=self.composer.base()["launcher"]["grace_s"]),
+            launcher=self.launcher,
             recorder=recorder,
             display=display,
-        )
-        try:
-            totals = driver.run()
-        finally:
-            display.close()
-            num_unsent = recorder.close()
-    outcome = totals.outcomes[0] if totals.outcomes else None
-    return TrainResult(outcome=outcome, totals=totals, run_id=recorder.run_id(0), folder=folder, num_unsent=num_unsent)
+        ).run()
 
+    def _name(self, folder: Path) -> str:
+        number = f" {int(folder.name)}" if folder.name.isdigit() else ""
+        return f"train{number} {self.composer.choices['data']} {self.composer.choices['model']}"
 
-def _name(composer: Composer, folder: Path) -> str:
-    return f"train {int(folder.name)} {composer.choices['data']} {composer.choices['model']}"
+    def _ranks(self) -> str:
+        devices, hosts = self.config["trainer"]["devices"], self.config["trainer"]["num_nodes"]
+        if devices * hosts == 1:
+            return ""
+        return f", {devices * hosts} ranks" + (f" on {hosts} hosts" if hosts > 1 else "")

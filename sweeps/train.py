@@ -100,6 +100,7 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
     if telemetry.is_stopped:
         return Finished(state="interrupted", reason="stopped", value=reporter.value, metrics=metrics)
     if config["test"] and _has_test(data, module) and not is_stopping:
+        best = _at_hand(best, ranks, folder)
         trainer.test(
             module,
             datamodule=data,
@@ -453,6 +454,22 @@ def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
         if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
             return Path(callback.best_model_path)
     return None
+
+
+def _at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
+    """Return the best checkpoint where this rank can read it: a host without rank 0's disk gets a copy."""
+    if best is None or ranks.place.num_nodes == 1:
+        return best
+    is_missing = not best.exists()
+    if ranks.sum(torch.tensor([float(is_missing)])).item() == 0:
+        return best
+    content = ranks.decide(best.read_bytes)
+    if not is_missing:
+        return best
+    copy = folder / paths.CHECKPOINTS / best.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(content)
+    return copy
 
 
 def _restated(reporter: Reporter, trainer: pl.Trainer) -> dict[str, float]:
