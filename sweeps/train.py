@@ -296,8 +296,9 @@ class Telemetry(Callback):
         self._last_step = step
         self._num_batches += 1
         self._beat(trainer)
-        if self._is_due():
-            self._tell(trainer)
+        if self._is_due() and self._tell(trainer):
+            self.is_stopped = True
+            stop(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Show that validation goes on."""
@@ -308,7 +309,7 @@ class Telemetry(Callback):
         self._beat(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send what is kept."""
+        """Send what is kept; whether to stop is a question for the next batch, if there is one."""
         self._tell(trainer)
         self._beat(trainer, is_due=True)
 
@@ -318,7 +319,8 @@ class Telemetry(Callback):
         is_late = time.monotonic() - self._told_at > self._channel.flush_interval_s
         return is_late or self._channel.stop_requested.is_set()
 
-    def _tell(self, trainer: pl.Trainer) -> None:
+    def _tell(self, trainer: pl.Trainer) -> bool:
+        """Send what is kept, and return whether any rank is told to stop."""
         now = time.monotonic()
         losses, is_stop, self._due_after = self._sum(self._next_due(now - self._told_at))
         self._told_at, self._num_batches = now, 0
@@ -333,9 +335,7 @@ class Telemetry(Callback):
             raise DivergedError(f"the training loss became {losses[diverged]} at step {self._steps[diverged]}")
         self._losses.clear()
         self._steps.clear()
-        if is_stop:
-            self.is_stopped = True
-            stop(trainer)
+        return is_stop
 
     def _sum(self, next_due: int) -> tuple[list[float], bool, int]:
         """Return the mean losses of all ranks, whether any is told to stop, and when rank 0 wants the next message."""
