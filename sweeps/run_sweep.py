@@ -17,6 +17,8 @@ from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import ConfigError, StudyError, did_you_mean
 from sweeps.joining import given_place
+from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
@@ -176,7 +178,9 @@ class _Sweep:
                 study.close_stale()
                 return self._drive(study, folder, slots, launcher, recorder)
 
-    def _drive(self, study: Study, folder: Path, slots: list[Any], launcher: Any, recorder: Recorder) -> SweepResult:
+    def _drive(
+        self, study: Study, folder: Path, slots: list[Slot], launcher: LocalLauncher, recorder: Recorder
+    ) -> SweepResult:
         limits = Limits(
             num_trials=self._config["study"]["num_trials"],
             timeout_s=self._config["study"]["timeout_s"],
@@ -187,7 +191,7 @@ class _Sweep:
         parent_tags = self._open_parent(study, recorder)
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
-            title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once, "
+            title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{_ranks_of(slots[0])}, "
             f"{self._direction} {self._metric}",
             name=study.name,
             metric=self._metric,
@@ -300,6 +304,10 @@ class _Sweep:
             }
         status = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[state]
         recorder.end(_PARENT, status, run_tags)
+
+
+def _ranks_of(slot: Slot) -> str:
+    return "" if slot.devices == 1 else f" of {slot.devices} ranks each"
 
 
 def _require(config: Config) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from benches import Bench, is_gone
 
+from sweeps.config import build, load_frozen
 from sweeps.launchers.group import Patience
 from sweeps.records import Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 
@@ -58,6 +59,34 @@ def losses(events: list[Any]) -> list[float]:
     points = [p for e in events if isinstance(e, Metrics) for p in e.points if p.key == "train/loss_step"]
     assert [point.step for point in points] == list(range(len(points)))
     return [point.value for point in points]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_what_ranks_measure_is_what_one_process_measures_on_the_same_samples(bench: Any, ranks: int) -> None:
+    bench.start(
+        29,
+        ranks=ranks,
+        trainer__max_epochs=1,
+        data__test_fraction=0.2,
+        data__val_fraction=0.1305,
+        data__eval_batch_size=31,
+    )
+    events = bench.events(29)
+    net = torch.nn.Linear(64, 10)
+    net.load_state_dict({key.removeprefix("net."): value for key, value in weights(events).items()})
+    config = load_frozen(bench.folder / "29")
+    data = build(config["data"], key="data", allowed=bench.composer.allowed_modules)
+    data.setup()
+    for split, batches in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        x, y = map(torch.cat, zip(*batches, strict=True))
+        assert len(y) % ranks  # else no sample could be counted twice
+        with torch.no_grad():
+            scores = net(x.flatten(1))
+        metrics = last_word(events).metrics
+        right = (scores.argmax(1) == y).sum()
+        assert metrics[f"{split}/acc"] == float(right / len(y))
+        loss = torch.nn.functional.cross_entropy(scores.double(), y)
+        assert metrics[f"{split}/loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_each_rank_knows_its_place_and_talks_over_the_loopback_interface(bench: Any) -> None:
