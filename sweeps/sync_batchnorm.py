@@ -43,7 +43,6 @@ class _SyncedBatchNorm(_BatchNorm):
     """
 
     process_group = None  # all ranks
-    _check_input_dim = nn.SyncBatchNorm._check_input_dim  # type: ignore[misc]
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: Tensor) -> Tensor:
@@ -56,6 +55,10 @@ class _SyncedBatchNorm(_BatchNorm):
         if self.track_running_stats:
             self._track(mean, variance, count)
         return output  # type: ignore[no-any-return]
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"batch normalisation needs samples and channels, but got a shape of {list(input.shape)}")
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric.utilities.optimizer import _optimizers_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Trainer
@@ -37,6 +38,9 @@ class ModelParallel(ModelParallelStrategy):
     - Buffers, such as the running statistics of batch normalisation, are averaged over the data-parallel ranks
       before every validation, test and checkpoint and at the end, so that what is judged is what is saved.
     - `trainer.sync_batchnorm` has its effect.
+
+    Ranks that share layers see the same samples, and must draw the same random numbers, for dropout: seed them by
+    `trainer.distributed_sampler_kwargs["rank"]`, which counts the groups, and not by `trainer.global_rank`.
 
     Args:
         tensor_parallel_size: ranks over which each layer is divided; it must divide the number of ranks.
@@ -103,7 +107,10 @@ class ModelParallel(ModelParallelStrategy):
             ValueError: it has not.
         """
         assert self.model is not None
-        if not any(isinstance(parameter, DTensor) for parameter in self.model.parameters()):
+        # A module that is divided may hold whole parameters for now, gathered for its last forward
+        if not any(
+            isinstance(part, FSDPModule | DTensor) for part in (*self.model.modules(), *self.model.parameters())
+        ):
             raise ValueError(
                 f"trainer.strategy._target_={type(self).__name__} needs a module that divides itself in "
                 f"`configure_model`, but {type(self.model).__name__} does not: set trainer=fsdp, which divides any"
@@ -183,13 +190,37 @@ def parallelize(net: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def clip_by_norm(optimizer: Optimizer, clip_val: float) -> None:
-    """Scale gradients down to a common norm of `clip_val`; torch's own refuses a mix of meshes."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norms = [torch.linalg.vector_norm(parameter.grad, dtype=torch.float32) for parameter in parameters]
-    total = torch.linalg.vector_norm(torch.stack([_whole(norm) for norm in norms]))
-    scale = (clip_val / (total + 1e-6)).clamp(max=1.0)
-    for parameter in parameters:
-        _local(parameter.grad).mul_(scale)
+    """Scale gradients down to a common norm of `clip_val`.
+
+    torch's own refuses gradients that are divided over different axes. Here the sums of squares of all that are
+    divided alike are added up in one collective for each axis.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    by_layout: dict[tuple[DeviceMesh | None, tuple[int, ...]], list[Tensor]] = {}
+    for gradient in gradients:
+        by_layout.setdefault(_layout(gradient), []).append(_local(gradient))
+    squares = []
+    for (mesh, axes), alike in by_layout.items():
+        square = torch.stack(torch._foreach_norm(alike, 2, dtype=torch.float32)).square().sum()
+        for axis in axes:
+            assert mesh is not None
+            dist.all_reduce(square, group=mesh.get_group(axis))
+        squares.append(square)
+    if squares:
+        norm = torch.stack(squares).sum().sqrt()
+        torch._foreach_mul_([_local(gradient) for gradient in gradients], (clip_val / (norm + 1e-6)).clamp(max=1.0))
+
+
+def _layout(tensor: Tensor) -> tuple[DeviceMesh | None, tuple[int, ...]]:
+    """Return the mesh and those of its axes over which `tensor` is divided."""
+    if not isinstance(tensor, DTensor):
+        return None, ()
+    axes = enumerate(tensor.placements)
+    return tensor.device_mesh, tuple(axis for axis, placement in axes if not placement.is_replicate())
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _load_optimizer(optimizer: Optimizer, whole: Mapping[str, Any]) -> None:
@@ -227,11 +258,3 @@ def _piece(value: Any, like: Any) -> Any:
         stride=like.stride(),
         run_check=False,
     )
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from lightning_modules.strategies.fully_sharded import FullySharded, units
+from lightning_modules.strategies.periodic_averaging import PeriodicAveraging
+from lightning_modules.systems.classifier import Classifier
 
 SHARDED = partial(FullySharded, min_unit_parameters=50)
 MOMENTUM = partial(classifier, optimizer=partial(SGD, momentum=0.9, weight_decay=1e-3))
@@ -17,6 +19,7 @@ CASES = {
     "mlp": {},
     "cnn": {"net": cnn},
     "momentum and clipping": {"system": MOMENTUM, "gradient_clip_val": 0.1},
+    "clipping by value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
     "adamw and accumulation": {"system": ADAMW, "accumulate_grad_batches": 2},
     "l1": {"system": partial(classifier, l1=0.01), "net": cnn},
 }
@@ -64,6 +67,39 @@ def test_training_resumes_from_one_file_sharded_or_not(two_ranks, tmp_path, syst
     whole = weights(tmp_path / "whole" / "last.ckpt")
     for folder in ("sharded", "one"):
         torch.testing.assert_close(weights(tmp_path / folder / "last.ckpt"), whole, atol=1e-5, rtol=1e-4)
+
+
+class Own(Classifier):
+    """A module as anybody may write it: weights outside any layer, `self(x)` in a step, optimization by hand."""
+
+    def __init__(self, net):
+        super().__init__(net, partial(SGD, lr=0.1))
+        self.automatic_optimization = False
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x):
+        return self.net(x) * self.scale
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = nn.functional.cross_entropy(self(x), y)
+        self.train_loss.update(loss, len(y))
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()
+
+    def configure_optimizers(self):
+        return SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [SHARDED, partial(PeriodicAveraging, period=1)], ids=["sharded", "averaging"])
+def test_any_module_trains_as_in_one_process(two_ranks, tmp_path, strategy):
+    two_ranks(train, tmp_path / "ranks", strategy, system=Own)
+    train(tmp_path / "one", system=Own)
+    ranks, one = (weights(tmp_path / folder / "last.ckpt") for folder in ("ranks", "one"))
+    torch.testing.assert_close(ranks, one, atol=1e-5, rtol=1e-4)
 
 
 def test_units_are_the_smallest_submodules_that_are_large_enough():

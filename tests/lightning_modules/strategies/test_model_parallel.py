@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from strategy_ranks import Samples, classifier, cnn, judge_alone, mlp, train, weights
+from pytorch_lightning import Trainer
+from strategy_ranks import QUIET, Environment, Samples, classifier, cnn, judge_alone, mlp, train, weights
 from torch.optim import SGD, AdamW
 
 from lightning_modules.strategies.model_parallel import ModelParallel
@@ -12,6 +13,7 @@ from lightning_modules.strategies.model_parallel import ModelParallel
 BY_TWO = partial(ModelParallel, tensor_parallel_size=2)
 ADAMW = partial(classifier, optimizer=AdamW, lr=0.01)
 MOMENTUM = partial(classifier, optimizer=partial(SGD, momentum=0.9))
+OPTIONS = {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, **QUIET}
 LAYER_NORMED = partial(mlp, normalization="layer", depth=3)
 CASES = {
     "even": {"net": partial(mlp, depth=1)},
@@ -70,6 +72,21 @@ def test_training_resumes(two_ranks, tmp_path):
     train(tmp_path / "whole", system=ADAMW)
     resumed, whole = (weights(tmp_path / folder / "last.ckpt") for folder in ("resumed", "whole"))
     torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=1e-4)
+
+
+def fitted_and_tested_twice(folder, size):
+    trainer = Trainer(strategy=ModelParallel(size), devices=2, plugins=[Environment()], **OPTIONS)
+    module, data = classifier(mlp()), Samples(24)
+    trainer.fit(module, data)
+    first = trainer.test(module, data, verbose=False)
+    return first == trainer.test(module, data, verbose=False)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_was_trained_can_be_tested_as_it_is(two_ranks, tmp_path, size):
+    assert two_ranks(fitted_and_tested_twice, tmp_path, size) == [True, True]
 
 
 def samples_seen(folder):
