@@ -41,6 +41,13 @@ def test_two_ranks_train_as_one_process(two_ranks, tmp_path, case):
 
 @pytest.mark.ddp
 @pytest.mark.slow
+def test_mixed_precision_keeps_ranks_equal(two_ranks, tmp_path):
+    one, other = two_ranks(train, tmp_path, DDPStrategy, precision="bf16-mixed")
+    assert one["weights"] == other["weights"] and one["validated"] == other["validated"]
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [mlp, cnn])
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_with_synchronised_batch_normalization_too(two_ranks, tmp_path, net, strategy):
