@@ -24,6 +24,7 @@ from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import Config, build, locate
 from sweeps.errors import ConfigError, did_you_mean
+from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
@@ -152,9 +153,21 @@ def check(
     objective, logged = config["objective"]["metric"], tuple(sorted(trainer.callback_metrics))
     if ranks.decide(lambda: objective not in logged):
         raise metric_is_missing(objective, logged)
+    _require_same_value(objective, trainer.callback_metrics.get(objective), ranks)
     if config["test"] and _has_test(data, module):
         trainer.test(module, datamodule=data, verbose=False)
     return CheckPassed(metrics=logged, num_parameters=num_parameters)
+
+
+def _require_same_value(objective: str, value: torch.Tensor | None, ranks: Ranks) -> None:
+    """Refuse an objective that each rank takes from its own samples alone: only rank 0's would count."""
+    own = torch.tensor([math.nan if value is None else float(value)], dtype=torch.float64).nan_to_num(nan=-1.0)
+    first = ranks.decide(own.item)
+    if ranks.sum((own != first).double()).item() > 0:
+        raise ConfigError(
+            f"Each of the {ranks.size} ranks has another {objective!r}, that of its own share of the samples: log it "
+            "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
+        )
 
 
 def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.LightningModule]:
@@ -232,7 +245,9 @@ class DerivedRandomness(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the streams of this batch."""
-        seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        # Ranks that share a batch, each with a part of the model, must draw the same
+        place = trainer.distributed_sampler_kwargs or {"rank": 0}
+        seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, place["rank"])
         _seed_streams(seed)
 
 
@@ -424,6 +439,9 @@ def trainer_for(
         raise ConfigError(
             f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
         )
+    if ranks.size > 1:
+        deal_evenly(trainer)
+        weigh_exactly()
     # The platform owns the signals: Lightning's handler would end the process with status 0, and asks the other ranks
     # at each step whether they got one, which costs a quarter of a small model's step.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
