@@ -325,7 +325,8 @@ class Telemetry(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send what is kept; whether to stop is a question for the next batch, if there is one."""
-        self._tell(trainer)
+        if self._tell(trainer):
+            self._due_after = 1  # on all ranks alike, else epochs shorter than the wait would never hear it
         self._beat(trainer, is_due=True)
 
     def _is_due(self) -> bool:
