@@ -41,6 +41,7 @@ class Channel:
         self.answers = answers
         self.stop_requested = threading.Event()
         self._connection = connection
+        self._line = threading.Lock()
         self._records = records
         self._inbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._points: list[MetricPoint] = []
@@ -52,7 +53,8 @@ class Channel:
         if not self._records and isinstance(event, (Started, Artifact, Report)):
             return
         self.flush()
-        self._connection.send(event)
+        with self._line:
+            self._connection.send(event)
 
     def report(self, report: Report) -> Answer:
         """Send an intermediate value, and wait for the answer if the driver gives any."""
@@ -72,7 +74,8 @@ class Channel:
         """Send the metric points that are held."""
         while self._points:
             batch, self._points = self._points[:_MAX_POINTS], self._points[_MAX_POINTS:]
-            self._connection.send(Metrics(points=tuple(batch)))
+            with self._line:
+                self._connection.send(Metrics(points=tuple(batch)))
         self._sent_at = time.monotonic()
 
     def _listen(self) -> None:

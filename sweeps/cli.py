@@ -180,11 +180,12 @@ def _train(args: argparse.Namespace) -> int:
     if result.is_guest and outcome is not None and outcome.state == "complete":
         return 0
     if outcome is None or outcome.state == "interrupted":
-        console.print("Interrupted. Nothing is lost of what was recorded.", highlight=False)
+        if not result.is_guest:
+            console.print("Interrupted. Nothing is lost of what was recorded.", highlight=False)
         return _INTERRUPTED
     if outcome.state == "failed":
         if result.is_guest:  # rank 0 has a display for that
-            console.print(f"This rank has failed: {outcome.reason}", markup=False, highlight=False, soft_wrap=True)
+            console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)
         console.print(f"The log is in {result.folder}.", markup=False, highlight=False, soft_wrap=True)
         return 1
     for key, value in sorted(outcome.metrics.items()):

@@ -409,7 +409,7 @@ def _judge(trial: _Running) -> tuple[EndState, float | None, str, Mapping[str, f
     if isinstance(word, Finished):
         reason = trial.why_stopped if word.state == "interrupted" else word.reason
         return word.state, word.value, reason, word.metrics
-    if trial.why_stopped:
+    if trial.why_stopped and not (word and word.cause == "elsewhere"):  # torchrun stops whom another's failure leaves
         return "interrupted", None, trial.why_stopped, {}
     assert word is not None, "a launcher says how a trial ended before it says that nothing is left"
     return "failed", None, f"out of memory: {word.message}" if word.cause == "memory" else word.message, {}

@@ -13,6 +13,7 @@ from sweeps.records import Place
 __all__ = ["devices_overrides", "given_place", "joining_environment"]
 
 _SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
+_ELSEWHERE = "192.0.2.1"  # reserved for examples: nobody's, so the way to it is the default one
 
 
 def given_place(environment: Mapping[str, str] = os.environ) -> Place | None:
@@ -23,26 +24,35 @@ def given_place(environment: Mapping[str, str] = os.environ) -> Place | None:
     process alone is not in a group.
 
     Raises:
-        ConfigError: The hosts do not have equally many processes, in order.
+        ConfigError: The hosts do not have equally many processes, in order, or a number is not one.
     """
     if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+        size, local_size = _number(environment, "WORLD_SIZE"), _number(environment, "LOCAL_WORLD_SIZE", "1")
+        num_hosts = _number(environment, "GROUP_WORLD_SIZE", str(size // max(1, local_size)))  # torchrun says it
         place = _place(
-            rank=environment["RANK"],
-            size=environment["WORLD_SIZE"],
-            local_rank=environment.get("LOCAL_RANK", "0"),
-            local_size=environment.get("LOCAL_WORLD_SIZE", "1"),
+            rank=_number(environment, "RANK"),
+            size=size,
+            local_rank=_number(environment, "LOCAL_RANK", "0"),
+            per_host=[local_size] * num_hosts,
             address=environment["MASTER_ADDR"],
-            port=environment["MASTER_PORT"],
+            port=_number(environment, "MASTER_PORT"),
         )
     elif {"SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"} <= environment.keys():
-        size = environment["SLURM_STEP_NUM_TASKS"]
+        size, num_hosts = (
+            _number(environment, "SLURM_STEP_NUM_TASKS"),
+            _number(environment, "SLURM_STEP_NUM_NODES", "1"),
+        )
+        if size == 1:
+            return None
         place = _place(
-            rank=environment["SLURM_PROCID"],
+            rank=_number(environment, "SLURM_PROCID"),
             size=size,
-            local_rank=environment["SLURM_LOCALID"],
-            local_size=str(int(size) // int(environment.get("SLURM_STEP_NUM_NODES", "1"))),
+            local_rank=_number(environment, "SLURM_LOCALID"),
+            per_host=_tasks_per_host(
+                environment.get("SLURM_STEP_TASKS_PER_NODE") or f"{size // num_hosts}(x{num_hosts})"
+            ),
             address=environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"]),
-            port=environment.get("MASTER_PORT") or str(_port(environment)),
+            port=_number(environment, "MASTER_PORT") if environment.get("MASTER_PORT") else _port(environment),
         )
     else:
         return None
@@ -53,10 +63,13 @@ def joining_environment(place: Place, environment: Mapping[str, str] = os.enviro
     """Return the variables that a rank needs in order to meet the others, where they are not set.
 
     Gloo listens at the address that the host's own name resolves to, which is often the loopback interface. The
-    interface that leads to the meeting place is the one that leads to the others.
+    interface that leads to the meeting place is the one that leads to the others. On the host of the meeting place
+    that may be the loopback interface, too; where there are other hosts, it is the one that leads outside.
     """
     variables = {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port)}
     interface = _interface_towards(place.address)
+    if interface == "lo" and place.num_nodes > 1:
+        interface = _interface_towards(_ELSEWHERE)
     if interface is not None:
         variables["GLOO_SOCKET_IFNAME"] = interface
     return tuple((name, value) for name, value in variables.items() if name not in environment)
@@ -70,7 +83,7 @@ def devices_overrides(place: Place, overrides: Sequence[str]) -> list[str]:
     """
     given = {"trainer.devices": place.world_size // place.num_nodes, "trainer.num_nodes": place.num_nodes}
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, _, value = override.lstrip("+").partition("=")
         if key in given and value != str(given[key]):
             raise ConfigError(
                 f"{override}, but this process was started as one of {place.world_size} on {place.num_nodes} "
@@ -79,31 +92,44 @@ def devices_overrides(place: Place, overrides: Sequence[str]) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()]
 
 
-def _place(*, rank: str, size: str, local_rank: str, local_size: str, address: str, port: str) -> Place:
-    world_size, per_host = int(size), int(local_size)
-    if world_size % per_host or int(rank) % per_host != int(local_rank):
+def _place(*, rank: int, size: int, local_rank: int, per_host: Sequence[int], address: str, port: int) -> Place:
+    is_even = len(set(per_host)) == 1 and sum(per_host) == size
+    if not is_even or not 0 <= rank < size or rank % per_host[0] != local_rank:
         raise ConfigError(
             f"Every host must start equally many processes, in order, but this is rank {rank} of {size}, number "
-            f"{local_rank} of {local_size} on its host: give --nproc-per-node (torchrun) or --ntasks-per-node and "
-            "--distribution=block (srun)."
+            f"{local_rank} on a host, and the hosts have {', '.join(map(str, per_host))}: give every host the same "
+            "--nproc-per-node (torchrun), or --ntasks-per-node and --distribution=block (srun)."
         )
     return Place(
-        rank=int(rank),
-        world_size=world_size,
-        local_rank=int(local_rank),
-        num_nodes=world_size // per_host,
+        rank=rank,
+        world_size=size,
+        local_rank=local_rank,
+        num_nodes=len(per_host),
         address=address,
-        port=int(port),
+        port=port,
         is_given=True,
     )
 
 
+def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environment.get(name, default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name} must be a whole number, but is {text!r} in the environment.")
+    return int(text)
+
+
+def _tasks_per_host(text: str) -> list[int]:
+    """Return the number of processes of each host from SLURM's short form of it, such as `2(x3),1`."""
+    found = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    return [int(part[1]) for part in found if part for _ in range(int(part[2] or 1))]
+
+
 def _first_host(nodes: str) -> str:
-    """Return the first of the hosts that SLURM lists, such as `gpu[007-009,12],login1`."""
-    found = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\])?([^,]*)", nodes)
-    if found is None:
+    """Return the first of the hosts that SLURM lists, such as `gpu[007-009,12],login1` or `rack[1-2]node[3,5]`."""
+    first = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", nodes).partition(",")[0]
+    if not first:
         raise ConfigError(f"SLURM_STEP_NODELIST={nodes!r} names no host: set MASTER_ADDR to that of rank 0.")
-    return f"{found[1]}{found[2] or ''}{found[3]}"
+    return first
 
 
 def _port(environment: Mapping[str, str]) -> int:

@@ -5,10 +5,11 @@ to all in one broadcast, or by a sum over all, and acted on by all after it.
 """
 
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning_fabric.utilities.rank_zero
 import lightning_utilities.core.rank_zero
@@ -29,6 +30,7 @@ Decision = TypeVar("Decision")
 _FOR_EVER = timedelta(days=365)
 _SLACK_S = 60.0  # the launcher sees a stall first, and says more of it than a collective that times out
 _FAILURE = "lightsweep/failure"
+_LOOK_S = 1.0
 
 
 class Ranks:
@@ -131,11 +133,28 @@ class Ranks:
 
     def first_failure(self) -> str | None:
         """Return what the rank that failed first has said of it, if it could."""
-        if self._store is not None:
-            with suppress(RuntimeError):
-                if self._store.check([_FAILURE]):
-                    return str(self._store.get(_FAILURE), errors="replace")
+        with suppress(RuntimeError):
+            return self._confessed()
         return None
+
+    def await_failure(self) -> tuple[Literal["elsewhere", "peer"], str]:
+        """Wait, beside the training, until another rank has failed, or the one that keeps the store is gone.
+
+        A device that waits in a collective for a rank that is gone may wait for very long.
+        """
+        while True:
+            time.sleep(_LOOK_S)
+            try:
+                failure = self._confessed()
+            except RuntimeError:
+                return "peer", "the line to rank 0 broke"
+            if failure is not None and not failure.startswith(f"rank {self.place.rank}: "):
+                return "elsewhere", failure
+
+    def _confessed(self) -> str | None:
+        if self._store is None or not self._store.check([_FAILURE]):
+            return None
+        return str(self._store.get(_FAILURE), errors="replace")
 
     def _meet(self, timeout: timedelta, listener: int | None) -> Store:
         place = self.place

@@ -177,7 +177,7 @@ class Finished:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-Cause = Literal["error", "memory", "diverged", "usage", "peer", "died", "stalled"]
+Cause = Literal["error", "memory", "diverged", "usage", "peer", "elsewhere", "died", "stalled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +187,9 @@ class Failed:
     Attributes:
         cause: `memory` when a device or the process ran out of it, `diverged` when the loss is no longer finite,
             `usage` when the configuration is to blame, `peer` when the line to another rank broke, so that the
-            other is to blame, `died` when the process ended without a last word, `stalled` when it never joined or
-            made no progress, else `error`.
+            other is to blame, `elsewhere` when that other one has a launcher of its own and left word why, `died`
+            when the process ended without a last word, `stalled` when it never joined or made no progress, else
+            `error`.
         message: One line: the exception's type and text.
         traceback: The whole story, for the record; empty when there is none.
     """

@@ -1,8 +1,9 @@
 """`lightsweep train`: one run through the same driver, processes and record as a trial of a sweep."""
 
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,11 +153,12 @@ class _Run:
             ),
             console,
         )
-        try:
-            totals = self._drive(folder, recorder, display)
-        finally:
-            display.close()
-            num_unsent = recorder.close()
+        with _undisturbed() if self.place else nullcontext():
+            try:
+                totals = self._drive(folder, recorder, display)
+            finally:
+                display.close()
+                num_unsent = recorder.close()
         return TrainResult(totals=totals, run_id=recorder.run_id(0), folder=folder, num_unsent=num_unsent)
 
     def follow(self, folder: Path) -> TrainResult:
@@ -203,3 +205,14 @@ class _Run:
         if devices * hosts == 1:
             return ""
         return f", {devices * hosts} ranks" + (f" on {hosts} hosts" if hosts > 1 else "")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Record to the end: torchrun and srun tell the others to end as soon as one has failed. The driver still hears."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

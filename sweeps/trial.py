@@ -4,6 +4,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from multiprocessing import reduction
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.ranks import Ranks
 
 __all__ = ["main"]
+
+_ATTEND_S = 0.2
 
 
 def main(connection: Connection) -> None:
@@ -102,7 +105,11 @@ def _run(
         from sweeps import train
 
         torch.set_num_threads(job.threads)
+        has_joined = threading.Event()
+        if job.place.is_given:
+            threading.Thread(target=_attend, args=(ranks, channel, has_joined), name="group", daemon=True).start()
         ranks.join(config, job, listener)
+        has_joined.set()
         channel.send(Joined())
         if job.kind == "check":
             corners = [load_frozen(corner) for corner in sorted(folder.iterdir()) if corner.is_dir()]
@@ -118,10 +125,27 @@ def _run(
     return last_word
 
 
+def _attend(ranks: "Ranks", channel: Channel, has_joined: threading.Event) -> None:
+    """Do for a rank of a group that others start what it cannot do while it waits for them.
+
+    Until it has joined, an order to stop ends it; afterwards, the failure of another rank, of which only the group's
+    store tells, because that rank has another launcher.
+    """
+    while not has_joined.wait(_ATTEND_S):
+        if channel.stop_requested.is_set():
+            os._exit(1)
+    cause, message = ranks.await_failure()
+    channel.send(Failed(cause=cause, message=message))
+    os._exit(1)
+
+
 def _failed(error: BaseException, ranks: "Ranks") -> Failed:
     cause, message = _cause(error), _one_line(error)
     if cause == "peer":
-        message = ranks.first_failure() or message
+        told = ranks.first_failure()
+        if told is not None and ranks.place.is_given:
+            cause = "elsewhere"
+        message = told or message
     else:
         ranks.confess(message)
     return Failed(cause=cause, message=message, traceback=traceback.format_exc())

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sweeps.records import Cause, CheckPassed, Event, Failed, Finished, Joined, Progress
+from sweeps.records import Cause, CheckPassed, Event, Failed, Finished, Joined, Place, Progress
 
 __all__ = ["Patience", "RankGroup"]
 
@@ -50,12 +50,14 @@ class RankGroup:
         size: The number of ranks.
         now_s: The time of the start.
         patience: How long to wait for what.
+        place: The place of the only rank in a group whose others have launchers of their own; None if it has none.
     """
 
-    def __init__(self, size: int, now_s: float, patience: Patience) -> None:
+    def __init__(self, size: int, now_s: float, patience: Patience, place: Place | None = None) -> None:
         self._ranks = [_Rank(heard_s=now_s) for _ in range(size)]
         self._began_s = now_s
         self._patience = patience
+        self._place = place
         self._suspicion: Failed | None = None
         self._settled_at = 0.0
         self._verdict: Finished | CheckPassed | Failed | None = None
@@ -106,8 +108,10 @@ class RankGroup:
         patience = self._patience
         late = [rank for rank, member in enumerate(self._ranks) if not member.has_joined and member.last_word is None]
         if late and now_s - self._began_s > patience.join_s:
-            who = "the process had not" if len(self._ranks) == 1 else "not all ranks had"
-            text = f"{who} started within {patience.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
+            who = "the process had not started" if len(self._ranks) == 1 else "not all ranks had started"
+            if self._place is not None:
+                who = f"not all {self._place.world_size} ranks had met at {self._place.address}:{self._place.port}"
+            text = f"{who} within {patience.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
             return self._give_up(text, now_s)
         if patience.stall_s is None:
             return self._settle(now_s)
@@ -136,8 +140,10 @@ class RankGroup:
     # --- the rules -----------------------------------------------------------------------------------
 
     def _fail(self, rank: int, failed: Failed, now_s: float) -> list[Event]:
-        if len(self._ranks) > 1 and not failed.message.startswith("rank "):
-            failed = Failed(cause=failed.cause, message=f"rank {rank}: {failed.message}", traceback=failed.traceback)
+        is_several = len(self._ranks) > 1 or self._place is not None
+        if is_several and failed.cause != "usage" and not failed.message.startswith("rank "):
+            number = rank if self._place is None else self._place.rank
+            failed = Failed(cause=failed.cause, message=f"rank {number}: {failed.message}", traceback=failed.traceback)
         if self._verdict is not None:
             return []
         if failed.cause != "peer":

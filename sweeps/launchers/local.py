@@ -107,7 +107,8 @@ class LocalLauncher:
             StudyError: A process could not be made.
         """
         job = replace(job, join_timeout_s=self._patience.join_s, stall_timeout_s=self._patience.stall_s)
-        trial = _Trial({}, RankGroup(num_ranks, self._clock(), self._patience))
+        place = job.place if job.place.is_given else None
+        trial = _Trial({}, RankGroup(num_ranks, self._clock(), self._patience, place))
         self._trials[number] = trial  # from here on `close` ends what exists
         if num_ranks == 1:
             trial.ranks[0] = self._employ(job)

@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -31,6 +32,8 @@ def _preload() -> None:
     order = json.loads(os.environ.pop(VARIABLE, "null"))
     if order is None:
         return
+    for signum in (signal.SIGINT, signal.SIGTERM):  # torchrun and srun signal all that a process has started, and
+        signal.signal(signum, signal.SIG_IGN)  # ranks whose server is gone cannot finish their step
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
