@@ -51,7 +51,8 @@ def given_place(environment: Mapping[str, str] = os.environ) -> Place | None:
             per_host=_tasks_per_host(
                 environment.get("SLURM_STEP_TASKS_PER_NODE") or f"{size // num_hosts}(x{num_hosts})"
             ),
-            address=environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"]),
+            address=environment.get("MASTER_ADDR")
+            or ("127.0.0.1" if num_hosts == 1 else _first_host(environment["SLURM_STEP_NODELIST"])),
             port=_number(environment, "MASTER_PORT") if environment.get("MASTER_PORT") else _port(environment),
         )
     else:

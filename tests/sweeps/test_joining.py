@@ -73,6 +73,12 @@ def test_srun_says_rank_size_and_host() -> None:
     assert (place.address, place.is_given) == ("n1", True)
 
 
+def test_tasks_of_one_host_meet_there_whatever_its_name_resolves_to() -> None:
+    one = {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "4"}
+    place = place_of(SRUN | one, SLURM_LOCALID="3")
+    assert (place.address, place.num_nodes) == ("127.0.0.1", 1)
+
+
 def test_one_task_of_srun_is_alone() -> None:
     assert given_place(SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) is None
 
