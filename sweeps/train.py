@@ -518,5 +518,11 @@ def quieten() -> None:
     """Silence what Lightning says at every start; warnings of substance go to the trial's log."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in ("does not have many workers", "number of training batches", "logging interval", "LeafSpec"):
+    for text in (
+        "does not have many workers",
+        "number of training batches",
+        "logging interval",
+        "LeafSpec",
+        "`srun` command",
+    ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")

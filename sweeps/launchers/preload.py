@@ -24,6 +24,7 @@ _LAZY = (  # what a first fit would import by itself
     "multiprocessing.popen_forkserver",
     "torch._dynamo",
     "torch.distributed",
+    "torch.distributed.algorithms.ddp_comm_hooks.post_localSGD_hook",
     "torch.utils.data",
 )
 
