@@ -4,8 +4,10 @@ Whoever decides alone before a collective hangs the others. So every decision he
 to all in one broadcast, or by a sum over all, and acted on by all after it.
 """
 
+import os
 import re
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -31,6 +33,7 @@ _FOR_EVER = timedelta(days=365)
 _SLACK_S = 60.0  # the launcher sees a stall first, and says more of it than a collective that times out
 _FAILURE = "lightsweep/failure"
 _LOOK_S = 1.0
+_ASK_S = 0.01
 
 
 class Ranks:
@@ -160,6 +163,8 @@ class Ranks:
         place = self.place
         if place.is_given:
             store, _, _ = next(rendezvous("env://", place.rank, place.world_size, timeout=timeout))
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                return _this_attempt(PrefixStore("lightsweep", store), place, timeout)
             return PrefixStore("lightsweep", store)
         if place.world_size == 1:
             return HashStore()
@@ -194,6 +199,32 @@ class Ranks:
             f"All ranks must train the same configuration, but rank {odd} has {', '.join(differing[:5])}: give every "
             "host the same command line and the same files."
         )
+
+
+def _this_attempt(store: Store, place: Place, timeout: timedelta) -> Store:
+    """Return a part of torchrun's store for this attempt alone: it outlives the ranks, and keeps what others have said.
+
+    Each host counts restarts for itself, so rank 0 names the attempt, to all who ask. Who asked in an earlier attempt
+    is gone and does not confirm.
+    """
+    own = uuid.uuid4().hex
+    if place.rank > 0:
+        store.set(f"asks/{place.rank}", own)
+        store.wait([f"answer/{own}"], timeout)
+        name = store.get(f"answer/{own}").decode()
+        store.set(f"confirms/{name}/{place.rank}", "")
+        return PrefixStore(name, store)
+    deadline = time.monotonic() + timeout.total_seconds()
+    missing = list(range(1, place.world_size))
+    while missing:
+        for rank in missing:
+            if store.check([f"asks/{rank}"]):
+                store.set(f"answer/{store.get(f'asks/{rank}').decode()}", own)
+        missing = [rank for rank in missing if not store.check([f"confirms/{own}/{rank}"])]
+        if missing and time.monotonic() > deadline:
+            raise distributed.DistStoreError(f"rank {missing[0]} has not come")
+        time.sleep(_ASK_S)
+    return PrefixStore(own, store)
 
 
 class JoinedEnvironment(ClusterEnvironment):
