@@ -29,6 +29,7 @@ from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, CheckPassed, Finished, Progress, Started
+from sweeps.resuming import ResumePoint
 from sweeps.tracking.logger import ChannelLogger
 
 __all__ = [
@@ -73,11 +74,13 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
         num_parameters=_num_parameters(module),
     )
+    resume_point = ResumePoint(folder / paths.RESUME_POINT, ranks, overhead=config["tracking"]["resume_overhead"])
     trainer = trainer_for(
         config,
         ranks=ranks,
         logger=ChannelLogger(channel, folder),
         callbacks=[
+            resume_point,
             DerivedRandomness(config["seed"]),
             telemetry,
             *_callbacks(config, folder=folder, allowed=allowed),
@@ -86,13 +89,19 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
         folder=folder,
         allowed=allowed,
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(
+        module,
+        datamodule=data,
+        ckpt_path=str(resume_point.path) if resume_point.path.is_file() else None,
+        weights_only=False,  # this trial wrote the file, and callbacks may keep any object in it
+    )
 
     is_stopping = ranks.decide(channel.stop_requested.is_set)
     if ranks.decide(lambda: reporter.value is None) and not is_stopping:
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
-    channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
+    if not telemetry.is_stopped:  # else it may go on
+        channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
@@ -290,6 +299,10 @@ class Telemetry(Callback):
         self._is_started = False
         self.is_stopped = False
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin at the step at which training begins: not the first where it goes on."""
+        self._last_step = trainer.global_step - 1
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -479,7 +492,9 @@ def _at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
     """Return the best checkpoint where this rank can read it: a host without rank 0's disk gets a copy."""
     if best is None or ranks.place.num_nodes == 1:
         return best
-    is_missing = not best.exists()
+    size, time_ns = ranks.decide(lambda: (best.stat().st_size, best.stat().st_mtime_ns))
+    # A host may have a file of that name from a run of its own
+    is_missing = not best.exists() or (best.stat().st_size, best.stat().st_mtime_ns) != (size, time_ns)
     if ranks.sum(torch.tensor([float(is_missing)])).item() == 0:
         return best
     content = ranks.decide(best.read_bytes)
