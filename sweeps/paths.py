@@ -10,6 +10,7 @@ mlruns/                       the store
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
             checkpoints/
+            resume.ckpt       where an interrupted trial goes on; gone when it has ended
 """
 
 import hashlib
@@ -25,6 +26,7 @@ __all__ = [
     "LOCK",
     "MLFLOW_DB",
     "OPTUNA_DB",
+    "RESUME_POINT",
     "STUDY",
     "UNSENT",
     "check_dir",
@@ -43,6 +45,7 @@ OPTUNA_DB = "optuna.db"
 ARTIFACTS = "artifacts"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+RESUME_POINT = "resume.ckpt"
 LOCK = ".driver.lock"
 STUDY = "study.yaml"
 UNSENT = "unsent.jsonl"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
@@ -42,6 +42,16 @@ class Reporter(Checkpoint):
         self.value: float | None = None
         self.metrics: dict[str, float] = {}
         self.pruned: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a trial that goes on must know."""
+        return {"value": self.value, "metrics": dict(self.metrics), "num_reports": self._num_reports}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was reported before."""
+        self.value = state_dict["value"]
+        self.metrics = dict(state_dict["metrics"])
+        self._num_reports = state_dict["num_reports"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Await the epoch's value."""

@@ -82,6 +82,8 @@ class TrackingConfig:
     """how long a rank may hold metric points back"""
     log_checkpoint: bool = True
     """keep the best checkpoint as an artifact of the run"""
+    resume_overhead: float = 0.02
+    """share of the training time that may go into saving where a trial can go on after a crash; 0: never"""
     timeout_s: float = 60.0
     """how long to wait for the store at the end before what is unsent goes to a file"""
     tags: dict[str, str] = field(default_factory=dict)

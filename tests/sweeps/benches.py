@@ -49,7 +49,7 @@ class Mischief(torch.nn.Linear):
             if self.what == "where":
                 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
                 print("place", *(os.environ[name] for name in names))
-        return super().forward(x.flatten(1))
+        return super().forward(self.drop(x.flatten(1)) if self.what == "drop" else x.flatten(1))
 '''
 
 

@@ -1,0 +1,67 @@
+"""A trial that was cut off and goes on in its folder ends as one that was not: the same bits, each point once."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps.records import Artifact, Finished, Metrics, Report, Started
+
+SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]
+EVERY_EPOCH = {"tracking__resume_overhead": 1e9, "trainer__max_epochs": 8, "seed": 5}
+
+
+def weights(events: list[Any]) -> dict[str, torch.Tensor]:
+    path = next(event.path for event in events if isinstance(event, Artifact))
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=False)["state_dict"]
+    return state
+
+
+def points(events: list[Any]) -> dict[tuple[str, int], float]:
+    return {(p.key, p.step): p.value for event in events if isinstance(event, Metrics) for p in event.points}
+
+
+def last_word(events: list[Any]) -> Any:
+    return next(event for event in events if isinstance(event, Finished))
+
+
+def cut_off(bench: Any, number: int, **how: Any) -> list[Any]:
+    """Run a trial, kill it after its fifth report, and run it again."""
+    bench.start(number, **how)
+    heard = bench.events(number, until=lambda event: isinstance(event, Report) and event.step == 4)
+    bench.launcher.kill(number)
+    heard += bench.events(number)
+    assert (bench.folder / str(number) / "resume.ckpt").is_file()
+    bench.start(number, **how)
+    again: list[Any] = bench.events(number)
+    assert {key: points(heard)[key] for key in points(heard).keys() & points(again).keys()} == {
+        key: points(again)[key] for key in points(heard).keys() & points(again).keys()
+    }
+    return again
+
+
+@pytest.mark.parametrize(
+    ("ranks", "scheduler"),
+    [*((1, scheduler) for scheduler in SCHEDULERS), pytest.param(2, "cosine", marks=pytest.mark.ddp)],
+)
+def test_a_killed_trial_goes_on_to_the_same_bits(bench: Any, ranks: int, scheduler: str) -> None:
+    how: dict[str, Any] = {"ranks": ranks, "what": "drop", "scheduler": scheduler, **EVERY_EPOCH}
+    number = 60 + SCHEDULERS.index(scheduler) + 10 * ranks
+    bench.start(number, **how)
+    whole = bench.events(number)
+    rest = cut_off(bench, number + 100, **how)
+    assert last_word(rest).metrics == last_word(whole).metrics
+    assert last_word(rest).value == last_word(whole).value
+    for key, tensor in weights(whole).items():
+        assert torch.equal(weights(rest)[key], tensor), key
+    # it went on, and did not begin anew
+    assert min(step for key, step in points(rest) if key == "train/loss_step") > 0
+    assert [event.step for event in rest if isinstance(event, Report)][-1] == 7
+    assert any(isinstance(event, Started) for event in rest)
+    assert all(points(whole)[key] == value for key, value in points(rest).items())
+
+
+def test_a_short_trial_pays_nothing(bench: Any) -> None:
+    bench.start(59, trainer__max_epochs=3)
+    bench.events(59)
+    assert not (bench.folder / "59" / "resume.ckpt").exists()
