@@ -1,6 +1,7 @@
 """The entry of a rank: set the process up, train, and say how it ended. Nothing here reads a command line."""
 
 import faulthandler
+import io
 import os
 import signal
 import sys
@@ -179,6 +180,8 @@ def _redirect_output(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a rank that is killed has lost nothing that it printed
 
 
 def _own_signals(channel: Channel) -> None:

@@ -75,6 +75,20 @@ def test_a_process_that_dies_has_failed_whatever_its_exit_code(bench: Any, what:
     assert words in failed.message
 
 
+def test_what_a_rank_printed_before_it_was_killed_is_in_its_log(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from sweeps.trial import _redirect_output
+_redirect_output(Path(sys.argv[1]))
+print("the last line")
+os.kill(os.getpid(), 9)
+"""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "rank0.log")], env=buffered, check=False)
+    assert (tmp_path / "rank0.log").read_text() == "the last line\n"
+
+
 def test_an_unknown_argument_is_named_with_its_key(bench: Any) -> None:
     bench.start(9, data__batch_sise=32)
     failed = last_word(bench.events(9))
