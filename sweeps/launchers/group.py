@@ -18,7 +18,7 @@ class Patience:
 
     Attributes:
         join_s: From the start until a rank has joined the others.
-        stall_s: Between two words of a rank; None for ever.
+        stall_s: Between two words of a rank, and after the last ones until all are gone; None for ever.
         settle_s: After a rank has lost another, until the other has told or shown why.
         last_look_s: After a stall, until the ranks are killed: time to write down where each is.
     """
@@ -78,6 +78,8 @@ class RankGroup:
                 if all(isinstance(other.last_word, (Finished, CheckPassed)) for other in self._ranks):
                     first = self._ranks[0].last_word
                     assert first is not None
+                    if self._patience.stall_s is not None:  # they wait for each other once more before they go
+                        self._kill_at = now_s + self._patience.stall_s
                     return self._conclude(first)
             case _:
                 if isinstance(event, Progress):

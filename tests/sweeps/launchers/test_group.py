@@ -72,6 +72,14 @@ def test_a_rank_that_dies_after_all_have_finished_changes_nothing() -> None:
     assert group.gone(1, -9, 2.1) == []
 
 
+def test_ranks_that_do_not_go_after_their_last_word_are_killed() -> None:
+    group = joined()
+    group.hear(0, DONE, 2.0)
+    group.hear(1, DONE, 3.0)
+    assert not group.must_die(62.9)
+    assert group.must_die(63.0)
+
+
 def test_the_first_failure_is_the_cause_and_the_others_are_killed() -> None:
     group = joined()
     assert [event.message for event in group.hear(1, failed(), 2.0)] == ["rank 1: ValueError: no"]  # type: ignore[union-attr]
