@@ -37,7 +37,7 @@ class EvenBatches(Sampler[list[int]]):
     def __init__(self, num_samples: int, batch_size: int, *, rank: int, world_size: int) -> None:
         self._own = range(rank, num_samples, world_size)
         self._count = -(-len(range(0, num_samples, world_size)) // batch_size)
-        if num_samples // world_size < self._count:
+        if num_samples // world_size < max(1, self._count):
             raise ValueError(f"{num_samples} samples cannot be shared one by one among {world_size} ranks")
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ def test_each_sample_comes_once_in_equally_many_batches(num_samples: int, batch_
     assert len(EvenBatches(num_samples, batch_size, rank=0, world_size=world_size)) == len(ranks[0])
 
 
-@pytest.mark.parametrize(("num_samples", "batch_size"), [(1, 4), (5, 1)])
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(0, 4), (1, 4), (5, 1)])
 def test_what_cannot_be_shared_one_by_one_is_refused(num_samples: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match="cannot be shared"):
         EvenBatches(num_samples, batch_size, rank=0, world_size=2)
