@@ -318,8 +318,8 @@ class Telemetry(Callback):
         step = trainer.global_step - 1
         if self._every and step // self._every != self._last_step // self._every:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-            if isinstance(loss, torch.Tensor):
-                self._losses.append(loss.detach())
+            if isinstance(loss, torch.Tensor) and loss.numel() == 1:  # manual optimization may return anything
+                self._losses.append(loss.detach().reshape(()))
                 self._steps.append(step)
         self._last_step = step
         self._num_batches += 1

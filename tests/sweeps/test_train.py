@@ -64,6 +64,26 @@ def test_training_that_never_validates_says_so(configure: Any, tmp_path: Path) -
         fit(config, tmp_path)
 
 
+@pytest.mark.parametrize(("num_losses", "is_automatic"), [(1, True), (2, False)])
+def test_a_loss_that_is_no_scalar_is_logged_if_it_is_one_number(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_losses: int, is_automatic: bool
+) -> None:
+    import user_modules
+
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        loss = self.layer(batch[0].flatten(1)).mean()
+        if not is_automatic:
+            self.manual_backward(loss)
+            self.optimizers().step()
+        return loss.expand(num_losses)
+
+    monkeypatch.setattr(user_modules.Own, "automatic_optimization", is_automatic)
+    monkeypatch.setattr(user_modules.Own, "training_step", step)
+    finished, channel = fit(configure("val_score"), tmp_path)
+    assert finished.state == "complete"
+    assert ("train/loss_step" in dict(channel.points)) == (num_losses == 1)
+
+
 def test_what_is_told_to_stop_after_its_last_step_is_complete(configure: Any, tmp_path: Path) -> None:
     channel = FakeChannel(stop_at_report=3)  # the order comes while the last epoch is reported
     finished = train.fit(
