@@ -99,6 +99,7 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
     is_stopping = ranks.decide(channel.stop_requested.is_set)
     if ranks.decide(lambda: reporter.value is None) and not is_stopping:
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
+    value = reporter.value  # the checkpoint that is tested takes the reporter back to before its epoch
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
     if not telemetry.is_stopped:  # else it may go on
         channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
@@ -106,9 +107,9 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
     if reporter.pruned is not None:
-        return Finished(state="pruned", reason=reporter.pruned, value=reporter.value, metrics=metrics)
+        return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
     if telemetry.is_stopped:
-        return Finished(state="interrupted", reason="stopped", value=reporter.value, metrics=metrics)
+        return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
     if config["test"] and _has_test(data, module) and not is_stopping:
         best = _at_hand(best, ranks, folder)
         trainer.test(
@@ -119,7 +120,7 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
             verbose=False,
         )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
-    return Finished(state="complete", value=reporter.value, metrics=metrics)
+    return Finished(state="complete", value=value, metrics=metrics)
 
 
 def check(
