@@ -26,6 +26,7 @@ from sweeps.trial import main as rank_main
 __all__ = ["LocalLauncher"]
 
 _LOOPBACK = "127.0.0.1"
+_UNHEARD_S = 1.0  # so much of the time between two calls counts as a rank's silence
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class LocalLauncher:
         self._log = log
         self._patience = patience or Patience()
         self._clock = clock
+        self._called_at, self._excused_s = clock(), 0.0
         if start_method == "forkserver":
             log.parent.mkdir(parents=True, exist_ok=True)
             _start_server(modules, python_path, log)
@@ -108,7 +110,7 @@ class LocalLauncher:
         """
         job = replace(job, join_timeout_s=self._patience.join_s, stall_timeout_s=self._patience.stall_s)
         place = job.place if job.place.is_given else None
-        trial = _Trial({}, RankGroup(num_ranks, self._clock(), self._patience, place))
+        trial = _Trial({}, RankGroup(num_ranks, self._now(), self._patience, place))
         self._trials[number] = trial  # from here on `close` ends what exists
         if num_ranks == 1:
             trial.ranks[0] = self._employ(job)
@@ -134,17 +136,19 @@ class LocalLauncher:
                 sources[rank.process.sentinel] = number, index
                 if rank.is_open:
                     sources[rank.connection] = number, index
+        self._now()
         ready = connection.wait(list(sources), timeout_s)  # type: ignore[arg-type]
+        self._called_at = self._clock()
         events: list[tuple[int, Event]] = []
         for number, index in dict.fromkeys(sources[source] for source in ready):
             trial = self._trials[number]
             rank, group = trial.ranks[index], trial.group
             has_exited = rank.process.sentinel in ready
             for event in self._received(rank):
-                events += [(number, passed) for passed in group.hear(index, event, self._clock())]
+                events += [(number, passed) for passed in group.hear(index, event, self._now())]
             if has_exited:
                 exit_code = _bury(trial.ranks.pop(index))
-                events += [(number, passed) for passed in group.gone(index, exit_code, self._clock())]
+                events += [(number, passed) for passed in group.gone(index, exit_code, self._now())]
         for number in list(self._trials):
             events += [(number, event) for event in self._look_after(number)]
         return events
@@ -171,14 +175,21 @@ class LocalLauncher:
         if self._context.get_start_method() == "forkserver":
             _stop_server()
 
+    def _now(self) -> float:
+        """Return the time that the rules go by: who waits for an answer of a busy driver is not silent."""
+        now = self._clock()
+        self._excused_s += max(0.0, now - self._called_at - _UNHEARD_S)
+        self._called_at = now
+        return now - self._excused_s
+
     def _look_after(self, number: int) -> list[Event]:
         """Let the rules of the group see the time, and do what follows from them."""
         trial = self._trials[number]
-        events = trial.group.look(self._clock(), lambda index: _describe(trial.ranks[index].process))
+        events = trial.group.look(self._now(), lambda index: _describe(trial.ranks[index].process))
         if any(isinstance(event, Failed) and event.cause == "stalled" for event in events):
             for rank in trial.ranks.values():
                 _signal(rank.process, signal.SIGUSR1)  # write down where it is, see `trial`
-        if trial.group.must_die(self._clock()):
+        if trial.group.must_die(self._now()):
             self.kill(number)
         if trial.group.is_over:
             del self._trials[number]
@@ -195,6 +206,7 @@ class LocalLauncher:
                 if meeting is not None:
                     reduction.send_handle(rank.connection, meeting.fileno(), rank.process.pid)
             except OSError:
+                _kill_group(rank.process)  # it may live, and wait for what could not be sent
                 _bury(rank)
                 if not is_spare:  # else somebody has killed it meanwhile
                     raise

@@ -15,7 +15,7 @@ from benches import Bench, is_gone
 
 from sweeps.config import build, load_frozen
 from sweeps.launchers.group import Patience
-from sweeps.records import Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
+from sweeps.records import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 
 pytestmark = pytest.mark.ddp
 
@@ -185,6 +185,14 @@ def test_a_rank_that_never_joins_is_a_failure_after_the_time_that_is_set(hasty: 
     assert failed.cause == "stalled"
     assert "not all ranks had started within 3 s" in failed.message
     assert "rank 1 is stopped by a signal" in failed.message
+
+
+def test_ranks_that_wait_for_a_busy_driver_do_not_stand_still(hasty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty.start(4, ranks=2, trainer__max_epochs=1, job={"answers": True})
+    hasty.events(4, until=lambda event: isinstance(event, Report))
+    monkeypatch.setattr(hasty.launcher, "_clock", lambda: time.monotonic() + 100)
+    hasty.launcher.order(4, Answer(prune=False))
+    assert last_word(hasty.events(4)).state == "complete"
 
 
 def test_ten_trials_of_two_ranks_leave_no_process_port_file_or_variable(bench: Any) -> None:
