@@ -111,7 +111,7 @@ class Ranks:
                 own, said[1] = error, str(error)
         distributed.broadcast_object_list(said, src=0)
         if said[1] is not None:
-            raise own or RuntimeError(f"rank 0 has failed: {said[1]}")
+            raise own or _FirstFailedError(f"rank 0 has failed: {said[1]}")
         return said[0]  # type: ignore[no-any-return]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -227,6 +227,10 @@ def _this_attempt(store: Store, place: Place, timeout: timedelta) -> Store:
     return PrefixStore(own, store)
 
 
+class _FirstFailedError(RuntimeError):
+    """Rank 0 has failed, and says itself of what."""
+
+
 class JoinedEnvironment(ClusterEnvironment):
     """Tells Lightning the place of a rank that exists already, so that it starts no process of its own."""
 
@@ -296,6 +300,8 @@ _BROKEN_LINE = re.compile(r"gloo/|NCCL|Connection (closed|reset|refused)|Broken 
 
 def is_peer_failure(error: BaseException) -> bool:
     """Tell whether an error only says that the line to another rank broke."""
+    if isinstance(error, _FirstFailedError):
+        return True
     if isinstance(error, distributed.DistError):
         return not isinstance(error, distributed.DistBackendError) or bool(_BROKEN_LINE.search(str(error)))
     return type(error) is RuntimeError and bool(_BROKEN_LINE.search(str(error)))
