@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
+
+
 class DivergedError(RuntimeError):
     """The training loss is no longer finite."""
 
@@ -291,6 +294,7 @@ class Telemetry(Callback):
         self._ranks = ranks
         self._every = log_every_n_steps
         self._num_parameters = num_parameters
+        self._interval_s = min(channel.flush_interval_s, _LONGEST_S)
         self._losses: list[torch.Tensor] = []
         self._steps: list[int] = []
         self._last_step = -1
@@ -383,12 +387,12 @@ class Telemetry(Callback):
     def _next_due(self, elapsed_s: float) -> int:
         """Return how many batches fit between two messages; four times more than last time at most."""
         per_batch_s = elapsed_s / max(1, self._num_batches)
-        return max(1, min(4 * self._due_after, int(self._channel.flush_interval_s / per_batch_s)))
+        return max(1, min(4 * self._due_after, int(self._interval_s / per_batch_s)))
 
     def _beat(self, trainer: pl.Trainer, is_due: bool = False) -> None:
-        """Tell how far training is, at most once in a flush interval: the sign that this rank makes progress."""
+        """Tell how far training is, once in a while: the sign that this rank makes progress."""
         now = time.monotonic()
-        if not is_due and now - self._beat_at <= self._channel.flush_interval_s:
+        if not is_due and now - self._beat_at <= self._interval_s:
             return
         self._beat_at = now
         self._channel.send(

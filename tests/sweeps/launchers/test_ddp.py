@@ -187,6 +187,15 @@ def test_a_rank_that_never_joins_is_a_failure_after_the_time_that_is_set(hasty: 
     assert "rank 1 is stopped by a signal" in failed.message
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_who_holds_metrics_back_for_long_is_alive_and_hears_an_order_to_stop(hasty: Any, ranks: int) -> None:
+    hasty.start(4 + ranks, ranks=ranks, trainer__max_epochs=100_000, tracking__flush_interval_s=1000.0)
+    began = time.monotonic()
+    hasty.events(4 + ranks, until=lambda event: time.monotonic() - began > 4)
+    hasty.launcher.order(4 + ranks, Stop())
+    assert last_word(hasty.events(4 + ranks)).state == "interrupted"
+
+
 def test_ranks_that_wait_for_a_busy_driver_do_not_stand_still(hasty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty.start(4, ranks=2, trainer__max_epochs=1, job={"answers": True})
     hasty.events(4, until=lambda event: isinstance(event, Report))
