@@ -67,6 +67,7 @@ class Composer:
         self.overrides = list(overrides)
         self.config_dir = config_dir.resolve() if config_dir else None
         self._trees: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._options: dict[str, list[str]] = {}
         self.tree = self.compose([])
         """The composed base, with interpolations."""
@@ -95,6 +96,14 @@ class Composer:
         """The modules that a `_target_` of this command line may name."""
         own = [] if self.config_dir is None else list(_modules_in(self.config_dir))
         return (*ALLOWED_MODULES, *self.tree.allowed_modules, *own)
+
+    def value(self, key: str) -> Any:
+        """Return the chosen option of a group, or the value of a dotted key.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        return self.choices[key] if key in self.choices else flatten(self.base())[key]
 
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
@@ -126,11 +135,17 @@ class Composer:
         Trials that set the same keys share a tree: each overwrites all that the one before has set.
         """
         if (choices, keys) not in self._trees:
-            tree = OmegaConf.to_container(self.compose(choices) if choices else self.tree)
-            assert isinstance(tree, dict)
-            tree.pop("hydra", None)
-            self._trees[choices, keys] = OmegaConf.create(tree)
+            self._trees[choices, keys] = OmegaConf.create(self._data_for(choices))
         return self._trees[choices, keys]
+
+    def _data_for(self, choices: tuple[str, ...]) -> dict[str, Any]:
+        """Return the composed tree of these choices as plain data with interpolations."""
+        if choices not in self._composed:
+            data = OmegaConf.to_container(self.compose(choices) if choices else self.tree)
+            assert isinstance(data, dict)
+            data.pop("hydra", None)
+            self._composed[choices] = {str(key): value for key, value in data.items()}
+        return self._composed[choices]
 
 
 _RUN_KEYS = tuple(field.name for field in fields(schema.RunConfig))

@@ -118,15 +118,20 @@ def _read(path: Path) -> Any:
 
 
 def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
-    """Build the space, and compose one point of it so that a wrong key or type is refused at once."""
-    space = parse_space(config["search"], overrides, composer.options)
+    """Build the space, and compose points that set every key so that a wrong key or type is refused at once."""
+    space = parse_space(config["search"], overrides, composer.options, fixed=composer.value)
     if not space:
         raise ConfigError(
             "There is nothing to search. Type a sweep expression such as "
             "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
             f"{'|'.join(composer.options('search'))}."
         )
-    composer.check_values(space.overrides({parameter.key: parameter.ends[0] for parameter in space}))
+    composed: set[str] = set()
+    for point in space.corners():
+        settings = space.settings(point)
+        if not settings <= composed:
+            composer.check_values(space.overrides(point))
+            composed |= settings
     return space
 
 
@@ -243,10 +248,8 @@ class _Sweep:
         return self._composer.trial(values, seed)
 
     def _corners(self) -> list[Config]:
-        """Compose the first value of every parameter, then each further choice and end of a range alone."""
-        first = {parameter.key: parameter.ends[0] for parameter in self._space}
-        others = [first | {p.key: value} for p in self._space for value in p.ends[1:]]
-        return [self._compose(values, 0) for values in (first, *others)]
+        """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
+        return [self._compose(values, 0) for values in self._space.corners()]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads; for the user alone, since an override may hold a password."""

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import SpaceError
+from sweeps.space.condition import Condition, is_same
 from sweeps.space.quoting import quote
 
 if TYPE_CHECKING:  # Optuna takes 0.2 s to import: only when a distribution is first asked for
@@ -116,16 +117,45 @@ class Parameter:
     """One searched parameter.
 
     Attributes:
-        key: The dotted key or the config group; it is the parameter's name in Optuna too.
+        key: The dotted key or the config group.
         prefix: `+` or `++` when the key is to be added to the config, else empty.
+        index: The element that is searched, if the key's value is a list of which each element is a parameter.
+        option: The option of the key's group that this range belongs to; other options may have other ranges.
         expression: As the user typed it.
         domain: The set the values come from.
+        when: The conditions under which it is searched, which must all hold; that on `option` is among them.
     """
 
     key: str
     prefix: str = ""
+    index: int | None = None
+    option: str | None = None
     expression: str
     domain: Domain
+    when: tuple[Condition, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the value goes, and what conditions call it: `optimizer.lr`, `model.width[0]`."""
+        return self.key if self.index is None else f"{self.key}[{self.index}]"
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in Optuna: the place, told apart by the option, as in `optimizer.lr@sgd`."""
+        return self.place if self.option is None else f"{self.place}@{self.option}"
+
+    @property
+    def text(self) -> str:
+        """The domain and the conditions, as `parse_space` reads them; the option's own goes without saying."""
+        when = [str(condition) for condition in self.when if condition != self.option_condition]
+        return f"{self.domain} when {' and '.join(when)}" if when else str(self.domain)
+
+    @property
+    def option_condition(self) -> Condition | None:
+        """That the option is chosen which the range belongs to."""
+        if self.option is None:
+            return None
+        return Condition(key=self.key.partition(".")[0], operator="=", values=(self.option,))
 
     @property
     def values(self) -> Sequence[Any] | None:
@@ -179,15 +209,15 @@ class Parameter:
         found: Any
         match self.domain:
             case Choices(stored=stored):
-                found = trial.suggest_categorical(self.key, stored)
+                found = trial.suggest_categorical(self.name, stored)
             case Interval(is_whole=True) as it:
-                found = trial.suggest_int(self.key, int(it.low), int(it.high), log=it.log)
+                found = trial.suggest_int(self.name, int(it.low), int(it.high), log=it.log)
             case Interval() as it:
-                found = trial.suggest_float(self.key, float(it.low), float(it.high), log=it.log)
+                found = trial.suggest_float(self.name, float(it.low), float(it.high), log=it.log)
             case Steps():
                 distribution: Any = self.distribution
                 suggest = trial.suggest_int if isinstance(self.domain.values, range) else trial.suggest_float
-                found = suggest(self.key, distribution.low, distribution.high, step=distribution.step)
+                found = suggest(self.name, distribution.low, distribution.high, step=distribution.step)
         return self.decode(found)
 
     def decode(self, stored: Any) -> Any:
@@ -214,7 +244,7 @@ class Parameter:
                 text = _text(value)
                 if text in texts:
                     return it.stored[texts.index(text)]
-                equal = [index for index, choice in enumerate(it.values) if _is_same_number(choice, value)]
+                equal = [index for index, choice in enumerate(it.values) if is_same(choice, value)]
                 if len(equal) == 1:
                     return it.stored[equal[0]]
             case _ if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -227,7 +257,7 @@ class Parameter:
                 if math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-9 * abs(it.step)):
                     return nearest
         raise SpaceError(
-            f"{self.key}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
+            f"{self.place}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
             f"space in a study with another study.name."
         )
 
@@ -240,11 +270,6 @@ def _is_plain(value: Any) -> bool:
 
 def _is_one(step: float) -> bool:
     return isinstance(step, int) and step == 1
-
-
-def _is_same_number(left: Any, right: Any) -> bool:
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (left, right))
-    return numbers and bool(left == right)
 
 
 def _text(value: Any) -> str:

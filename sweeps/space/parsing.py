@@ -1,12 +1,12 @@
-"""Hydra's sweep expressions become a search space, read by Hydra's own parser.
+"""Hydra's sweep expressions become parameters, read by Hydra's own parser.
 
-It does not compose configs: a plain override passes through untouched.
+Which keys are searched, and when, is declaring.py's.
 """
 
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,9 +26,16 @@ from hydra.errors import HydraException
 from sweeps.errors import SpaceError, did_you_mean
 from sweeps.space.parameter import Choices, Domain, Interval, Parameter, Steps
 from sweeps.space.quoting import quote
-from sweeps.space.space import Space
 
-__all__ = ["parse_space", "split_overrides"]
+__all__ = [
+    "GroupOptions",
+    "masked",
+    "name_of",
+    "parameter_of_override",
+    "parameter_of_value",
+    "plain_value",
+    "read_override",
+]
 
 GroupOptions = Callable[[str], list[str]]
 
@@ -49,84 +56,27 @@ _TAGS = {"int", "log"}
 _MAX_FLOAT_STEPS = 1_000_000
 
 
-def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the command line's overrides into plain ones and sweeps, each in the order typed.
-
-    Raises:
-        SpaceError: An override cannot be read.
-    """
-    plain: list[str] = []
-    sweeps: list[str] = []
-    for text in overrides:
-        (sweeps if _read(text).is_sweep_override() else plain).append(text)
-    return plain, sweeps
-
-
-def parse_space(
-    expressions: Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
-    group_options: GroupOptions | None = None,
-) -> Space:
-    """Build the search space.
-
-    Args:
-        expressions: The `search` node of the config: key to expression (`tag(log, interval(1e-4, 1e-1))`,
-            `32,64,128`), list of choices, or constant. Mappings nest: `{optimizer: {lr: ...}}`.
-        overrides: The command line. A sweep wins over the expression of the same key; a plain override
-            fixes its key, so that it is searched no more.
-        group_options: Names the options of a config group, for `model=glob(*)`.
-
-    Raises:
-        SpaceError: An expression cannot be read, makes no sense, or a key is given twice.
-    """
-    found: dict[str, Parameter] = {}
-    for key, value in _flatten(expressions or {}):
-        parameter = _parameter_of_value(key, value, group_options)
-        if parameter.key in found:
-            raise SpaceError(f"{parameter.key}: the search names each key once, but it is there twice. Delete one.")
-        found[parameter.key] = parameter
-    typed: dict[str, str] = {}
-    for text in overrides:
-        override = _read(text)
-        key = _name(override)
-        is_sweep = override.is_sweep_override()
-        if key in typed and (is_sweep or _read(typed[key]).is_sweep_override()):
-            raise SpaceError(f"{key}: each key is searched once, but got both {typed[key]} and {text}. Delete one.")
-        typed[key] = text
-        if is_sweep:
-            found[key] = _parameter(override, text.partition("=")[2], group_options)
-        else:
-            found.pop(key, None)
-    return Space(found.values())
-
-
 # --- from text to a domain ---------------------------------------------------------------------------
 
 
-def _flatten(expressions: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in expressions.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _parameter_of_value(key: str, value: Any, group_options: GroupOptions | None) -> Parameter:
+def parameter_of_value(key: str, value: Any, group_options: GroupOptions | None) -> Parameter:
+    """Read a value of the `search` node: an expression, a list of choices or a constant."""
     if isinstance(value, str):
         expression = " ".join(value.split("\n"))
-        return _parameter(_read(f"{key}={expression}"), expression, group_options)
-    values = [_plain(item) for item in value] if isinstance(value, Sequence) else [value]
-    override = _read(f"{key}=null")  # only the key is to be read
+        return parameter_of_override(read_override(f"{key}={expression}"), expression, group_options)
+    values = [plain_value(item) for item in value] if isinstance(value, Sequence) else [value]
+    override = read_override(f"{key}=null")  # only the key is to be read
     expression = ",".join(map(_show, values))
     try:
         domain = _choices(values)
     except ValueError as exc:
         raise _error(key, expression, f"{exc}") from exc
-    return Parameter(key=_name(override), prefix=_prefix(override), expression=expression, domain=domain)
+    return Parameter(key=name_of(override), prefix=_prefix(override), expression=expression, domain=domain)
 
 
-def _parameter(override: Override, expression: str, group_options: GroupOptions | None) -> Parameter:
-    key = _name(override)
+def parameter_of_override(override: Override, expression: str, group_options: GroupOptions | None) -> Parameter:
+    """Read a parsed override, of which `expression` is the text after the `=`."""
+    key = name_of(override)
     if override.type == OverrideType.DEL:
         raise SpaceError(f"~{key}={expression}: ~ deletes a key, so there is nothing to search. Leave out the ~.")
     try:
@@ -141,7 +91,7 @@ def _parameter(override: Override, expression: str, group_options: GroupOptions 
 
 def _domain(value: Any) -> Domain:
     if not isinstance(value, Sweep):
-        return _choices([_plain(value)])
+        return _choices([plain_value(value)])
     unknown = sorted(value.tags - _TAGS)
     if unknown:
         raise ValueError(f"there is no tag '{unknown[0]}'. {did_you_mean(unknown[0], _TAGS)}")
@@ -156,7 +106,7 @@ def _domain(value: Any) -> Domain:
     if isinstance(value, RangeSweep):
         return _steps(value)
     assert isinstance(value, ChoiceSweep)
-    return _choices([_plain(item) for item in value.list])
+    return _choices([plain_value(item) for item in value.list])
 
 
 def _choices(values: list[Any]) -> Choices:
@@ -220,14 +170,14 @@ def _expand(key: str, glob: Glob, group_options: GroupOptions | None) -> list[An
     return list(found)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Return the Python value of what the parser or OmegaConf gives: no quotes, no ListConfig."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {plain_value(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value
 
 
@@ -238,7 +188,7 @@ def _survives(value: Any) -> bool:
     if isinstance(value, str) and text == value:
         return True
     try:
-        return quote(_plain(_parser().parse_rule(f"key={text}", "override").value())) == text
+        return quote(plain_value(_parser().parse_rule(f"key={text}", "override").value())) == text
     except HydraException:
         return False
 
@@ -265,7 +215,12 @@ def _choice(*args: Any) -> ChoiceSweep:
     return ChoiceSweep(list=list(args))
 
 
-def _read(text: str) -> Override:
+def read_override(text: str) -> Override:
+    """Parse an override by Hydra's grammar.
+
+    Raises:
+        SpaceError: It cannot be read; says why in plain words.
+    """
     key, equals, expression = text.partition("=")
     if not equals and not text.startswith("~"):
         raise SpaceError(f"{text}: an override is KEY=VALUE, but there is no '='. Example: optimizer.lr=0.1")
@@ -277,7 +232,8 @@ def _read(text: str) -> Override:
     return override
 
 
-def _name(override: Override) -> str:
+def name_of(override: Override) -> str:
+    """Return the key, or the config group with its package."""
     return override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
 
 
@@ -351,9 +307,14 @@ _WORDS: list[tuple[str, Callable[[str, "re.Match[str]"], str]]] = [
 ]
 
 
+def masked(text: str) -> str:
+    """Return the text, as long as it is, with underscores for what is quoted or escaped."""
+    text = re.sub(r"\\.", "__", text, flags=re.DOTALL)
+    return re.sub(r"'[^']*'|\"[^\"]*\"", lambda match: "_" * len(match.group()), text)
+
+
 def _explain_syntax(expression: str, exc: BaseException) -> str:
-    text = re.sub(r"\\.", "__", expression)  # an escaped quote or bracket is an ordinary character
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", lambda match: "_" * len(match.group()), text)
+    text = masked(expression)
     for mark in "'\"":
         if mark in text:
             return f"the quote {mark} at position {text.index(mark) + 1} is not closed"

@@ -1,6 +1,7 @@
 """Build samplers and pruners from their config nodes."""
 
 import inspect
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,18 +37,18 @@ def build_sampler(
     if config.get("_target_") != "optuna.samplers.GridSampler":
         sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
         return sampler
-    if "search_space" in config:
-        raise ConfigError("sampler.search_space: the grid is the study's search space; delete this key.")
+    for key in {"search_space", "points"} & config.keys():
+        raise ConfigError(f"sampler.{key}: the grid is the study's search space; delete this key.")
     if space is None:
         raise ConfigError("sampler: a grid needs a search space. Name one with search=NAME.")
-    if (space.size or 0) > _MAX_GRID_POINTS:
+    points = list(itertools.islice(space.stored_points(), _MAX_GRID_POINTS + 1))
+    if len(points) > _MAX_GRID_POINTS:
         raise SpaceError(
-            f"The grid has {space.size:,} points, but at most {_MAX_GRID_POINTS:,} are possible. Take fewer "
+            f"The grid has more than {_MAX_GRID_POINTS:,} points, which is the most that is possible. Take fewer "
             f"values, or sampler=random."
         )
-    grid = {key: [space[key].encode(value) for value in values] for key, values in space.grid().items()}
     node = {**config, "_target_": f"{Grid.__module__}.{Grid.__name__}"}
-    built: Grid = _build(node, "sampler", Grid, (Grid.__module__,), search_space=grid)
+    built: Grid = _build(node, "sampler", Grid, (Grid.__module__,), points=points)
     return built
 
 

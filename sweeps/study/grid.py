@@ -1,6 +1,11 @@
-"""Optuna's grid for asking and telling."""
+"""A grid for asking and telling, and for spaces with conditions."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from sweeps.errors import StudyError
@@ -8,25 +13,50 @@ from sweeps.errors import StudyError
 __all__ = ["Grid"]
 
 
-class Grid(optuna.samplers.GridSampler):
-    """Each point once, in the order of the shuffled grid.
+class Grid(optuna.samplers.BaseSampler):
+    """Each point once, in an order shuffled by the seed.
 
-    The base class picks a point that runs already once all have been started.
+    Optuna's own grid knows products only, picks a point that runs already once all have been started, and
+    cannot complete a trial of which some values were enqueued.
     """
+
+    def __init__(self, points: Sequence[Mapping[str, Any]], seed: int | None = None) -> None:
+        """Take the points by Optuna's names, with what Optuna stores."""
+        order = np.random.RandomState(seed or 0).permutation(len(points))
+        self._points = [points[index] for index in order]
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Assign the first point that no trial has, unless the trial brings its own."""
         if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs:
             return
-        free = set(range(self._n_min_trials)) - self._started(study)
+        free = set(range(len(self._points))) - self._started(study)
         if not free:
-            raise StudyError(f"All {self._n_min_trials} points of the grid have been tried. Widen the search space.")
-        study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._search_space)
+            raise StudyError(f"All {len(self._points)} points of the grid have been tried. Widen the search space.")
         study._storage.set_trial_system_attr(trial._trial_id, "grid_id", min(free))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: a point's values are looked up one by one."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing, as `infer_relative_search_space` does."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value of the trial's point, or of the first point that has all values known so far."""
+        if "grid_id" in trial.system_attrs:
+            return self._points[trial.system_attrs["grid_id"]][param_name]
+        known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items()
+        fitting = [point for point in self._points if param_name in point]
+        return next((point for point in fitting if known <= point.items()), fitting[0])[param_name]
 
     def is_done(self, study: optuna.Study) -> bool:
         """Return whether every point has been started."""
-        return len(self._started(study)) >= self._n_min_trials
+        return len(self._started(study)) >= len(self._points)
 
     def _started(self, study: optuna.Study) -> set[int]:
         """Return the points that a trial has or had, whatever became of it."""

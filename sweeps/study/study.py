@@ -22,6 +22,7 @@ from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.grid import Grid
 from sweeps.study.identity import create_or_check
+from sweeps.study.proposing import propose
 from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
 from sweeps.study.storage import storage_errors
@@ -172,7 +173,7 @@ class Study:
         if self._seed is not None:
             _reseed(self.optuna.sampler, f"{self._seed}/{self._num_trials()}")
         try:
-            trial = self.optuna.ask(self.space.distributions)
+            trial = propose(self.optuna, self.space, self._seed)
         except Exception as exc:
             self._close_half_asked(exc)
             raise
