@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
-from sweeps.records import Answer, Artifact, Event, MetricPoint, Metrics, Order, Report, Started, Stop
+from sweeps.records import Answer, Artifact, Event, MetricPoint, Metrics, Order, Report, Saved, Started, Stop
 
 __all__ = ["Channel"]
 
@@ -50,7 +50,7 @@ class Channel:
 
     def send(self, event: Event) -> None:
         """Send an event, after the metric points that were logged before it."""
-        if not self._records and isinstance(event, (Started, Artifact, Report)):
+        if not self._records and isinstance(event, (Started, Saved, Artifact, Report)):
             return
         self.flush()
         with self._line:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from sweeps import paths
-from sweeps.config import Config, flatten, freeze
+from sweeps.config import Config, fingerprint, flatten, freeze
 from sweeps.display import Display, TrialView
 from sweeps.launchers.slots import Slot
 from sweeps.records import (
@@ -35,6 +35,7 @@ from sweeps.records import (
     Progress,
     RankJob,
     Report,
+    Saved,
     Started,
     Stop,
 )
@@ -42,7 +43,7 @@ from sweeps.search import EndState, Search
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
-__all__ = ["Driver", "Launcher", "Limits", "Outcome", "RunRecorder", "Totals", "TrialSetup"]
+__all__ = ["Driver", "InterruptedRun", "Launcher", "Limits", "Outcome", "RunRecorder", "Totals", "TrialSetup"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
@@ -82,8 +83,14 @@ class RunRecorder(Protocol):
     ) -> None:
         """Create a run."""
 
+    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
+        """Go on with an interrupted run."""
+
     def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
         """Add metric points."""
+
+    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
+        """Set tags."""
 
     def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
         """Keep a file."""
@@ -103,6 +110,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptedRun:
+    """A run that an interrupted trial has, and the step from which it goes on (None: from its beginning)."""
+
+    run_id: str
+    resume_step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSetup:
     """How to make a trial of proposed values.
 
@@ -115,6 +130,7 @@ class TrialSetup:
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
+        runs: The runs of trials that were interrupted, by number; they go on in these.
     """
 
     compose: Callable[[Mapping[str, Any], int], Config]
@@ -127,6 +143,7 @@ class TrialSetup:
     has_parent: bool = True
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    runs: Mapping[int, InterruptedRun] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,6 +227,8 @@ class Driver:
         self._began = clock()
         self._free = {slot: time.time() for slot in slots}
         self._running: dict[int, _Running] = {}
+        self._recorded: set[int] = set()  # trials whose run is of this driver
+        self._resume_steps = {number: run.resume_step for number, run in setup.runs.items()}
         self._num_interrupts = 0
         self._is_killing = False
         self.totals = Totals()
@@ -303,6 +322,7 @@ class Driver:
         )
         config = self._setup.compose(values, number)
         freeze(config, trial.folder)
+        resume_step = self._resume_step(trial, config)
         self._launcher.start(
             number,
             RankJob(
@@ -313,10 +333,32 @@ class Driver:
                 threads=slot.threads,
                 environment=(*self._setup.environment, *slot.environment),
                 answers=self._setup.answers,
+                resume_step=resume_step,
             ),
             slot.devices,
         )
         self._running[number] = trial
+        self._record_start(trial, config, resume_step or 0)
+        self._display.trial_started(TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s))
+        self.totals.work_s += time.perf_counter() - began
+
+    def _resume_step(self, trial: _Running, config: Config) -> int | None:
+        """Return the step from which an interrupted trial goes on, if its state there is still on the disk."""
+        step = self._resume_steps.get(trial.number)
+        if step is None or not paths.resume_point(trial.folder, fingerprint(config), step).is_file():
+            return None
+        return step
+
+    def _record_start(self, trial: _Running, config: Config, step: int) -> None:
+        """Create the run, or go on with the one that an interrupted trial has."""
+        number, values = trial.number, trial.values
+        if number in self._recorded or number in self._setup.runs:
+            run_id = None if number in self._recorded else self._setup.runs[number].run_id
+            self._recorder.go_on(number, run_id, step=step)
+            self._recorder.tags(number, {tags.STATE: "running", tags.REASON: ""})
+            self._recorded.add(number)
+            return
+        self._recorded.add(number)
         self._recorder.start(
             number,
             self._setup.name(number, values),
@@ -331,8 +373,6 @@ class Driver:
             parent=_PARENT if self._setup.has_parent else None,
         )
         self._recorder.artifact(number, trial.folder / paths.CONFIG)
-        self._display.trial_started(TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s))
-        self.totals.work_s += time.perf_counter() - began
 
     def _stop(self, trial: _Running, why: str) -> None:
         trial.why_stopped = why
@@ -355,6 +395,10 @@ class Driver:
                 trial.started_s = time_s
                 if self._wants_more():  # not sooner: making a process would slow the start of this one
                     self._launcher.prepare(trial.slot.devices)
+            case Saved(step=step):
+                self._resume_steps[number] = step
+                self._search.flush()
+                self._recorder.tags(number, {tags.RESUME_STEP: str(step)})
             case Artifact(path=path, artifact_path=artifact_path):
                 self._recorder.artifact(number, Path(path), artifact_path)
             case Finished() | Failed():
@@ -371,8 +415,9 @@ class Driver:
         state, value, reason, metrics = _judge(trial)
         told = self._search.tell(trial.number, state, value, reason)
         state, reason = told.state, told.reason or reason
-        if state == "interrupted":
-            self._search.requeue(trial.number)
+        if state != "interrupted":
+            for left in paths.resume_points(trial.folder):
+                left.unlink()
         self._record_end(trial, state, value, reason)
         outcome = Outcome(
             number=trial.number,

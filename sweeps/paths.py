@@ -10,7 +10,7 @@ mlruns/                       the store
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
             checkpoints/
-            resume.ckpt       where an interrupted trial goes on; gone when it has ended
+            resume-HASH-STEP.ckpt  where an interrupted trial goes on; gone when it has ended
 """
 
 import hashlib
@@ -26,7 +26,6 @@ __all__ = [
     "LOCK",
     "MLFLOW_DB",
     "OPTUNA_DB",
-    "RESUME_POINT",
     "STUDY",
     "UNSENT",
     "check_dir",
@@ -34,6 +33,8 @@ __all__ = [
     "guest_dir",
     "rank_log",
     "rank_logs",
+    "resume_point",
+    "resume_points",
     "study_dir",
     "train_dir",
     "trial_dir",
@@ -45,7 +46,6 @@ OPTUNA_DB = "optuna.db"
 ARTIFACTS = "artifacts"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
-RESUME_POINT = "resume.ckpt"
 LOCK = ".driver.lock"
 STUDY = "study.yaml"
 UNSENT = "unsent.jsonl"
@@ -102,6 +102,16 @@ def trial_dir(study_folder: Path, number: int) -> Path:
 def rank_log(folder: Path, rank: int) -> Path:
     """Return the file that holds what a rank printed."""
     return folder / f"rank{rank}.log"
+
+
+def resume_point(folder: Path, fingerprint: str, step: int) -> Path:
+    """Return the file from which a trial of the config with this fingerprint goes on at `step`."""
+    return folder / f"resume-{fingerprint[:16]}-{step}.ckpt"
+
+
+def resume_points(folder: Path) -> list[Path]:
+    """List what is left in a folder to go on from, half-written files included."""
+    return list(folder.glob("resume-*"))
 
 
 def rank_logs(folder: Path) -> list[Path]:

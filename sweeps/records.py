@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "RankJob",
     "Report",
+    "Saved",
     "Started",
     "Stop",
 ]
@@ -66,6 +67,7 @@ class RankJob:
         threads: CPU threads of this rank; part of what decides the bits of a result.
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
+        resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
     """
@@ -78,6 +80,7 @@ class RankJob:
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
+    resume_step: int | None = None
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
 
@@ -153,6 +156,13 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The trial can go on from `step`; all that belongs to the steps before was sent before this."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """A file of the trial's folder that the run shall keep below `artifact_path`."""
 
@@ -212,4 +222,4 @@ class Exited:
     """No process of the trial is left; written by the launcher."""
 
 
-Event = Joined | Started | Progress | Metrics | Report | Artifact | Finished | Failed | CheckPassed | Exited
+Event = Joined | Started | Progress | Metrics | Report | Saved | Artifact | Finished | Failed | CheckPassed | Exited

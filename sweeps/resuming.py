@@ -7,7 +7,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from sweeps.channel import Channel
 from sweeps.ranks import Ranks
+from sweeps.records import Saved
 
 __all__ = ["ResumePoint"]
 
@@ -21,17 +23,29 @@ class ResumePoint(Callback):
     random streams are derived from where training is. It is at the start of an epoch that nothing is half done: the
     epoch before is validated and logged, and schedules have moved on.
 
+    The driver is told, after all that was sent of the steps before. It notes the step where it notes the metrics, so
+    that a trial goes on only from where all before is recorded; hence the file before the last is kept, too.
+
     Args:
-        path: The file, which is replaced as a whole.
+        path_at: The file for a step.
+        channel: The line to the driver.
         ranks: The ranks of the trial, which save together when rank 0 finds it due.
         overhead: The share of the training time that saving may cost; 0 saves nothing.
         clock: The time in seconds; monotonic.
     """
 
     def __init__(
-        self, path: Path, ranks: Ranks, *, overhead: float, clock: Callable[[], float] = time.monotonic
+        self,
+        path_at: Callable[[int], Path],
+        channel: Channel,
+        ranks: Ranks,
+        *,
+        overhead: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path = path
+        self._path_at = path_at
+        self._channel = channel
+        self._kept: list[Path] = []
         self._ranks = ranks
         self._overhead = overhead
         self._clock = clock
@@ -53,9 +67,15 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         began = self._clock()
-        half_done = self.path.with_suffix(".half")
+        path = self._path_at(trainer.global_step)
+        half_done = path.with_suffix(".half")
         trainer.save_checkpoint(half_done)
         if self._ranks.is_first:
-            half_done.replace(self.path)
+            half_done.replace(path)
+            self._kept.append(path)
+            for old in self._kept[:-2]:
+                old.unlink(missing_ok=True)
+            del self._kept[:-2]
+        self._channel.send(Saved(step=trainer.global_step))
         self._saved_at_s = self._clock()
         self._cost_s = self._saved_at_s - began

@@ -14,7 +14,7 @@ from rich.console import Console
 from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
-from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
+from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import ConfigError, StudyError, did_you_mean
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
@@ -119,7 +119,14 @@ def _read(path: Path) -> Any:
 
 def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
     """Build the space, and compose points that set every key so that a wrong key or type is refused at once."""
-    space = parse_space(config["search"], overrides, composer.options, fixed=composer.value)
+    space = parse_space(
+        config["search"],
+        overrides,
+        composer.options,
+        fixed=composer.value,
+        option_ranges=composer.ranges,
+        brings_options=config["sampler"]["_target_"] != "optuna.samplers.GridSampler",  # ranges are no grid
+    )
     if not space:
         raise ConfigError(
             "There is nothing to search. Type a sweep expression such as "
@@ -149,6 +156,7 @@ class _Sweep:
         self._store_dir = Path(config["store_dir"])
         self._metric = config["study"]["metric"]
         self._direction = config["study"]["direction"]
+        self._runs: dict[int, InterruptedRun] = {}  # of trials that go on, by number
         self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
 
     def run(self) -> SweepResult:
@@ -215,6 +223,7 @@ class _Sweep:
                 python_path=python_path(self._composer),
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
+                runs=self._runs,
             ),
             slots=slots,
             limits=limits,
@@ -266,17 +275,19 @@ class _Sweep:
     # --- the parent run --------------------------------------------------------------------------------
 
     def _open_parent(self, study: Study, recorder: Recorder) -> dict[str, str]:
-        """Create the parent run, or go on with it and end what a dead driver left running."""
+        """Create the parent run, or go on with it; end what a dead driver left running, or note where it goes on."""
         store = recorder.wait_until_open()
         common = common_tags("sweep", self._command.overrides, self._config["tracking"]["tags"])
         common |= {tags.STUDY: study.name, tags.METRIC: self._metric, tags.DIRECTION: self._direction}
-        parent, left_running = store.find_study(study.name)
+        parent, unfinished = store.find_study(study.name)
         if parent is not None:
-            recorder.adopt(_PARENT, parent)
-            store.reopen_run(parent)
-            store.set_tags(parent, {tags.STATE: "running"})
-            for run_id, trial in left_running.items():  # the study knows how they ended, if they did
-                status, run_tags = tags.ending(*(study.end_of(trial) or ("interrupted", None, "the driver died")))
+            recorder.go_on(_PARENT, parent)
+            recorder.tags(_PARENT, {tags.STATE: "running"})
+            for run_id, trial in unfinished.items():  # the study knows how they ended, if they did
+                end = study.end_of(trial)
+                if end is None:
+                    self._runs[trial] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
+                status, run_tags = tags.ending(*(end or ("interrupted", None, "the driver died")))
                 store.set_tags(run_id, run_tags)
                 store.end_run(run_id, status, end_time_ms=int(time.time() * 1000))
             return common

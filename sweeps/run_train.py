@@ -72,12 +72,12 @@ class _OneRun:
     def report(self, number: int, value: float, step: int) -> Verdict:
         return Verdict(prune=False)
 
+    def flush(self) -> None:
+        """Nothing is kept of the reports of a single run."""
+
     def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
         self.num_finished = 1
         return Told(state=state, reason=reason)
-
-    def requeue(self, number: int) -> None:
-        """Leave it to the user to train again."""
 
 
 class _Unrecorded:
@@ -86,7 +86,13 @@ class _Unrecorded:
     def start(self, run: RunKey, name: str, **more: object) -> None:
         """Leave it to rank 0."""
 
+    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
+        """Leave it to rank 0."""
+
     def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
+        """Leave it to rank 0."""
+
+    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
         """Leave it to rank 0."""
 
     def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:

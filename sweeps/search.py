@@ -18,14 +18,10 @@ class Ask:
     Attributes:
         number: Counts the trials of the study from 0.
         values: What each searched key gets.
-        retry_of: The number of the interrupted trial that this one takes up again.
-        attempt: 1, or more for a trial that takes up an interrupted one.
     """
 
     number: int
     values: dict[str, Any]
-    retry_of: int | None = None
-    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +52,11 @@ class Search(Protocol):
         ...
 
     def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
-        """Take a result, and return what was recorded."""
+        """Take a result, and return what was recorded; an interrupted trial is proposed again some day."""
         ...
 
-    def requeue(self, number: int) -> Any:
-        """Have an interrupted trial done again some day."""
+    def flush(self) -> None:
+        """Make sure that what was reported is not lost."""
         ...
 
     @property

@@ -22,7 +22,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.config import Config, build, locate
+from sweeps.config import Config, build, fingerprint, locate
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
@@ -51,7 +51,15 @@ class DivergedError(RuntimeError):
     """The training loss is no longer finite."""
 
 
-def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed: Sequence[str]) -> Finished:
+def fit(
+    config: Config,
+    channel: Channel,
+    *,
+    ranks: Ranks,
+    folder: Path,
+    allowed: Sequence[str],
+    resume_step: int | None = None,
+) -> Finished:
     """Train one trial and test its best checkpoint, as one of its ranks.
 
     Args:
@@ -60,6 +68,7 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
         ranks: The ranks of the trial, which have joined.
         folder: The trial's folder, for checkpoints.
         allowed: The modules that a `_target_` may name.
+        resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
 
     Raises:
         ConfigError: A part of the config cannot be built, or the objective was never logged.
@@ -77,13 +86,19 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
         num_parameters=_num_parameters(module),
     )
-    resume_point = ResumePoint(folder / paths.RESUME_POINT, ranks, overhead=config["tracking"]["resume_overhead"])
+    own = fingerprint(config)
+    resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
     trainer = trainer_for(
         config,
         ranks=ranks,
         logger=ChannelLogger(channel, folder),
         callbacks=[
-            resume_point,
+            ResumePoint(
+                lambda step: paths.resume_point(folder, own, step),
+                channel,
+                ranks,
+                overhead=config["tracking"]["resume_overhead"],
+            ),
             DerivedRandomness(config["seed"]),
             telemetry,
             *_callbacks(config, folder=folder, allowed=allowed),
@@ -95,7 +110,7 @@ def fit(config: Config, channel: Channel, *, ranks: Ranks, folder: Path, allowed
     trainer.fit(
         module,
         datamodule=data,
-        ckpt_path=str(resume_point.path) if resume_point.path.is_file() else None,
+        ckpt_path=str(resume_from) if resume_from is not None and resume_from.is_file() else None,
         weights_only=False,  # this trial wrote the file, and callbacks may keep any object in it
     )
 

@@ -116,7 +116,14 @@ def _run(
             corners = [load_frozen(corner) for corner in sorted(folder.iterdir()) if corner.is_dir()]
             last_word = train.check(config, corners, ranks=ranks, folder=folder, allowed=job.allowed_modules)
         else:
-            last_word = train.fit(config, channel, ranks=ranks, folder=folder, allowed=job.allowed_modules)
+            last_word = train.fit(
+                config,
+                channel,
+                ranks=ranks,
+                folder=folder,
+                allowed=job.allowed_modules,
+                resume_step=job.resume_step,
+            )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()
         last_word = _failed(error, ranks)

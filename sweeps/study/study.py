@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import ConfigError, StoreError, StudyError, did_you_mean
 from sweeps.search import Ask, EndState, Told, Verdict
@@ -161,7 +161,7 @@ class Study:
     # --- asking and telling
 
     def ask(self) -> Ask:
-        """Start a trial: one that waits in the queue, or else one that the sampler proposes.
+        """Start a trial: one that was interrupted or enqueued, or else one that the sampler proposes.
 
         Raises:
             StudyError: The grid is exhausted, or another program started trials in this study.
@@ -180,12 +180,7 @@ class Study:
         self._running[trial.number] = trial
         frozen = self._frozen(trial.number)
         self._save(trial.number)
-        return Ask(
-            number=trial.number,
-            values=self.space.decode(frozen.params),
-            retry_of=frozen.user_attrs.get("retry_of"),
-            attempt=frozen.user_attrs.get("attempt", 1),
-        )
+        return Ask(number=trial.number, values=self.space.decode(frozen.params))
 
     def report(self, number: int, value: float, step: int) -> Verdict:
         """Take an intermediate value of a running trial and judge it.
@@ -211,6 +206,13 @@ class Study:
                 self._flushed_at_s = time.monotonic()
         return Verdict(prune=prune, reason=reason)
 
+    def flush(self) -> None:
+        """Write the reports that wait to be written, if the database answers."""
+        try:
+            self._save(is_patient=False)
+        except StoreError as exc:
+            _log.warning("%s", exc)
+
     def tell(
         self, number: int, state: EndState, value: float | Sequence[float] | None = None, reason: str = ""
     ) -> Told:
@@ -218,7 +220,7 @@ class Study:
 
         Args:
             number: The trial's number.
-            state: `interrupted` is recorded as a failure that does not count and may be requeued.
+            state: An `interrupted` trial does not count; it waits, and the next `ask` returns it again.
             value: The objective, or several; only for `complete`. A pruned trial has its last report.
             reason: Why it did not complete, kept with the trial.
 
@@ -236,23 +238,12 @@ class Study:
             values, wrong = self._finite(value)
             if wrong:
                 state, values, reason = "failed", None, wrong
-        self._end(number, state, values, reason)
+        if state == "interrupted":
+            self._suspend(number, reason)
+        else:
+            self._end(number, state, values, reason)
         self._save(number, is_durable=True)
         return Told(state=state, reason=reason)
-
-    def requeue(self, number: int) -> int | None:
-        """Put the parameters of an interrupted trial back into the queue, once.
-
-        May be called before or after `tell(number, "interrupted")`.
-
-        Returns:
-            The number of the waiting trial; None if the trial never got its parameters.
-        """
-        self._sync()
-        added = self._requeue(number)
-        if added is not None:
-            self._save(added, is_durable=True)
-        return added
 
     def enqueue(self, values: Mapping[str, Any]) -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.
@@ -270,25 +261,19 @@ class Study:
         return number
 
     def close_stale(self) -> list[int]:
-        """Close the trials that a dead driver left running, and requeue each interrupted trial once.
+        """Let the trials that a dead driver left running wait to go on.
 
         To be called before the first `ask`, when no other driver works on the study.
 
         Returns:
-            The numbers of the trials that were left running.
+            The numbers of these trials.
         """
         self._sync()
         stale = [t.number for t in self._trials() if t.state == TrialState.RUNNING and t.number not in self._running]
-        touched: list[int] = list(stale)
         for number in stale:
-            self._end(number, "interrupted", None, "the driver died")
-        retried = {trial.user_attrs.get("retry_of") for trial in self._trials()}
-        for trial in self._trials():
-            if _is_interrupted(trial) and trial.number not in retried:
-                added = self._requeue(trial.number)
-                touched += [] if added is None else [added]
-        if touched:  # in one transaction: a crash leaves all of it or nothing
-            self._save(*touched, is_durable=True)
+            self._suspend(number, "the driver died")
+        if stale:  # in one transaction: a crash leaves all of it or nothing
+            self._save(*stale, is_durable=True)
         return stale
 
     # --- reading
@@ -391,8 +376,6 @@ class Study:
         trial_id = self._frozen(number)._trial_id
         if reason:
             self._memory.set_trial_user_attr(trial_id, "reason", reason)
-        if state == "interrupted":
-            self._memory.set_trial_user_attr(trial_id, "interrupted", True)
         self._running.pop(number, None)
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
         try:
@@ -402,27 +385,12 @@ class Study:
                 raise
             _log.warning("trial %d: the sampler could not take note of its end", number, exc_info=True)
 
-    def _requeue(self, number: int) -> int | None:
-        for trial in self._trials():
-            if trial.user_attrs.get("retry_of") == number:
-                return trial.number
-        old = self._frozen(number)
-        values = {**old.system_attrs.get("fixed_params", {}), **old.params}
-        if not values and len(self.space):
-            return None
-        # The grid's marks go along: the point then still counts once.
-        kept: dict[str, Any] = {
-            key: old.system_attrs[key] for key in ("grid_id", "search_space") if key in old.system_attrs
-        }
-        attempt = old.user_attrs.get("attempt", 1) + 1
-        self.optuna.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                system_attrs={"fixed_params": values, **kept},
-                user_attrs={"retry_of": number, "attempt": attempt},
-            )
-        )
-        return self._num_trials() - 1
+    def _suspend(self, number: int, reason: str) -> None:
+        """Let a trial wait, with its number, values and reports, until it is asked for again."""
+        trial_id = self._frozen(number)._trial_id
+        self._memory.set_trial_user_attr(trial_id, "interrupted", reason)
+        self._memory.set_trial_state_values(trial_id, TrialState.WAITING)
+        self._running.pop(number, None)
 
     def _close_half_asked(self, exc: Exception) -> None:
         """End the trial that Optuna had begun when its sampler raised, so that it does not run for ever."""
@@ -432,7 +400,7 @@ class Study:
             if trial.state == TrialState.RUNNING and self._record.state(trial.number) != TrialState.RUNNING
         ]
         for number in half:
-            self._end(number, "interrupted", None, f"the sampler raised {type(exc).__name__}: {exc}")
+            self._suspend(number, f"the sampler raised {type(exc).__name__}: {exc}")
         if half:
             self._save(*half)
 
@@ -465,10 +433,6 @@ def _reseed(sampler: BaseSampler, source: str) -> None:
 
 
 def _state(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.FAIL:
-        return "interrupted" if _is_interrupted(trial) else "failed"
-    return trial.state.name.lower()
-
-
-def _is_interrupted(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and bool(trial.user_attrs.get("interrupted"))
+    if trial.state == TrialState.WAITING and "interrupted" in trial.user_attrs:
+        return "interrupted"
+    return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()

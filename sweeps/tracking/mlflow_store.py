@@ -151,12 +151,31 @@ class MlflowStore:
         self._artifact_uris.pop(run_id, None)
 
     def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
-        """Return the parent run of a study, if it has one, and its children still RUNNING with their trials."""
+        """Return the parent run of a study, if it has one, and its children that have not come to an end.
+
+        Those are the RUNNING and the interrupted ones; each with its trial's number.
+        """
         parents = self._runs_of(study, "study")
         if not parents:
             return None, {}
-        running = self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
-        return next(iter(parents)), {run_id: int(trial) for run_id, trial in running.items()}
+        conditions = ("and attributes.status = 'RUNNING'", f"and tags.`{tags.STATE}` = 'interrupted'")
+        unfinished = {
+            k: int(v) for condition in conditions for k, v in self._runs_of(study, "trial", condition).items()
+        }
+        return next(iter(parents)), unfinished
+
+    def resume_step(self, run_id: str) -> int | None:
+        """Return the step from which the trial of a run goes on, if one was noted."""
+        step = self._client.get_run(run_id).data.tags.get(tags.RESUME_STEP, "")
+        return int(step) if step.isdigit() else None
+
+    def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
+        """Return the steps of all points that each metric of a run has from `step` on, in order."""
+        found = {}
+        for key in self._client.get_run(run_id).data.metrics:
+            steps = sorted(point.step for point in self._client.get_metric_history(run_id, key))
+            found[key] = [int(s) for s in steps if s >= step]
+        return found
 
     def reopen_run(self, run_id: str) -> None:
         """Set a run RUNNING again."""

@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,7 +63,15 @@ class RunStore(Protocol):
         ...
 
     def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
-        """Return the parent run of a study and its children that are still RUNNING, with their trials' numbers."""
+        """Return the parent run of a study and its children that have not ended, with their trials' numbers."""
+        ...
+
+    def resume_step(self, run_id: str) -> int | None:
+        """Return the step from which the trial of a run goes on, if one was noted."""
+        ...
+
+    def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
+        """Return the steps of all points that each metric of a run has from `step` on, in order."""
         ...
 
     def reopen_run(self, run_id: str) -> None:
@@ -72,7 +81,7 @@ class RunStore(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Operation:
-    kind: str  # start, params, metrics, tags, artifact, end
+    kind: str  # start, go on, params, metrics, tags, artifact, end
     run: RunKey
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -96,6 +105,7 @@ class Recorder:
         self._timeout_s = timeout_s
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._run_ids: dict[RunKey, str] = {}
+        self._known: dict[RunKey, dict[str, deque[int]]] = {}  # of runs that go on: the steps that come again
         self._opened = threading.Event()
         self._error: BaseException | None = None
         self._store: RunStore | None = None
@@ -129,9 +139,15 @@ class Recorder:
         self._put("start", run, name=name, run_tags=dict(run_tags), parent=parent, start_time_ms=_now_ms())
         self._put("params", run, params=dict(params))  # apart, so that a second try makes no second run
 
-    def adopt(self, run: RunKey, run_id: str) -> None:
-        """Go on with a run that exists already."""
-        self._run_ids[run] = run_id
+    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
+        """Go on with a run that was interrupted; points that it has already are not added again.
+
+        Args:
+            run: The run.
+            run_id: Its id in the store; None for a run of this recorder's own.
+            step: The step from which its points come again.
+        """
+        self._put("go on", run, run_id=run_id, step=step)
 
     def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
         """Add metric points to a run."""
@@ -225,9 +241,19 @@ class Recorder:
             parent_id = None if parent is None else self._run_ids[parent]
             self._run_ids[operation.run] = store.create_run(**arguments, parent=parent_id)
             return
+        if operation.kind == "go on":
+            run_id = arguments["run_id"] or self._run_ids[operation.run]
+            store.reopen_run(run_id)
+            known = store.steps_from(run_id, arguments["step"])
+            self._known[operation.run] = {key: deque(steps) for key, steps in known.items()}
+            self._run_ids[operation.run] = run_id
+            return
         run_id = self._run_ids[operation.run]
         if operation.kind == "metrics":
-            store.log_metrics(run_id, arguments["points"])
+            new = [point for point in arguments["points"] if not self._is_known(operation.run, point)]
+            operation.arguments["points"] = new  # a second try must not ask again
+            if new:
+                store.log_metrics(run_id, new)
         elif operation.kind == "params":
             store.log_params(run_id, arguments["params"])
         elif operation.kind == "tags":
@@ -237,6 +263,14 @@ class Recorder:
         else:
             store.set_tags(run_id, arguments["run_tags"])
             store.end_run(run_id, arguments["status"], end_time_ms=arguments["end_time_ms"])
+
+    def _is_known(self, run: RunKey, point: MetricPoint) -> bool:
+        """Tell whether a run that goes on has this point from before. One step may have several points of a metric."""
+        steps = self._known.get(run, {}).get(point.key)
+        if not steps or point.step > steps[-1]:
+            return False
+        steps.popleft()
+        return True
 
     def _keep(self, operation: _Operation, error: Exception) -> None:
         self._num_unsent += 1

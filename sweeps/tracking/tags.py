@@ -35,6 +35,8 @@ VALUE = "lightsweep.value"
 """its value at the best checkpoint"""
 PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
+RESUME_STEP = "lightsweep.resume_step"
+"""the step from which an interrupted trial goes on: all points of the steps before are recorded"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 

@@ -78,7 +78,6 @@ class FakeSearch:
     size: int | None = None
     asked: int = 0
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
-    requeued: list[int] = field(default_factory=list)
 
     def ask(self) -> Ask:
         self.asked += 1
@@ -92,8 +91,7 @@ class FakeSearch:
         self.told[number] = (state, value, reason)
         return Told(state=state, reason=reason)
 
-    def requeue(self, number: int) -> None:
-        self.requeued.append(number)
+    def flush(self) -> None: ...
 
     @property
     def num_finished(self) -> int:
@@ -162,6 +160,16 @@ class FakeStore:
 
     def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
         return None, {}
+
+    def resume_step(self, run_id: str) -> int | None:
+        return None
+
+    def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for point in self.runs[run_id]["points"]:
+            if point.step >= step:
+                found.setdefault(point.key, []).append(point.step)
+        return found
 
     def reopen_run(self, run_id: str) -> None:
         self.runs[run_id]["status"] = "RUNNING"

@@ -102,12 +102,11 @@ def test_too_many_failures_stop_the_sweep(tmp_path: Path) -> None:
     assert len(sweep.search.told) == 4
 
 
-def test_the_first_interrupt_stops_gracefully_and_queues_the_trials_again(tmp_path: Path) -> None:
+def test_the_first_interrupt_stops_gracefully(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda number: complete(0.5, reports=100))
     sweep.launcher.on_poll = lambda polls: sweep.driver.interrupt() if polls == 3 else None
     sweep.run()
     assert sweep.states == {0: "interrupted", 1: "interrupted"}
-    assert sweep.search.requeued == [0, 1]
     assert sweep.launcher.killed == []
     assert sweep.store.named("#0")["status"] == "KILLED"
 

@@ -50,7 +50,7 @@ def test_a_grid_tries_each_point_once_with_several_at_once(url):
         study.ask()
 
 
-def test_a_grid_goes_on_after_a_crash_and_counts_the_requeued_point_once(url):
+def test_a_grid_goes_on_after_a_crash_and_counts_the_lost_point_once(url):
     first = make(url, FINITE, "grid")
     seen = run(first, 2)
     lost = first.ask()
@@ -87,26 +87,32 @@ def test_a_trial_ends_once(url):
     assert study.report(number, 1.0, 1).prune
 
 
-def test_an_interrupted_trial_does_not_count_and_is_requeued_once(url):
-    study = make(url)
+def test_an_interrupted_trial_does_not_count_and_goes_on_with_its_number_and_its_reports(url):
+    study = make(url, pruner=MEDIAN)
     ask = study.ask()
+    study.report(ask.number, 0.5, 0)
     assert study.tell(ask.number, "interrupted", reason="Ctrl-C").state == "interrupted"
-    assert study.requeue(ask.number) == study.requeue(ask.number) == 1
     assert study.num_finished == 0 and study.counts["interrupted"] == 1
-    again = study.ask()
-    assert (again.values, again.retry_of, again.attempt) == (ask.values, ask.number, 2)
-    assert study.ask().retry_of is None
+    again = make(url, pruner=MEDIAN)
+    assert again.close_stale() == []
+    assert again.ask() == ask
+    again.report(ask.number, 0.1, 0)  # a report of before keeps its first value
+    again.report(ask.number, 0.6, 1)
+    assert again.ask().number == 1
+    again.tell(ask.number, "complete", 0.6)
+    assert stored(url)[0].intermediate_values == {0: 0.5, 1: 0.6}
+    assert stored(url)[0].state == TrialState.COMPLETE
 
 
-def test_trials_of_a_dead_driver_are_closed_and_requeued_once(url):
+def test_trials_of_a_dead_driver_wait_to_go_on(url):
     dead = make(url)
     asks = [dead.ask(), dead.ask()]
     dead.tell(asks[1].number, "interrupted")
     assert make(url).close_stale() == [0]
     assert make(url).close_stale() == []
     study = make(url)
-    assert [study.ask().values for _ in asks] == [ask.values for ask in asks]
-    assert [trial.state.name for trial in stored(url)] == ["FAIL", "FAIL", "RUNNING", "RUNNING"]
+    assert [study.ask() for _ in asks] == asks
+    assert [trial.state.name for trial in stored(url)] == ["RUNNING", "RUNNING"]
 
 
 def test_what_was_enqueued_is_tried_again_when_the_sampler_raised(url, monkeypatch):
@@ -166,7 +172,7 @@ def test_what_was_told_survives_the_drivers_death(url):
     driver.join()
     study = make(url)
     assert study.close_stale() == [2]
-    assert study.counts == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0, "waiting": 1}
+    assert study.counts == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0, "waiting": 0}
 
 
 def test_a_sampler_that_raises_leaves_no_trial_running(url, monkeypatch):
@@ -177,7 +183,7 @@ def test_a_sampler_that_raises_leaves_no_trial_running(url, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             study.ask()
     run(study, 1)
-    assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "COMPLETE"]
     assert study.num_finished == 2
 
 
@@ -199,10 +205,9 @@ def test_a_study_that_goes_on_knows_how_each_trial_ended(url):
         first.tell(first.ask().number, state, value, reason="" if state == "complete" else "why")
     first.ask()
     second = make(url)
-    assert [second.end_of(number) for number in range(5)] == [
+    assert [second.end_of(number) for number in range(4)] == [
         ("complete", 0.5, ""),
         ("failed", None, "why"),
-        ("interrupted", None, "why"),
-        None,
+        None,  # the interrupted one goes on
         None,
     ]

@@ -1,0 +1,91 @@
+"""A sweep whose driver is killed again and again ends as one that was left alone: numbers, values, histories."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NUM_KILLS = int(os.environ.get("LIGHTSWEEP_TEST_KILLS", "4"))
+SWEEP = (
+    "sweep",
+    "study.name=s",
+    "study.num_trials=4",
+    "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+    "sampler=random",  # what it proposes does not depend on when trials end
+    "pruner=none",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=60",
+    "tracking.resume_overhead=1",
+    "launcher.slots=2",
+    "seed=3",
+)
+
+
+def histories(folder: Path) -> dict[int, dict[str, list[tuple[int, float]]]]:
+    """Every point of every metric of each trial's run."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("lightsweep")
+    found = {}
+    for run in client.search_runs([experiment.experiment_id], "tags.`lightsweep.kind` = 'trial'"):
+        points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+        found[int(run.data.tags["lightsweep.trial"])] = {
+            key: [(point.step, point.value) for point in history] for key, history in points.items()
+        }
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "sweeps", "compare", "s", "--format", "json"]
+    found = json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)
+    kept = ("trial", "state", "params", "metrics")
+    return sorted(({key: row[key] for key in kept} for row in found), key=lambda row: row["trial"])
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(lightsweep: Any, tmp_path: Path) -> None:
+    left_alone, killed = tmp_path / "alone", tmp_path / "killed"
+    left_alone.mkdir()
+    killed.mkdir()
+    done = lightsweep(*SWEEP, cwd=left_alone)
+    assert done.returncode == 0, done.stderr
+
+    moment = random.Random(1)
+    for number in range(NUM_KILLS):
+        arguments = SWEEP if not (killed / "mlruns" / "s" / "study.yaml").exists() else ("resume", "s")
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "sweeps", *arguments],
+            cwd=killed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert driver.stdout is not None
+        for line in driver.stdout:  # a trial has started
+            if " started" in line:
+                break
+        deadline = time.monotonic() + moment.uniform(0.0, 3.0)
+        while time.monotonic() < deadline and driver.poll() is None:
+            pass
+        driver.kill()
+        driver.communicate()
+        if driver.returncode == 0:
+            assert number > 0  # it had been killed before
+            break
+    done = lightsweep("resume", "s", cwd=killed)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    assert rows(killed) == rows(left_alone)
+    expected, found = histories(left_alone), histories(killed)
+    assert found.keys() == expected.keys()
+    for trial, history in expected.items():
+        assert found[trial].keys() == history.keys()
+        for key, points in history.items():
+            assert found[trial][key] == points, (trial, key, set(found[trial][key]) ^ set(points))
