@@ -24,6 +24,7 @@ from sweeps.urls import hide_passwords
 
 __all__ = [
     "ALLOWED_MODULES",
+    "RANGES",
     "Composer",
     "build",
     "fingerprint",
@@ -44,6 +45,9 @@ ALLOWED_MODULES = (
     "torchmetrics",
 )
 """The modules that `_target_` may name; the user adds to them by `allowed_modules` or --config-dir."""
+
+RANGES = "_search_"
+"""The key under which an option of a group states what to search of its own keys."""
 
 Config = dict[str, Any]
 
@@ -105,6 +109,11 @@ class Composer:
         """
         return self.choices[key] if key in self.choices else flatten(self.base())[key]
 
+    def ranges(self, group: str, option: str | None = None) -> dict[str, Any]:
+        """Return the sweep expressions that an option states for its own keys, by default the chosen option."""
+        node = self._data_for(() if option is None else (f"{group}={option}",)).get(group)
+        return dict(node.get(RANGES) or {}) if isinstance(node, Mapping) else {}
+
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
         return _resolve(self._tree_for((), ()))
@@ -135,7 +144,8 @@ class Composer:
         Trials that set the same keys share a tree: each overwrites all that the one before has set.
         """
         if (choices, keys) not in self._trees:
-            self._trees[choices, keys] = OmegaConf.create(self._data_for(choices))
+            data = {key: _without_ranges(value) for key, value in self._data_for(choices).items()}
+            self._trees[choices, keys] = OmegaConf.create(data)
         return self._trees[choices, keys]
 
     def _data_for(self, choices: tuple[str, ...]) -> dict[str, Any]:
@@ -146,6 +156,10 @@ class Composer:
             data.pop("hydra", None)
             self._composed[choices] = {str(key): value for key, value in data.items()}
         return self._composed[choices]
+
+
+def _without_ranges(node: Any) -> Any:
+    return {key: value for key, value in node.items() if key != RANGES} if isinstance(node, Mapping) else node
 
 
 _RUN_KEYS = tuple(field.name for field in fields(schema.RunConfig))
@@ -293,7 +307,7 @@ def _keys(primary: str, overrides: list[str], config_dir: Path | None) -> list[s
     tree.pop("hydra")
     groups = [entry.name for entry in paths.conf_dir().iterdir() if entry.is_dir()]
     keys = flatten({str(key): value for key, value in tree.items()})
-    return [*(key for key in keys if not key.startswith("search.")), *groups]
+    return [*(key for key in keys if not key.startswith("search.") and f".{RANGES}." not in key), *groups]
 
 
 def _expected_type(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Sweep
 
+from sweeps.config import RANGES
 from sweeps.errors import SpaceError, did_you_mean
 from sweeps.space.condition import COMPARISONS, Condition
 from sweeps.space.parameter import Parameter
@@ -34,6 +35,10 @@ _WORDS = {"values", "when", "repeat"}
 _NAME = re.compile(r"(?P<key>[^\[\]@]+)(\[(?P<index>\d+)\])?(@(?P<option>.+))?")
 _COMPARED = re.compile(r"\s*(!=|>=|<=|=|>|<)\s*(.*)", re.DOTALL)
 _MAX_REPEATS = 100
+_SAID_ELSEWHERE = (
+    "Here it is study.num_trials (n_trials), launcher.slots (n_jobs), study.direction, study.name, study.storage and "
+    "sampler=NAME."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,35 +68,53 @@ def parse_space(
     group_options: GroupOptions | None = None,
     *,
     fixed: FixedValue | None = None,
+    option_ranges: OptionRanges | None = None,
+    brings_options: bool = True,
 ) -> Space:
     """Build the search space.
 
     Args:
         expressions: The `search` node of the config: key to expression (`tag(log, interval(1e-4, 1e-1))`,
             `32,64,128`), list of choices, or constant. Mappings nest: `{optimizer: {lr: ...}}`; one with `values`
-            declares a parameter and may have `when` and `repeat`. `forbid` lists combinations.
+            declares a parameter and may have `when` and `repeat`. `forbid` lists combinations, and
+            `groups` the config groups whose options bring their own ranges; `model._search_: true` is the same.
         overrides: The command line. A sweep wins over the expression of the same key; a plain override
             fixes its key, so that it is searched no more.
         group_options: Names the options of a config group, for `model=glob(*)`.
         fixed: Gives what the configuration says of a key that is not searched, or raises KeyError.
+        option_ranges: Gives the expressions that an option of a group (None: the one that is fixed) states for its
+            own keys. What the space or the command line names wins over them.
+        brings_options: Whether the options of a searched group bring their ranges without being asked to.
 
     Raises:
         SpaceError: An expression or condition cannot be read, makes no sense, or a key is given twice.
     """
     node = dict(expressions or {})
+    pasted = _pasted(node.pop("hydra", None))
     forbidden = _clauses(node.pop("forbid", None))
+    groups = _groups(node.pop("groups", None))
     found: dict[str, _Declared] = {}
-    for name, value in _flatten(node):
+    for name, value in (*_flatten(node), *_flatten(pasted)):
+        if name.endswith(f".{RANGES}"):
+            groups = _groups({name.removesuffix(f".{RANGES}"): value}) | groups
+            continue
         declared = _declared(name, value, group_options)
         name = declared.parameter.name
         if name in found or (declared.repeat and f"{name}[0]" in found):
             raise SpaceError(f"{name}: the search names each key once, but it is there twice. Delete one.")
         found[name] = declared
-    for key, sweep in _typed(overrides, group_options).items():
+    typed = _typed(overrides, group_options)
+    for key, sweep in typed.items():
         if sweep is None or key not in found:
             found = {name: declared for name, declared in found.items() if declared.parameter.key != key}
         if sweep is not None:
             found[key] = sweep
+    if option_ranges is not None:
+        known = {*typed, *(declared.parameter.key for declared in found.values())}
+        for group, options in _owners(found, groups, group_options, brings_options).items():
+            for declared in _owned(group, options, option_ranges, group_options):
+                if declared.parameter.key not in known:
+                    found[declared.parameter.name] = declared
     parameters = [parameter for declared in found.values() for parameter in _repeated(declared, found, fixed)]
     return _resolve(parameters, forbidden, fixed)
 
@@ -105,6 +128,16 @@ def _flatten(expressions: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _pasted(hydra: Any) -> Mapping[str, Any]:
+    """Return the parameters of a block that was written for Hydra's Optuna sweeper, `hydra.sweeper.params`."""
+    given: dict[str, Any] = dict(hydra or {})
+    sweeper: dict[str, Any] = dict(given.pop("sweeper", None) or {})
+    params: Mapping[str, Any] = sweeper.pop("params", None) or {}
+    for key in (*given, *(f"sweeper.{key}" for key in sweeper)):
+        raise SpaceError(f"hydra.{key}: of Hydra's settings only hydra.sweeper.params is read. {_SAID_ELSEWHERE}")
+    return params
 
 
 def _declared(name: str, value: Any, group_options: GroupOptions | None) -> _Declared:
@@ -159,6 +192,46 @@ def _split_off(text: str) -> tuple[str, str | None]:
     """Split `EXPRESSION when CONDITIONS` at a `when` that is not quoted."""
     position = masked(text).find(" when ")
     return (text, None) if position < 0 else (text[:position], text[position + len(" when ") :])
+
+
+# --- what the options of groups state ------------------------------------------------------------------
+
+
+def _groups(given: Any) -> dict[str, bool]:
+    """Read `[optimizer, model]` or `{optimizer: true, model: false}`."""
+    listed = [given] if isinstance(given, str) else given or []
+    groups = dict(given) if isinstance(given, Mapping) else dict.fromkeys(listed, True)
+    for group, is_wanted in groups.items():
+        if not isinstance(is_wanted, bool):
+            raise SpaceError(f"search.groups.{group} must be true or false, but got {is_wanted!r}.")
+    return groups
+
+
+def _owners(
+    found: Mapping[str, _Declared],
+    groups: Mapping[str, bool],
+    group_options: GroupOptions | None,
+    brings_options: bool,
+) -> dict[str, Sequence[str | None]]:
+    """Return the groups that bring ranges, each with its searched options, or None for the fixed one."""
+    for group in groups:
+        if group_options is not None and not group_options(group):
+            raise SpaceError(f"search.groups: there is no config group {group!r}. Example: search.groups=[optimizer]")
+    owners: dict[str, Sequence[str | None]] = {group: [None] for group, is_wanted in groups.items() if is_wanted}
+    for name, declared in found.items():
+        is_group = "." not in name and group_options is not None and bool(group_options(name))
+        if is_group and groups.get(name, brings_options):
+            owners[name] = [str(option) for option in declared.parameter.values or ()]
+    return owners
+
+
+def _owned(
+    group: str, options: Sequence[str | None], option_ranges: OptionRanges, group_options: GroupOptions | None
+) -> Iterator[_Declared]:
+    for option in options:
+        for key, value in _flatten(option_ranges(group, option)):
+            name = f"{group}.{key}" if option is None else f"{group}.{key}@{option}"
+            yield _declared(name, value, group_options)
 
 
 # --- conditions ----------------------------------------------------------------------------------------

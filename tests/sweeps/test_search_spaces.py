@@ -13,7 +13,7 @@ from sweeps.space import split_overrides
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search_spaces.md").read_text()
 FILES = re.findall(r"```yaml\n(# (?:conf|mine)/(\S+\.yaml)\b.*?)```", PAGE, re.DOTALL)
-COMMANDS = re.findall(r"(?:^|: )(lightsweep sweep .*)$", PAGE, re.MULTILINE)
+COMMANDS = [line.split("  #")[0] for line in re.findall(r"(?:^|: )(lightsweep sweep .*)$", PAGE, re.MULTILINE)]
 
 
 @pytest.fixture
