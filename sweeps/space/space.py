@@ -308,7 +308,7 @@ class Space:
         few = parameter.values if parameter.values is not None and len(parameter.values) <= _MAX_COUNTED else ()
         named: list[Any] = []
         for condition in self._conditions_on(parameter.place):
-            named += [value for value in condition.values if _is_in(parameter, value)]
+            named += [v for value in condition.values for v in _as_own(parameter, value)]
         return list({quote(value): value for value in (*parameter.ends, *few, *named)}.values())
 
     def _conditions_on(self, place: str) -> Iterator[Condition]:
@@ -389,12 +389,12 @@ def _never_active(parameter: Parameter, forbidden: str) -> str:
     return f"{parameter.place} is never searched: no values satisfy {_clause(parameter.when)}{besides}."
 
 
-def _is_in(parameter: Parameter, value: Any) -> bool:
+def _as_own(parameter: Parameter, value: Any) -> list[Any]:
+    """Return the parameter's own value that equals `value` (1.0 for 1), or nothing."""
     try:
-        parameter.encode(value)
+        return [parameter.decode(parameter.encode(value))]
     except SpaceError:
-        return False
-    return True
+        return []
 
 
 def _countable(parameter: Parameter) -> str:
