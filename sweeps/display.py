@@ -53,6 +53,8 @@ class TrialView:
     values: Mapping[str, Any]
     slot: int
     began_s: float
+    resume_step: int | None = None
+    """the step from which an interrupted trial goes on"""
 
 
 class Ended(Protocol):
@@ -165,7 +167,8 @@ class LineDisplay:
 
     def trial_started(self, trial: TrialView) -> None:
         """Say so."""
-        self._print(f"{self._tally.noun(trial.number)} started  {values_text(trial.values)}".rstrip())
+        how = "started" if trial.resume_step is None else f"goes on from step {trial.resume_step}"
+        self._print(f"{self._tally.noun(trial.number)} {how}  {values_text(trial.values)}".rstrip())
 
     def trial_progressed(self, trial: int, progress: Progress) -> None:
         """Say nothing: a line for each would be too many."""

@@ -339,7 +339,9 @@ class Driver:
         )
         self._running[number] = trial
         self._record_start(trial, config, resume_step or 0)
-        self._display.trial_started(TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s))
+        self._display.trial_started(
+            TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s, resume_step=resume_step)
+        )
         self.totals.work_s += time.perf_counter() - began
 
     def _resume_step(self, trial: _Running, config: Config) -> int | None:

@@ -69,7 +69,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(lightsw
         )
         assert driver.stdout is not None
         for line in driver.stdout:  # a trial has started
-            if " started" in line:
+            if " started" in line or " goes on" in line:
                 break
         deadline = time.monotonic() + moment.uniform(0.0, 3.0)
         while time.monotonic() < deadline and driver.poll() is None:

@@ -52,6 +52,12 @@ def test_terminal_gets_bars_and_a_pipe_gets_lines() -> None:
     assert isinstance(shown(False)[0], LineDisplay)
 
 
+def test_a_trial_that_goes_on_says_from_where() -> None:
+    display, out = shown(False)
+    display.trial_started(TrialView(number=3, values={"optimizer.lr": 0.1}, slot=0, began_s=0.0, resume_step=840))
+    assert "trial 3 goes on from step 840" in out.getvalue()
+
+
 def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
     display, out = shown(False)
     start(display)
