@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from sweeps import paths
-from sweeps.config import Config, fingerprint, flatten, freeze
+from sweeps.config import Config, fingerprint, flatten, freeze, load_frozen
 from sweeps.display import Display, TrialView
 from sweeps.launchers.slots import Slot
 from sweeps.records import (
@@ -321,8 +321,9 @@ class Driver:
             slot_free_s=slot_free_s,
         )
         config = self._setup.compose(values, number)
+        goes_on = self._goes_on(trial, config)
+        resume_step = self._resume_step(trial, config) if goes_on else None
         freeze(config, trial.folder)
-        resume_step = self._resume_step(trial, config)
         self._launcher.start(
             number,
             RankJob(
@@ -338,11 +339,18 @@ class Driver:
             slot.devices,
         )
         self._running[number] = trial
-        self._record_start(trial, config, resume_step or 0)
+        self._record_start(trial, config, goes_on=goes_on, step=resume_step or 0)
         self._display.trial_started(
             TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s, resume_step=resume_step)
         )
         self.totals.work_s += time.perf_counter() - began
+
+    def _goes_on(self, trial: _Running, config: Config) -> bool:
+        """Tell whether the trial has a run and still the same config; with another one it begins anew."""
+        if trial.number not in self._recorded and trial.number not in self._setup.runs:
+            return False
+        has_frozen = (trial.folder / paths.CONFIG).is_file()
+        return has_frozen and fingerprint(load_frozen(trial.folder)) == fingerprint(config)
 
     def _resume_step(self, trial: _Running, config: Config) -> int | None:
         """Return the step from which an interrupted trial goes on, if its state there is still on the disk."""
@@ -351,10 +359,10 @@ class Driver:
             return None
         return step
 
-    def _record_start(self, trial: _Running, config: Config, step: int) -> None:
+    def _record_start(self, trial: _Running, config: Config, *, goes_on: bool, step: int) -> None:
         """Create the run, or go on with the one that an interrupted trial has."""
         number, values = trial.number, trial.values
-        if number in self._recorded or number in self._setup.runs:
+        if goes_on:
             run_id = None if number in self._recorded else self._setup.runs[number].run_id
             self._recorder.go_on(number, run_id, step=step)
             self._recorder.tags(number, {tags.STATE: "running", tags.REASON: ""})

@@ -279,17 +279,17 @@ class _Sweep:
         store = recorder.wait_until_open()
         common = common_tags("sweep", self._command.overrides, self._config["tracking"]["tags"])
         common |= {tags.STUDY: study.name, tags.METRIC: self._metric, tags.DIRECTION: self._direction}
-        parent, unfinished = store.find_study(study.name)
-        if parent is not None:
-            recorder.go_on(_PARENT, parent)
+        known = store.find_study(study.name)
+        if known.parent is not None:
+            recorder.go_on(_PARENT, known.parent)
             recorder.tags(_PARENT, {tags.STATE: "running"})
-            for run_id, trial in unfinished.items():  # the study knows how they ended, if they did
-                end = study.end_of(trial)
-                if end is None:
-                    self._runs[trial] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
-                status, run_tags = tags.ending(*(end or ("interrupted", None, "the driver died")))
+            for run_id, trial in known.running.items():  # the study knows how they ended, if they did
+                status, run_tags = tags.ending(*(study.end_of(trial) or ("interrupted", None, "the driver died")))
                 store.set_tags(run_id, run_tags)
                 store.end_run(run_id, status, end_time_ms=int(time.time() * 1000))
+            for run_id, trial in (*known.running.items(), *known.interrupted.items()):
+                if study.end_of(trial) is None and trial not in self._runs:
+                    self._runs[trial] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
             return common
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):

@@ -17,6 +17,7 @@ from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
+from sweeps.tracking.recorder import StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
 
@@ -150,19 +151,18 @@ class MlflowStore:
         self._client.set_terminated(run_id, status, end_time_ms)
         self._artifact_uris.pop(run_id, None)
 
-    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
-        """Return the parent run of a study, if it has one, and its children that have not come to an end.
-
-        Those are the RUNNING and the interrupted ones; each with its trial's number.
-        """
+    def find_study(self, study: str) -> StudyRuns:
+        """Return the runs of a study that a new driver must know."""
         parents = self._runs_of(study, "study")
         if not parents:
-            return None, {}
-        conditions = ("and attributes.status = 'RUNNING'", f"and tags.`{tags.STATE}` = 'interrupted'")
-        unfinished = {
-            k: int(v) for condition in conditions for k, v in self._runs_of(study, "trial", condition).items()
-        }
-        return next(iter(parents)), unfinished
+            return StudyRuns()
+        running = self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
+        interrupted = self._runs_of(study, "trial", f"and tags.`{tags.STATE}` = 'interrupted'")
+        return StudyRuns(
+            parent=next(iter(parents)),
+            running={run_id: int(trial) for run_id, trial in running.items()},
+            interrupted={run_id: int(trial) for run_id, trial in interrupted.items() if run_id not in running},
+        )
 
     def resume_step(self, run_id: str) -> int | None:
         """Return the step from which the trial of a run goes on, if one was noted."""

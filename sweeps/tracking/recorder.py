@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 
-__all__ = ["Recorder", "RunStore"]
+__all__ = ["Recorder", "RunStore", "StudyRuns"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -26,6 +26,21 @@ _LAST_WAIT_S = 5.0
 
 RunKey = str | int
 """A run as the driver calls it: `study`, or the number of a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRuns:
+    """The runs of a study that a new driver must know.
+
+    Attributes:
+        parent: The study's own run; None if there is none yet.
+        running: The trials' runs that have no end, with their trials' numbers; the newest first.
+        interrupted: Likewise those whose end was an interruption.
+    """
+
+    parent: str | None = None
+    running: Mapping[str, int] = field(default_factory=dict)
+    interrupted: Mapping[str, int] = field(default_factory=dict)
 
 
 class RunStore(Protocol):
@@ -62,8 +77,8 @@ class RunStore(Protocol):
         """End a run."""
         ...
 
-    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
-        """Return the parent run of a study and its children that have not ended, with their trials' numbers."""
+    def find_study(self, study: str) -> StudyRuns:
+        """Return the runs of a study that a new driver must know."""
         ...
 
     def resume_step(self, run_id: str) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.driver import Outcome
 from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
 from sweeps.search import Ask, Told, Verdict
+from sweeps.tracking.recorder import StudyRuns
 
 Script = Callable[[int], list[Event]]
 
@@ -158,8 +159,8 @@ class FakeStore:
         self._answer()
         self.runs[run_id]["status"] = status
 
-    def find_study(self, study: str) -> tuple[str | None, dict[str, int]]:
-        return None, {}
+    def find_study(self, study: str) -> StudyRuns:
+        return StudyRuns()
 
     def resume_step(self, run_id: str) -> int | None:
         return None

@@ -15,6 +15,7 @@ from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.recorder import StudyRuns
 from sweeps.urls import with_installed_driver
 
 
@@ -114,9 +115,24 @@ def test_a_study_is_found_by_its_name_with_the_trials_left_running(store: Mlflow
     trials = [{tags.KIND: "trial", tags.TRIAL: str(number)} for number in range(3)]
     children = [new_run(store, parent=parent, **of_study, **trial) for trial in trials]
     store.end_run(children[1], "FINISHED", end_time_ms=5000)
-    found, running = store.find_study(name)
-    assert found == parent and running == {children[0]: 0, children[2]: 2}
-    assert store.find_study("another") == (None, {})
+    found = store.find_study(name)
+    assert found.parent == parent
+    assert found.running == {children[0]: 0, children[2]: 2}
+    assert found.interrupted == {}
+    store.set_tags(children[0], {tags.STATE: "interrupted"})
+    store.end_run(children[0], "KILLED", end_time_ms=5000)
+    assert store.find_study(name).interrupted == {children[0]: 0}
+    assert store.find_study("another") == StudyRuns()
+
+
+def test_a_run_that_goes_on_knows_its_points_and_where_it_goes_on(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store)
+    assert store.resume_step(run_id) is None
+    store.log_metrics(run_id, [MetricPoint(key, 0.5, step, 1000 + step) for step in range(5) for key in ("a", "b")])
+    store.log_metrics(run_id, [MetricPoint("a", 0.6, 4, 2000)])
+    store.set_tags(run_id, {tags.RESUME_STEP: "3"})
+    assert store.resume_step(run_id) == 3
+    assert store.steps_from(run_id, 3) == {"a": [3, 4, 4], "b": [3, 4]}
 
 
 def test_a_run_is_reopened(store: MlflowStore, uri: str) -> None:

@@ -107,3 +107,20 @@ def test_nothing_is_tried_after_the_deadline(tmp_path: Path) -> None:
     recorder.close()
     kept = [json.loads(line) for line in (tmp_path / "unsent.jsonl").read_text().splitlines()]
     assert [record["arguments"]["run_tags"]["step"] for record in kept if record["kind"] == "tags"] == list("01234")
+
+
+def test_a_run_that_goes_on_gets_no_point_twice_though_a_try_fails(tmp_path: Path) -> None:
+    store = FakeStore()
+    first = make(store, tmp_path)
+    first.metrics(0, [point(step) for step in range(6)])
+    first.metrics(0, [point(5)])  # a metric may have two points at a step
+    first.close()
+    second = Recorder(lambda: store, unsent=tmp_path / "unsent.jsonl", timeout_s=5)
+    second.wait_until_open()
+    store.failures = 2
+    second.go_on(0, first.run_id(0), step=4)
+    second.metrics(0, [point(4), point(5)])
+    second.metrics(0, [point(5), point(6)])
+    second.end(0, "FINISHED", {})
+    assert second.close() == 0
+    assert [found.step for found in store.named("child")["points"]] == [0, 1, 2, 3, 4, 5, 5, 6]
