@@ -316,7 +316,7 @@ def _repeated(declared: _Declared, found: Mapping[str, _Declared], fixed: FixedV
         raise SpaceError(f"{own.name}.repeat: {key} must be whole numbers from 0 to {_MAX_REPEATS}, but is {was}.")
     for index in range(max(values)):
         needed = (Condition(key=key, operator=">", values=(index,)),) if counts else ()
-        yield replace(own, index=index, when=(*own.when, *needed))
+        yield replace(own, index=index, when=tuple(dict.fromkeys((*own.when, *needed))))
 
 
 # --- what the configuration has fixed ------------------------------------------------------------------

@@ -51,6 +51,12 @@ def test_a_repeat_has_conditions_of_its_own_too():
     assert all("model.width" not in values for values in suggested(space) if values["model"] == "b")
 
 
+def test_a_condition_that_the_repeat_brings_too_is_there_once():
+    space = parse_space({**WIDTHS, "model.width": {**WIDTHS["model.width"], "when": {"model.depth": "> 1"}}})
+    assert space.describe()["model.width[1]"] == "choice(32,64) when model.depth>1"
+    assert parse_space(space.describe()) == space
+
+
 def test_the_corners_have_the_shortest_and_longest_list_and_the_grid_all():
     space = parse_space(WIDTHS)
     assert {corner["model.depth"] for corner in space.corners()} == {0, 3}
