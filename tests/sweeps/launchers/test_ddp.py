@@ -96,15 +96,16 @@ def test_each_rank_knows_its_place_and_talks_over_the_loopback_interface(bench: 
         assert f"place {rank} {rank} 2 lo" in (bench.folder / "23" / f"rank{rank}.log").read_text()
 
 
-def test_ranks_draw_dropout_of_their_own_and_draw_it_again_in_the_next_run(bench: Any) -> None:
-    masks = []
+def test_ranks_draw_dropout_of_their_own_and_the_same_bits_in_the_next_run(bench: Any) -> None:
+    masks, metrics = [], []
     for number in (24, 25):
         bench.start(number, "mask", ranks=2, seed=5)
-        bench.events(number)
+        metrics.append(last_word(bench.events(number)).metrics)
         logs = [(bench.folder / str(number) / f"rank{rank}.log").read_text() for rank in range(2)]
         masks.append([re.findall(r"mask .*", log) for log in logs])
     assert masks[0] == masks[1]
     assert masks[0][0] != masks[0][1]
+    assert metrics[0] == metrics[1]
 
 
 def test_an_order_to_stop_ends_all_ranks_after_the_same_step(bench: Any) -> None:
