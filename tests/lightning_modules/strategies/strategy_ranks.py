@@ -67,7 +67,10 @@ def _serve(rank: int, pipe: Any, world_size: int, init_file: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=world_size)
     while True:
-        function, args, kwargs = pipe.recv()
+        try:
+            function, args, kwargs = pipe.recv()
+        except EOFError:  # the tests have ended
+            return
         try:
             pipe.send((True, function(*args, **kwargs)))
         except BaseException:
