@@ -17,7 +17,8 @@ from lightning_modules.nets.mlp import MLP
 from sweeps.config import Composer
 from sweeps.ranks import Ranks
 from sweeps.records import Answer, Event, Report
-from sweeps.train import DerivedRandomness, Telemetry, build_module, quieten, trainer_for
+from sweeps.telemetry import Telemetry
+from sweeps.train import DerivedRandomness, build_module, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import random
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,30 +24,22 @@ from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint, locate
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
-from sweeps.pruning import Reporter, stop
+from sweeps.pruning import Reporter
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.records import Artifact, CheckPassed, Finished, Progress, Started
+from sweeps.records import Artifact, CheckPassed, Finished
 from sweeps.resuming import ResumePoint
+from sweeps.telemetry import Telemetry
 from sweeps.tracking.logger import ChannelLogger
 
 __all__ = [
     "DerivedRandomness",
-    "DivergedError",
-    "Telemetry",
     "build_module",
     "check",
     "fit",
     "quieten",
     "trainer_for",
 ]
-
-
-_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
-
-
-class DivergedError(RuntimeError):
-    """The training loss is no longer finite."""
 
 
 def fit(
@@ -287,145 +278,6 @@ class NoProfiler(PassThroughProfiler):
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """Return a context that does nothing."""
         return self._nothing
-
-
-class Telemetry(Callback):
-    """Records the training loss of every step, tells how far training is, and hears the order to stop.
-
-    The loss is taken from the step's output and read from the device only when a message is due: logging every
-    step costs microseconds, and no module need call `self.log` for it (0.4 ms a call).
-
-    With several ranks, a message is due for all after the same batch. One sum over the ranks then carries the
-    losses, which are recorded as their mean, and the orders to stop; so all ranks see a loss that is no longer
-    finite at the same step, and stop at the same step. Rank 0 measures how many batches go by until the next
-    message, instead of a collective at each step.
-
-    Attributes:
-        is_stopped: Whether training ended by an order.
-    """
-
-    def __init__(self, channel: Channel, ranks: Ranks, *, log_every_n_steps: int, num_parameters: int) -> None:
-        self._channel = channel
-        self._ranks = ranks
-        self._every = log_every_n_steps
-        self._num_parameters = num_parameters
-        self._interval_s = min(channel.flush_interval_s, _LONGEST_S)
-        self._losses: list[torch.Tensor] = []
-        self._steps: list[int] = []
-        self._last_step = -1
-        self._num_batches = 0  # since the last message
-        self._due_after = 1  # so many batches, where there are several ranks
-        self._told_at = self._beat_at = 0.0
-        self._is_started = False
-        self.is_stopped = False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the step at which training begins: not the first where it goes on."""
-        self._last_step = trainer.global_step - 1
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Tell once that the first training step begins."""
-        if not self._is_started:
-            self._is_started = True
-            self._channel.send(Started(time_s=time.time(), num_parameters=self._num_parameters))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the step's loss; once in a while send what is kept."""
-        step = trainer.global_step - 1
-        if self._every and step // self._every != self._last_step // self._every:
-            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-            if isinstance(loss, torch.Tensor) and loss.numel() == 1:  # manual optimization may return anything
-                self._losses.append(loss.detach().reshape(()))
-                self._steps.append(step)
-        self._last_step = step
-        self._num_batches += 1
-        self._beat(trainer)
-        if self._is_due() and self._tell(trainer):
-            self.is_stopped = True
-            stop(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that validation goes on."""
-        self._beat(trainer)
-
-    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that testing goes on."""
-        self._beat(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send what is kept; whether to stop is a question for the next batch, if there is one."""
-        if self._tell(trainer):
-            self._due_after = 1  # on all ranks alike, else epochs shorter than the wait would never hear it
-        self._beat(trainer, is_due=True)
-
-    def _is_due(self) -> bool:
-        if self._ranks.size > 1:
-            return self._num_batches >= self._due_after
-        is_late = time.monotonic() - self._told_at > self._channel.flush_interval_s
-        return is_late or self._channel.stop_requested.is_set()
-
-    def _tell(self, trainer: pl.Trainer) -> bool:
-        """Send what is kept, and return whether any rank is told to stop."""
-        now = time.monotonic()
-        losses, is_stop, self._due_after = self._sum(self._next_due(now - self._told_at))
-        self._told_at, self._num_batches = now, 0
-        # Lightning divides the loss of an accumulated batch; its logged value is the whole one
-        losses = [loss * trainer.accumulate_grad_batches for loss in losses]
-        if "train/loss_step" not in trainer.logged_metrics:  # a module that logs it itself has the say
-            for step, loss in zip(self._steps, losses, strict=True):
-                self._channel.log({"train/loss_step": loss}, step)
-        diverged = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if diverged is not None:
-            self._channel.flush()
-            raise DivergedError(f"the training loss became {losses[diverged]} at step {self._steps[diverged]}")
-        self._losses.clear()
-        self._steps.clear()
-        return is_stop
-
-    def _sum(self, next_due: int) -> tuple[list[float], bool, int]:
-        """Return the mean losses of all ranks, whether any is told to stop, and when rank 0 wants the next message."""
-        words = [float(self._channel.stop_requested.is_set()), float(next_due if self._ranks.is_first else 0)]
-        if self._ranks.size == 1:
-            losses = torch.stack(self._losses).tolist() if self._losses else []
-            return losses, bool(words[0]), next_due
-        own = [loss.double().reshape(1) for loss in self._losses]
-        summed = self._ranks.sum(
-            torch.cat([*own, torch.tensor(words, dtype=torch.float64).to(own[0].device if own else "cpu")])
-        )
-        *losses, is_stop, due = summed.tolist()
-        return [loss / self._ranks.size for loss in losses], is_stop > 0, int(due)
-
-    def _next_due(self, elapsed_s: float) -> int:
-        """Return how many batches fit between two messages; four times more than last time at most."""
-        per_batch_s = elapsed_s / max(1, self._num_batches)
-        return max(1, min(4 * self._due_after, int(self._interval_s / per_batch_s)))
-
-    def _beat(self, trainer: pl.Trainer, is_due: bool = False) -> None:
-        """Tell how far training is, once in a while: the sign that this rank makes progress."""
-        now = time.monotonic()
-        if not is_due and now - self._beat_at <= self._interval_s:
-            return
-        self._beat_at = now
-        self._channel.send(
-            Progress(
-                epoch=trainer.current_epoch,
-                max_epochs=-1 if trainer.max_epochs is None else trainer.max_epochs,
-                step=trainer.global_step,
-                num_steps=_num_steps(trainer, trainer.num_training_batches),
-            )
-        )
-
-
-def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:
-    if trainer.max_steps >= 0:
-        return trainer.max_steps
-    if trainer.max_epochs in (None, -1) or math.isinf(num_batches):
-        return -1
-    return trainer.max_epochs * math.ceil(num_batches / trainer.accumulate_grad_batches)
 
 
 def trainer_for(

@@ -163,7 +163,7 @@ def _cause(error: BaseException) -> Cause:
     import torch
 
     from sweeps.ranks import is_peer_failure
-    from sweeps.train import DivergedError
+    from sweeps.telemetry import DivergedError
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "memory"
