@@ -212,7 +212,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _conclude(result: "SweepResult", console: "Console") -> int:
     """Print what a sweep found and what to type next, and return the exit status."""
-    from sweeps.naming import duration, number, values_text
+    from sweeps.naming import duration, values_text
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -226,11 +226,12 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
     _print_leaders(result, console)
-    if best is not None:
-        say(
-            f"best: #{best.number} {result.metric}={number(best.value)}  {values_text(best.values)}",
-            "bold green",
-        )
+    if len(result.metrics) > 1 and best:
+        say(f"Pareto front: {len(best)} of {result.num_finished} trials", "bold green")
+    for trial in best:
+        objectives = dict(zip(result.metrics, trial.objectives, strict=True))
+        found = f"#{trial.number} {values_text(objectives, is_short=False)}  {values_text(trial.values)}"
+        say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
     study, where = shlex.quote(result.study), _where(store_dir, None)
     if totals.stopped == "interrupt":
         say(f"Interrupted after {result.num_finished} of {result.num_trials} trials. Go on with:")
@@ -243,7 +244,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     say(f"  lightsweep compare {study} --top 10{where}")
     if not (result.tracking_uri or "").startswith("http"):
         say(f"  lightsweep ui{where}")
-    return 0 if best is not None and totals.stopped != "failures" else 1
+    return 0 if best and totals.stopped != "failures" else 1
 
 
 def _print_leaders(result: "SweepResult", console: "Console") -> None:

@@ -127,17 +127,34 @@ def _columns(rows: Sequence[TrialRow], metric: str | None) -> list[_Column]:
     columns.append(column("trial", _trial))
     if len(judged) > 1:
         columns.append(column("metric", lambda row: row.metric, is_number=False))
-    columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
+    objectives = _objectives(rows)
+    if objectives:
+        columns.append(column("front", lambda row: "*" if row.is_on_front else "", is_number=False))
+        for name in objectives:
+            columns.append(_Column(name, [_objective(row, name) for row in rows], style="green"))
+    else:
+        columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
     if metric is not None and metric not in judged:
         columns.append(column(metric, lambda row: number(row.metrics[metric]) if metric in row.metrics else ""))
     for index, key in enumerate(params, start=2):
         cells = [number(row.params[key]) if key in row.params else "" for row in rows]
         is_same = len(set(cells)) == 1
         columns.append(_Column(names[key], cells, sacrifice=index + (len(params) if is_same else 0)))
-    columns.append(column("state", lambda row: row.state, is_number=False))
+    columns.append(column("state", _state, is_number=False))
     columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
     columns.append(column("run", lambda row: row.run_id[:8], is_number=False))
     return columns
+
+
+def _objectives(rows: Sequence[TrialRow]) -> dict[str, str]:
+    """Return the objectives that all rows share, if they are several."""
+    first = rows[0].objectives
+    return first if len(first) > 1 and all(row.objectives == first for row in rows) else {}
+
+
+def _objective(row: TrialRow, name: str) -> str:
+    known = row.metrics | row.values
+    return number(known[name]) if name in known else ""
 
 
 def _trial(row: TrialRow) -> str:
@@ -145,6 +162,10 @@ def _trial(row: TrialRow) -> str:
     if row.trial is not None:
         return f"#{row.trial}"
     return str(int(row.folder)) if row.folder.isdecimal() else row.folder
+
+
+def _state(row: TrialRow) -> str:
+    return "infeasible" if row.infeasible and row.state == "complete" else row.state
 
 
 def _value(row: TrialRow) -> str:

@@ -186,11 +186,12 @@ def initialize(home: Path | None = None) -> Any:
     schema.register()
     if not OmegaConf.has_resolver("mode"):
         OmegaConf.register_new_resolver("mode", _mode)
+        OmegaConf.register_new_resolver("first", _first)
     return initialize_config_dir(str(home or paths.conf_dir()), job_name="lightsweep", version_base="1.3")
 
 
 def _mode(direction: str) -> str:
-    """Say Optuna's `maximize` in Lightning's words; the only resolver of ours."""
+    """Say Optuna's `maximize` in Lightning's words."""
     modes = {"maximize": "max", "minimize": "min"}
     if direction not in modes:
         raise ConfigError(
@@ -198,6 +199,11 @@ def _mode(direction: str) -> str:
             f"{direction!r}."
         )
     return modes[direction]
+
+
+def _first(values: Any) -> Any:
+    """Return the first of several, or the only one."""
+    return values[0] if isinstance(values, Sequence) and not isinstance(values, str) and values else values
 
 
 def _home(primary: str, config_dir: Path | None) -> Path:

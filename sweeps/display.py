@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.naming import duration, number, values_text
+from sweeps.pareto import on_front
 from sweeps.records import Progress
 
 __all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
@@ -32,6 +33,9 @@ class Heading:
     Attributes:
         title: The first line.
         name: The study's name.
+        metric: The first objective.
+        direction: Its direction.
+        objectives: The direction of each, if there are several.
         num_finished: Trials that were finished before.
         is_sweep: Whether there are many trials; a single run shows its epochs instead.
     """
@@ -43,6 +47,7 @@ class Heading:
     num_trials: int
     num_finished: int = 0
     is_sweep: bool = True
+    objectives: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class Ended(Protocol):
     values: Mapping[str, Any]
     reason: str
     duration_s: float
+    objectives: Mapping[str, float]
+    infeasible: str
 
 
 class Display(Protocol):
@@ -130,10 +137,15 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         self.best: Ended | None = None
+        self.front: list[Ended] = []  # of several objectives: the best trials of this run of the command
 
     def add(self, outcome: Ended) -> None:
         self.counts[outcome.state] += 1
-        if outcome.state == "complete" and outcome.value is not None and self._is_best(outcome.value):
+        if outcome.state != "complete" or outcome.value is None or outcome.infeasible:
+            return
+        if self.heading.objectives:
+            self._add_to_front(outcome)
+        elif self._is_best(outcome.value):
             self.best = outcome
 
     def noun(self, trial: int) -> str:
@@ -145,15 +157,29 @@ class _Tally:
         better = value > self.best.value
         return better if self.heading.direction == "maximize" else value < self.best.value
 
+    def _add_to_front(self, outcome: Ended) -> None:
+        trials = [*self.front, outcome]
+        points = [[trial.objectives[name] for name in self.heading.objectives] for trial in trials]
+        is_best = on_front(points, list(self.heading.objectives.values()))
+        self.front = [trial for trial, is_kept in zip(trials, is_best, strict=True) if is_kept]
+
+    def mark(self, outcome: Ended) -> str:
+        """Say whether a trial is the best, or one of the best, up to now."""
+        if any(trial is outcome for trial in self.front):
+            return "on the front"
+        return "best so far" if self.best is outcome and self.heading.is_sweep else ""
+
     def line(self, outcome: Ended) -> str:
         """Say in one line how a trial ended."""
         head = f"{self.noun(outcome.number)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
-            mark = "  best so far" if self.best is outcome and self.heading.is_sweep else ""
-            head += f"  {self.heading.metric}={number(float(outcome.value))}{mark}"
+            mark = self.mark(outcome)
+            objectives = outcome.objectives if self.heading.objectives else {self.heading.metric: outcome.value}
+            head += f"  {values_text(objectives, is_short=False)}{'  ' if mark else ''}{mark}"
         took = f"  {duration(outcome.duration_s)}"
         values = values_text(outcome.values)
-        reason = f"  ({outcome.reason})" if outcome.reason else ""
+        why = outcome.reason or outcome.infeasible
+        reason = f"  ({why})" if why else ""
         return f"{head}{took}{'  ' + values if values else ''}{reason}"
 
 
@@ -238,7 +264,7 @@ class LiveDisplay:
         self._rows.pop(outcome.number, None)
         self._tally.add(outcome)
         style = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow"}[outcome.state]
-        if self._tally.best is outcome:
+        if self._tally.mark(outcome):
             style = "bold green"
         # A Text of its own style: a style given to `print` would colour the bars below, too
         self._live.console.print(Text(self._tally.line(outcome), style=style))
@@ -306,6 +332,8 @@ class LiveDisplay:
         if self._tally.best is not None and self._tally.best.value is not None:
             best = self._tally.best
             text.append(f"  best #{best.number} {heading.metric}={number(float(best.value or 0.0))}", style="green")
+        if self._tally.front:
+            text.append(f"  {len(self._tally.front)} on the Pareto front", style="green")
         elapsed = now - self._began
         text.append(f"  {duration(elapsed)}", style="not bold")
         if ended:

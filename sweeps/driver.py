@@ -39,15 +39,27 @@ from sweeps.records import (
     Started,
     Stop,
 )
-from sweeps.search import EndState, Search
+from sweeps.search import EndState, Search, Told
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
-__all__ = ["Driver", "InterruptedRun", "Launcher", "Limits", "Outcome", "RunRecorder", "Totals", "TrialSetup"]
+__all__ = [
+    "NUM_PARAMS",
+    "Driver",
+    "InterruptedRun",
+    "Launcher",
+    "Limits",
+    "Outcome",
+    "RunRecorder",
+    "Totals",
+    "TrialSetup",
+]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
 _PARENT = "study"
+NUM_PARAMS = "num_params"
+"""the metric that every trial has from its start: the number of its model's parameters"""
 
 
 class Launcher(Protocol):
@@ -148,7 +160,14 @@ class TrialSetup:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What became of a trial."""
+    """What became of a trial.
+
+    Attributes:
+        value: The first objective; of a trial that did not complete, the reported metric at its best.
+        objectives: All of them, of a complete trial.
+        values: What was searched.
+        infeasible: Which constraints it violates.
+    """
 
     number: int
     state: EndState
@@ -158,6 +177,8 @@ class Outcome:
     reason: str
     duration_s: float
     start_latency_s: float | None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    infeasible: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,10 +203,13 @@ class _Running:
     folder: Path
     began_s: float
     slot_free_s: float
+    goes_on: bool = False
     started_s: float | None = None
+    num_params: int | None = None
     last_word: Finished | Failed | None = None
     must_end_by: float | None = None
     why_stopped: str = ""
+    why_not_admitted: str = ""
 
 
 class Driver:
@@ -261,7 +285,7 @@ class Driver:
             yield
         except BaseException:
             for trial in self._running.values():
-                self._record_end(trial, "interrupted", None, "the driver failed")
+                self._record_end(trial, Told(state="interrupted"), None, "the driver failed")
             raise
 
     def interrupt(self) -> None:
@@ -321,8 +345,8 @@ class Driver:
             slot_free_s=slot_free_s,
         )
         config = self._setup.compose(values, number)
-        goes_on = self._goes_on(trial, config)
-        resume_step = self._resume_step(trial, config) if goes_on else None
+        trial.goes_on = self._goes_on(trial, config)
+        resume_step = self._resume_step(trial, config) if trial.goes_on else None
         freeze(config, trial.folder)
         self._launcher.start(
             number,
@@ -339,7 +363,7 @@ class Driver:
             slot.devices,
         )
         self._running[number] = trial
-        self._record_start(trial, config, goes_on=goes_on, step=resume_step or 0)
+        self._record_start(trial, config, step=resume_step or 0)
         self._display.trial_started(
             TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s, resume_step=resume_step)
         )
@@ -359,10 +383,10 @@ class Driver:
             return None
         return step
 
-    def _record_start(self, trial: _Running, config: Config, *, goes_on: bool, step: int) -> None:
+    def _record_start(self, trial: _Running, config: Config, *, step: int) -> None:
         """Create the run, or go on with the one that an interrupted trial has."""
         number, values = trial.number, trial.values
-        if goes_on:
+        if trial.goes_on:
             run_id = None if number in self._recorded else self._setup.runs[number].run_id
             self._recorder.go_on(number, run_id, step=step)
             self._recorder.tags(number, {tags.STATE: "running", tags.REASON: ""})
@@ -401,8 +425,9 @@ class Driver:
                 self._recorder.metrics(number, points)
             case Progress():
                 self._display.trial_progressed(number, event)
-            case Started(time_s=time_s):
-                trial.started_s = time_s
+            case Started(time_s=time_s, num_parameters=num_params):
+                trial.started_s, trial.num_params = time_s, num_params
+                self._admit(trial)
                 if self._wants_more():  # not sooner: making a process would slow the start of this one
                     self._launcher.prepare(trial.slot.devices)
             case Saved(step=step):
@@ -418,17 +443,31 @@ class Driver:
             case CheckPassed() | Joined():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
+    def _admit(self, trial: _Running) -> None:
+        """Record the size of the model, and end a trial that is too large before it trains."""
+        assert trial.num_params is not None
+        size = {NUM_PARAMS: float(trial.num_params)}
+        if not trial.goes_on:
+            now_ms = int(time.time() * 1000)
+            self._recorder.metrics(trial.number, [MetricPoint(key, value, 0, now_ms) for key, value in size.items()])
+        verdict = self._search.admit(size)
+        if verdict.prune:
+            trial.why_not_admitted = verdict.reason
+            self._launcher.kill(trial.number)
+
     def _conclude(self, trial: _Running) -> None:
         """Free the slot, and tell and record what became of the trial."""
         del self._running[trial.number]
         self._free[trial.slot] = time.time()
         state, value, reason, metrics = _judge(trial)
-        told = self._search.tell(trial.number, state, value, reason)
+        cause = trial.last_word.cause if isinstance(trial.last_word, Failed) and state == "failed" else None
+        told = self._search.tell(trial.number, state, value, reason, metrics=metrics, cause=cause)
         state, reason = told.state, told.reason or reason
+        value = next(iter(told.objectives.values()), value)
         if state != "interrupted":
             for left in paths.resume_points(trial.folder):
                 left.unlink()
-        self._record_end(trial, state, value, reason)
+        self._record_end(trial, told, value, reason)
         outcome = Outcome(
             number=trial.number,
             state=state,
@@ -438,15 +477,21 @@ class Driver:
             reason=reason,
             duration_s=time.time() - trial.began_s,
             start_latency_s=None if trial.started_s is None else trial.started_s - trial.slot_free_s,
+            objectives=told.objectives,
+            infeasible=told.infeasible,
         )
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
 
-    def _record_end(self, trial: _Running, state: EndState, value: float | None, reason: str) -> None:
-        if state == "failed":
+    def _record_end(self, trial: _Running, told: Told, value: float | None, reason: str) -> None:
+        if isinstance(trial.last_word, Failed) and not trial.why_not_admitted:
             self._record_story(trial)
-        status, run_tags = tags.ending(state, value, reason)
+        status, run_tags = tags.ending(told.state, value, reason)
+        if len(told.objectives) > 1:
+            run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
+        if told.infeasible:
+            run_tags[tags.INFEASIBLE] = told.infeasible
         self._recorder.end(trial.number, status, run_tags)
 
     def _record_story(self, trial: _Running) -> None:
@@ -461,13 +506,17 @@ class Driver:
 def _judge(trial: _Running) -> tuple[EndState, float | None, str, Mapping[str, float]]:
     """Say how a trial ended: by its last word, unless it was cut off."""
     word = trial.last_word
+    size = {} if trial.num_params is None else {NUM_PARAMS: float(trial.num_params)}
+    if trial.why_not_admitted:
+        return "pruned", None, f"not trained: {trial.why_not_admitted}", size
     if isinstance(word, Finished):
         reason = trial.why_stopped if word.state == "interrupted" else word.reason
-        return word.state, word.value, reason, word.metrics
+        return word.state, word.value, reason, size | dict(word.metrics)
     if trial.why_stopped and not (word and word.cause == "elsewhere"):  # torchrun stops whom another's failure leaves
         return "interrupted", None, trial.why_stopped, {}
     assert word is not None, "a launcher says how a trial ended before it says that nothing is left"
-    return "failed", None, f"out of memory: {word.message}" if word.cause == "memory" else word.message, {}
+    causes = {"memory": "out of memory: ", "diverged": "diverged: "}
+    return "failed", None, causes.get(word.cause, "") + word.message, size
 
 
 @contextmanager

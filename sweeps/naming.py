@@ -21,13 +21,15 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def number(value: Any) -> str:
-    """Write a number with four significant digits, anything else as it is."""
+    """Write a number with four significant digits, a count in full, anything else as it is."""
+    if isinstance(value, float) and value.is_integer() and 1e4 <= abs(value) < 1e15:
+        return str(int(value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def values_text(values: Mapping[str, Any]) -> str:
-    """Write searched values as `lr=0.0031 depth=3`."""
-    names = short_names(values)
+def values_text(values: Mapping[str, Any], *, is_short: bool = True) -> str:
+    """Write searched values as `lr=0.0031 depth=3`, or with the whole names."""
+    names = short_names(values) if is_short else {key: key for key in values}
     return " ".join(f"{names[key]}={number(value)}" for key, value in values.items())
 
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeps.errors import StoreError, StudyError, UsageError, did_you_mean
+from sweeps.pareto import on_front
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 from sweeps.urls import hide_password, with_installed_driver
@@ -42,6 +43,10 @@ class TrialRow:
         value: The metric at the best checkpoint; None until the trial has ended.
         metrics: The last value of each metric.
         params: The searched parameters with their types.
+        objectives: What the study judges by, with `maximize` or `minimize` for each.
+        values: The objectives at the best checkpoint; empty until the trial is complete.
+        infeasible: Which constraints the trial violates, in words.
+        is_on_front: Whether the trial is on the Pareto front of a study of several objectives.
         duration_s: Seconds from start to end; None while it runs.
         reason: Why it failed or ended early.
         folder: The name of its folder below that of its study, or below `train`.
@@ -60,6 +65,10 @@ class TrialRow:
     duration_s: float | None
     reason: str
     folder: str
+    objectives: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    infeasible: str = ""
+    is_on_front: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -74,12 +83,12 @@ def trial_rows(uri: str, studies: Sequence[str] = ()) -> list[TrialRow]:
         StudyError: There is no such study; names the nearest.
     """
     if is_server(uri):
-        return _from_server(uri, studies)
+        return _with_fronts(_from_server(uri, studies))
     engine = _engine(uri)
     try:
         with engine.connect() as connection:
             _require_tables(connection, uri)
-            return _read(connection, studies)
+            return _with_fronts(_read(connection, studies))
     except SQLAlchemyError as error:
         raise _unreadable(uri, error) from error
     finally:
@@ -103,7 +112,9 @@ def require_store(uri: str) -> None:
 
 
 def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[TrialRow]:
-    """Sort rows best first by their study's metric, or by `metric`; those without a value come last.
+    """Sort rows best first by their study's first metric, or by `metric`; those without a value come last.
+
+    Trials that violate constraints come after those that do not, and of several objectives the Pareto front is first.
 
     Rows that are judged by different metrics stay apart.
 
@@ -116,13 +127,14 @@ def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[Tri
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
     maximized = {row.metric: row.direction == "maximize" for row in rows}
 
-    def key(row: TrialRow) -> tuple[bool, str, float]:
+    def key(row: TrialRow) -> tuple[bool, str, bool, float]:
         judged = metric or row.metric
         value = row.value if row.metric == judged else row.metrics.get(judged)
         if value is None or math.isnan(value):
-            return True, "", 0.0
+            return True, "", False, 0.0
         is_falling = maximized.get(judged, not _is_loss(judged))
-        return False, judged, -value if is_falling else value
+        is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front
+        return False, judged, bool(row.infeasible) or is_behind, -value if is_falling else value
 
     return sorted(rows, key=key)
 
@@ -251,22 +263,44 @@ def _from_server(uri: str, studies: Sequence[str]) -> list[TrialRow]:
 def _row(run: ServerRun) -> TrialRow:
     is_trial = run.tags.get(tags.KIND) == "trial"
     trial = run.tags.get(tags.TRIAL, "")
+    state = run.tags.get(tags.STATE) or _STATES.get(run.status, run.status.lower())
+    metric, direction = run.tags.get(tags.METRIC, ""), run.tags.get(tags.DIRECTION, "maximize")
+    value = _number(run.tags.get(tags.VALUE))
+    is_complete = state == "complete" and value is not None
     is_timed = run.start_ms is not None and run.end_ms is not None
     return TrialRow(
         run_id=run.run_id,
         name=run.name,
         study=run.tags.get(tags.STUDY) if is_trial else None,
         trial=int(trial) if is_trial and trial.isdecimal() else None,
-        state=run.tags.get(tags.STATE) or _STATES.get(run.status, run.status.lower()),
-        metric=run.tags.get(tags.METRIC, ""),
-        direction=run.tags.get(tags.DIRECTION, "maximize"),
-        value=_number(run.tags.get(tags.VALUE)),
+        state=state,
+        metric=metric,
+        direction=direction,
+        value=value,
         metrics={key: _unbounded(run.metrics[key]) for key in sorted(run.metrics)},
-        params=_params(run.tags.get(tags.PARAMS, "{}")),
+        params=_mapping(run.tags.get(tags.PARAMS, "{}")),
         duration_s=((run.end_ms or 0) - (run.start_ms or 0)) / 1000 if is_timed else None,
         reason=run.tags.get(tags.REASON, ""),
         folder=run.tags.get(tags.FOLDER, ""),
+        objectives=_mapping(run.tags.get(tags.OBJECTIVES, "{}")) or {metric: direction},
+        values=_mapping(run.tags.get(tags.VALUES, "{}")) or ({metric: value} if is_complete else {}),
+        infeasible=run.tags.get(tags.INFEASIBLE, ""),
     )
+
+
+def _with_fronts(rows: list[TrialRow]) -> list[TrialRow]:
+    """Mark the Pareto front of each study of several objectives."""
+    able: dict[str | None, list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        if len(row.objectives) > 1 and row.values.keys() == row.objectives.keys() and not row.infeasible:
+            able[row.study].append(row)
+    best: set[str] = set()
+    for trials in able.values():
+        objectives = trials[0].objectives
+        points = [[row.values[name] for name in objectives] for row in trials]
+        marks = on_front(points, list(objectives.values()))
+        best |= {row.run_id for row, is_best in zip(trials, marks, strict=True) if is_best}
+    return [replace(row, is_on_front=True) if row.run_id in best else row for row in rows]
 
 
 def _number(text: str | None) -> float | None:
@@ -280,7 +314,7 @@ def _unbounded(value: float) -> float:
     return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value
 
 
-def _params(text: str) -> dict[str, Any]:
+def _mapping(text: str) -> dict[str, Any]:
     try:
         params: Mapping[str, Any] = json.loads(text)
     except json.JSONDecodeError:  # cut at the store's limit, or not ours

@@ -1,5 +1,6 @@
 """`lightsweep sweep` and `resume`: set a study up, check it, drive it, and leave a record to go on from."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from rich.console import Console
 from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
-from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
+from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import ConfigError, StudyError, did_you_mean
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
@@ -23,7 +24,15 @@ from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
 from sweeps.space import Space, parse_space, quote, split_overrides
-from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
+from sweeps.study import (
+    Best,
+    Study,
+    build_pruner,
+    build_sampler,
+    open_storage,
+    parse_constraints,
+    parse_objectives,
+)
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.workbench import (
@@ -52,8 +61,9 @@ class SweepResult:
     totals: Totals
     num_trials: int
     num_finished: int
-    best: Best | None
-    metric: str
+    best: tuple[Best, ...]
+    """the best trial, or the Pareto front of several objectives"""
+    metrics: tuple[str, ...]
     num_unsent: int
     tracking_uri: str | None
 
@@ -154,8 +164,11 @@ class _Sweep:
         self._space = space
         self._console = console
         self._store_dir = Path(config["store_dir"])
-        self._metric = config["study"]["metric"]
-        self._direction = config["study"]["direction"]
+        self._objectives = {
+            metric: direction.name.lower()
+            for metric, direction in parse_objectives(config["study"]["metric"], config["study"]["direction"]).items()
+        }
+        self._constraints = parse_constraints(config["study"]["constraints"])
         self._runs: dict[int, InterruptedRun] = {}  # of trials that go on, by number
         self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
 
@@ -174,7 +187,8 @@ class _Sweep:
             storage = open_storage(storage_url(config))
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
-                check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
+                passed = check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
+            self._require_logged(passed.metrics)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):
@@ -184,8 +198,10 @@ class _Sweep:
                     space=self._space,
                     sampler=sampler,
                     pruner=pruner,
-                    metric=self._metric,
-                    direction=self._direction,
+                    metric=list(self._objectives),
+                    direction=list(self._objectives.values()),
+                    reported=(config["objective"]["metric"], config["objective"]["direction"]),
+                    constraints=self._constraints,
                     seed=config["seed"],
                 )
                 study.close_stale()
@@ -205,10 +221,11 @@ class _Sweep:
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
             title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{_ranks_of(slots[0])}, "
-            f"{self._direction} {self._metric}",
+            + ", ".join(f"{direction} {metric}" for metric, direction in self._objectives.items()),
             name=study.name,
-            metric=self._metric,
-            direction=self._direction,
+            metric=study.metrics[0],
+            direction=self._objectives[study.metrics[0]],
+            objectives=self._objectives if len(self._objectives) > 1 else {},
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
         )
@@ -246,8 +263,8 @@ class _Sweep:
             totals=totals,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
-            best=study.best,
-            metric=self._metric,
+            best=tuple(study.best_trials),
+            metrics=study.metrics,
             num_unsent=num_unsent,
             tracking_uri=self._config["tracking"]["uri"],
         )
@@ -255,6 +272,20 @@ class _Sweep:
     def _compose(self, values: Any, number: int) -> Config:
         seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
         return self._composer.trial(values, seed)
+
+    def _require_logged(self, logged: Sequence[str]) -> None:
+        """Refuse objectives and constraints that no trial can have."""
+        known = {*logged, NUM_PARAMS}
+        for key, metrics in (
+            ("study.metric", self._objectives),
+            ("study.constraints", [constraint.metric for constraint in self._constraints]),
+        ):
+            for metric in metrics:
+                if metric not in known:
+                    raise ConfigError(
+                        f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
+                        f"{did_you_mean(metric, known)}"
+                    )
 
     def _corners(self) -> list[Config]:
         """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
@@ -278,7 +309,10 @@ class _Sweep:
         """Create the parent run, or go on with it; end what a dead driver left running, or note where it goes on."""
         store = recorder.wait_until_open()
         common = common_tags("sweep", self._command.overrides, self._config["tracking"]["tags"])
-        common |= {tags.STUDY: study.name, tags.METRIC: self._metric, tags.DIRECTION: self._direction}
+        metric = study.metrics[0]
+        common |= {tags.STUDY: study.name, tags.METRIC: metric, tags.DIRECTION: self._objectives[metric]}
+        if len(self._objectives) > 1:
+            common[tags.OBJECTIVES] = json.dumps(self._objectives)
         known = store.find_study(study.name)
         if known.parent is not None:
             recorder.go_on(_PARENT, known.parent)
@@ -300,21 +334,26 @@ class _Sweep:
         return common
 
     def _record_progress(self, study: Study, recorder: Recorder, outcome: Outcome) -> None:
-        best = study.best
-        points = [] if best is None else [(self._metric, best.value)]
+        best = study.best_trials
+        points = [(study.metrics[0], best[0].value)] if len(study.metrics) == 1 and best else []
+        if len(study.metrics) > 1:
+            points.append(("trials/on_front", float(len(best))))
         points.append(("trials/finished", float(study.num_finished)))
         now = int(time.time() * 1000)
         recorder.metrics(_PARENT, [MetricPoint(key, value, study.num_finished, now) for key, value in points])
 
     def _close_parent(self, study: Study, recorder: Recorder, state: str) -> None:
-        best = study.best
+        best = study.best_trials
         run_tags = {tags.STATE: state}
-        if best is not None:
+        if best:
+            numbers = ", ".join(str(trial.number) for trial in best)
+            note = f"Pareto front: trials {numbers}."
+            if len(study.metrics) == 1:
+                run_tags[tags.VALUE] = repr(best[0].value)
+                note = f"Best: trial {numbers}, {study.metrics[0]} = {best[0].value:.6g}."
             run_tags |= {
-                tags.VALUE: repr(best.value),
-                "lightsweep.best_trial": str(best.number),
-                "mlflow.note.content": f"Best: trial {best.number}, {self._metric} = {best.value:.6g}. "
-                f"{study.num_finished} trials.",
+                "lightsweep.best_trial": numbers,
+                "mlflow.note.content": f"{note} {study.num_finished} trials.",
             }
         status = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[state]
         recorder.end(_PARENT, status, run_tags)
@@ -330,8 +369,6 @@ def _require(config: Config) -> None:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
     if study["timeout_s"] is not None and study["timeout_s"] <= 0:
         raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
-    if study["direction"] not in ("maximize", "minimize"):
-        raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
 
 
 def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:

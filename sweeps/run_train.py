@@ -16,7 +16,7 @@ from sweeps.driver import Driver, Limits, Outcome, RunRecorder, Totals, TrialSet
 from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
-from sweeps.records import MetricPoint, Place
+from sweeps.records import Cause, MetricPoint, Place
 from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
@@ -69,13 +69,25 @@ class _OneRun:
         self.is_exhausted = True
         return Ask(number=0, values={})
 
+    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+        return Verdict(prune=False)
+
     def report(self, number: int, value: float, step: int) -> Verdict:
         return Verdict(prune=False)
 
     def flush(self) -> None:
         """Nothing is kept of the reports of a single run."""
 
-    def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
+    def tell(
+        self,
+        number: int,
+        state: EndState,
+        value: float | None,
+        reason: str,
+        *,
+        metrics: Mapping[str, float],
+        cause: Cause | None,
+    ) -> Told:
         self.num_finished = 1
         return Told(state=state, reason=reason)
 

@@ -92,7 +92,10 @@ class TrackingConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """What a run is judged by: the best checkpoint, early stopping and the study follow it."""
+    """What a run is judged by while it trains: the best checkpoint, early stopping and the pruner follow it.
+
+    In a sweep it is the first metric of the study.
+    """
 
     metric: str = "val/acc"
     direction: str = "maximize"
@@ -155,9 +158,12 @@ class StudyConfig:
 
     name: str | None = None
     """null: the data, the model and a number, such as digits-mlp-3"""
-    metric: str = "val/acc"
-    direction: str = "maximize"
-    """maximize or minimize"""
+    metric: Any = "val/acc"
+    """what a trial is judged by: a metric that the model logs, or `num_params`; or a list of several"""
+    direction: Any = "maximize"
+    """maximize or minimize, one for each metric"""
+    constraints: Any = None
+    """what a trial must satisfy to be the best: a text such as 'num_params <= 1e6', or a list of them"""
     num_trials: int = 20
     """trials in all, those of earlier runs of the same study included"""
     timeout_s: float | None = None

@@ -3,8 +3,11 @@
 There are two: `study.Study`, and the single run of `run_train`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from sweeps.records import Cause
 
 __all__ = ["Ask", "EndState", "Search", "Told", "Verdict"]
 
@@ -34,10 +37,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """How the end of a trial was recorded; a value that is not finite turns `complete` into `failed`."""
+    """How the end of a trial was recorded, which may differ from how it was told.
+
+    Attributes:
+        state: `failed` if an objective is missing, `pruned` if the trial diverged or ran out of memory.
+        reason: Why it did not complete.
+        objectives: The values that the trial is judged by, with the names of their metrics.
+        infeasible: Which constraints the trial violates, in words; empty if none.
+    """
 
     state: EndState
     reason: str = ""
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    infeasible: str = ""
 
 
 class Search(Protocol):
@@ -47,11 +59,24 @@ class Search(Protocol):
         """Propose a trial."""
         ...
 
+    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+        """Judge what is known of a trial before it trains."""
+        ...
+
     def report(self, number: int, value: float, step: int) -> Verdict:
         """Take an intermediate value and say whether to go on."""
         ...
 
-    def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
+    def tell(
+        self,
+        number: int,
+        state: EndState,
+        value: float | None,
+        reason: str,
+        *,
+        metrics: Mapping[str, float],
+        cause: Cause | None,
+    ) -> Told:
         """Take a result, and return what was recorded; an interrupted trial is proposed again some day."""
         ...
 

@@ -175,9 +175,13 @@ def _cause(error: BaseException) -> Cause:
 
 
 def _one_line(error: BaseException) -> str:
+    from sweeps.telemetry import DivergedError
+
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
-    is_plain = isinstance(error, ConfigError) or (isinstance(error, FileNotFoundError) and error.errno is None)
+    is_plain = isinstance(error, (ConfigError, DivergedError)) or (
+        isinstance(error, FileNotFoundError) and error.errno is None
+    )
     return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

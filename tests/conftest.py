@@ -37,6 +37,12 @@ def run_lightsweep(*arguments: str, cwd: Path, timeout_s: float = 120) -> subpro
     )
 
 
+@pytest.fixture(scope="session")
+def lightsweep_in() -> Command:
+    """The command, run in the folder `cwd`; for fixtures that several tests share."""
+    return run_lightsweep
+
+
 @pytest.fixture
 def lightsweep(tmp_path: Path) -> Command:
     """The command, run in a new folder."""

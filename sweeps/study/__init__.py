@@ -8,7 +8,16 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 """
 
 from sweeps.study.builders import build_pruner, build_sampler
+from sweeps.study.constraints import parse_constraints
 from sweeps.study.storage import open_storage
-from sweeps.study.study import Best, Study
+from sweeps.study.study import Best, Study, parse_objectives
 
-__all__ = ["Best", "Study", "build_pruner", "build_sampler", "open_storage"]
+__all__ = [
+    "Best",
+    "Study",
+    "build_pruner",
+    "build_sampler",
+    "open_storage",
+    "parse_constraints",
+    "parse_objectives",
+]

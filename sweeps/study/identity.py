@@ -13,12 +13,18 @@ __all__ = ["create_or_check"]
 
 
 def create_or_check(
-    storage: RDBStorage, name: str, *, directions: Sequence[StudyDirection], space: Space, metrics: list[str]
+    storage: RDBStorage,
+    name: str,
+    *,
+    directions: Sequence[StudyDirection],
+    space: Space,
+    metrics: list[str],
+    constraints: list[str],
 ) -> int:
     """Return the id of the study of this name, made if it is not there.
 
     Raises:
-        StudyError: It is there with another space, direction or metric; one line for each.
+        StudyError: It is there with another space, direction, metric or constraint; one line for each.
     """
     try:
         study_id = storage.create_new_study(directions, name)
@@ -29,6 +35,7 @@ def create_or_check(
     if not is_whole:
         storage.set_study_system_attr(study_id, "study:metric_names", metrics)  # for Optuna's own plots
         storage.set_study_user_attr(study_id, "metrics", metrics)
+        storage.set_study_user_attr(study_id, "constraints", constraints)
         storage.set_study_user_attr(study_id, "space", space.describe())
     stored = storage.get_study_user_attrs(study_id)
     if "space" not in stored:
@@ -41,6 +48,9 @@ def create_or_check(
     was, now = _words(storage.get_study_directions(study_id)), _words(directions)
     if was != now:
         lines.append(f"study.direction: was {was}, now {now}")
+    if stored.get("constraints", []) != constraints:
+        was, now = ("; ".join(texts) or "none" for texts in (stored.get("constraints", []), constraints))
+        lines.append(f"study.constraints: was {was}, now {now}")
     if lines:
         raise StudyError(
             f"Study {name!r} exists, but differs from what is asked for:\n  "
@@ -53,7 +63,7 @@ def create_or_check(
 def _was_cut_short(storage: RDBStorage, study_id: int, directions: Sequence[StudyDirection]) -> bool:
     """Tell whether a study's creator died before it had written all that identifies it."""
     return (
-        storage.get_study_user_attrs(study_id).keys() <= {"metrics"}
+        storage.get_study_user_attrs(study_id).keys() <= {"metrics", "constraints"}
         and not storage.get_n_trials(study_id)
         and storage.get_study_directions(study_id) == list(directions)
     )

@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import optuna
@@ -17,9 +18,11 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import ConfigError, StoreError, StudyError, did_you_mean
+from sweeps.errors import ConfigError, StoreError, StudyError
+from sweeps.records import Cause
 from sweeps.search import Ask, EndState, Told, Verdict
 from sweeps.space import Space
+from sweeps.study.constraints import Constraint, violations, why_infeasible
 from sweeps.study.grid import Grid
 from sweeps.study.identity import create_or_check
 from sweeps.study.proposing import propose
@@ -27,7 +30,7 @@ from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
 from sweeps.study.storage import storage_errors
 
-__all__ = ["Best", "Study"]
+__all__ = ["Best", "Study", "parse_objectives"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +52,34 @@ class Best:
 
 
 class _AskTellStudy(optuna.Study):
-    """An Optuna study whose samplers may say stop although no `optimize` loop runs."""
+    """An Optuna study whose samplers may say stop although no `optimize` loop runs.
+
+    Of several objectives, `direction` is that of the reported one: TPE ranks pruned trials by it.
+    """
 
     is_stopped = False
+    reported_direction: StudyDirection
+
+    @property
+    def direction(self) -> StudyDirection:
+        """The direction of what is reported."""
+        return self.reported_direction
 
     def stop(self) -> None:
         """Remember that the sampler has nothing left to try."""
         self.is_stopped = True
+
+
+class _ReportedOnly(InMemoryStorage):
+    """The same trials as in another storage, with one objective, the reported one: pruners refuse several."""
+
+    def __init__(self, storage: InMemoryStorage, direction: StudyDirection) -> None:
+        vars(self).update(vars(storage))
+        self._direction = direction
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the one direction."""
+        return [self._direction]
 
 
 class Study:
@@ -84,7 +108,9 @@ class Study:
         name: str,
         storage: RDBStorage,
         study_id: int,
-        directions: Sequence[StudyDirection],
+        objectives: Mapping[str, StudyDirection],
+        reported: tuple[str, StudyDirection],
+        constraints: Sequence[Constraint] = (),
         space: Space,
         sampler: BaseSampler,
         pruner: BasePruner,
@@ -94,14 +120,23 @@ class Study:
         """Load all trials; use `create_or_load`, which checks that the study is the same."""
         self.name = name
         self.space = space
+        self.metrics = tuple(objectives)
+        self._reported, direction = reported
+        self._constraints = tuple(constraints)
         self._seed = seed
         self._storage = storage
         self._record = Record(storage, study_id)
         self._memory = InMemoryStorage()
-        self._memory_id = self._memory.create_new_study(list(directions), name)
+        self._memory_id = self._memory.create_new_study(list(objectives.values()), name)
         for key, value in self._record.attrs.items():
             self._memory.set_study_system_attr(self._memory_id, key, value)
-        self.optuna = _AskTellStudy(name, self._memory, sampler, pruner)
+        is_single = len(objectives) == 1
+        # A sampler asks Hyperband for its brackets, which it has for one objective only
+        self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
+        self.optuna.reported_direction = direction
+        self._judged = (
+            self.optuna if is_single else optuna.Study(name, _ReportedOnly(self._memory, direction), pruner=pruner)
+        )
         self._running: dict[int, optuna.Trial] = {}
         self._unwritten: set[int] = set()  # trials whose last change is not in the database
         self._flush_interval_s = flush_interval_s
@@ -119,6 +154,8 @@ class Study:
         pruner: BasePruner | None = None,
         metric: str | Sequence[str] = "val/acc",
         direction: str | Sequence[str] = "maximize",
+        reported: tuple[str, str] | None = None,
+        constraints: Sequence[Constraint] = (),
         seed: int | None = None,
         flush_interval_s: float = 1.0,
     ) -> "Study":
@@ -132,25 +169,36 @@ class Study:
             pruner: Which trials to stop early; None stops none.
             metric: The objective, or several.
             direction: `maximize` or `minimize`, one for each metric.
+            reported: The metric whose values `report` and `tell` get, with its direction; by default the first one.
+            constraints: What a trial must satisfy to be the best.
             seed: Of the sampler; None takes other random numbers each time.
             flush_interval_s: How long a report may wait to be written, in seconds.
 
         Raises:
             StudyError: A study of this name has another space, direction or metric; one line for each.
-            ConfigError: A direction is neither `maximize` nor `minimize`.
+            ConfigError: A direction is neither `maximize` nor `minimize`, or the pruner cannot judge what is reported.
         """
-        directions = _directions(direction)
-        metrics = [metric] if isinstance(metric, str) else list(metric)
-        if len(metrics) != len(directions):
-            raise ConfigError(
-                f"study.direction: one direction for each metric, but got {len(directions)} for {metrics}."
-            )
+        objectives = parse_objectives(metric, direction)
+        metrics, directions = list(objectives), list(objectives.values())
+        metric, direction = reported or (metrics[0], directions[0].name.lower())
+        judged = (metric, parse_objectives(metric, direction)[metric])
+        if pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner):
+            _require_comparable(objectives, judged)
         with storage_errors(storage):
             return cls(
                 name=name,
                 storage=storage,
-                study_id=create_or_check(storage, name, directions=directions, space=space, metrics=metrics),
-                directions=directions,
+                study_id=create_or_check(
+                    storage,
+                    name,
+                    directions=directions,
+                    space=space,
+                    metrics=metrics,
+                    constraints=[str(constraint) for constraint in constraints],
+                ),
+                objectives=objectives,
+                reported=judged,
+                constraints=constraints,
                 space=space,
                 sampler=sampler,
                 pruner=pruner or optuna.pruners.NopPruner(),
@@ -187,17 +235,15 @@ class Study:
 
         A step that was reported before keeps its first value.
         """
-        trial = self._running.get(number)
-        if trial is None:
+        if number not in self._running:
             return Verdict(prune=True, reason=f"trial {number} is closed already")
-        if len(self.optuna.directions) > 1:
-            return Verdict(prune=False, reason="a study of several objectives prunes nothing")
         if step not in self._frozen(number).intermediate_values:
-            trial.report(float(value), step)
+            self._memory.set_trial_intermediate_value(self._frozen(number)._trial_id, step, float(value))
+        pruner = self._judged.pruner
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
-            prune = bool(trial.should_prune())
-        reason = why_pruned(self.optuna.pruner, self.optuna, self._frozen(number)) if prune else ""
+            prune = bool(pruner.prune(self._judged, self._frozen(number)))
+        reason = why_pruned(pruner, self._judged, self._frozen(number)) if prune else ""
         if time.monotonic() - self._flushed_at_s >= self._flush_interval_s:
             try:
                 self._save(is_patient=False)
@@ -213,19 +259,36 @@ class Study:
         except StoreError as exc:
             _log.warning("%s", exc)
 
+    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+        """Judge by the constraints what is known of a trial before it trains, such as its number of parameters."""
+        reason = why_infeasible(self._constraints, metrics)
+        return Verdict(prune=bool(reason), reason=reason)
+
     def tell(
-        self, number: int, state: EndState, value: float | Sequence[float] | None = None, reason: str = ""
+        self,
+        number: int,
+        state: EndState,
+        value: float | Sequence[float] | None = None,
+        reason: str = "",
+        *,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+        cause: Cause | None = None,
     ) -> Told:
         """End a trial.
+
+        A trial that diverged or ran out of memory is pruned, with a violated constraint, so that samplers avoid its
+        like. One that violates `study.constraints` cannot become the best.
 
         Args:
             number: The trial's number.
             state: An `interrupted` trial does not count; it waits, and the next `ask` returns it again.
-            value: The objective, or several; only for `complete`. A pruned trial has its last report.
+            value: The reported metric at its best; or all objectives. A pruned trial has its last report.
             reason: Why it did not complete, kept with the trial.
+            metrics: What else is known of the trial, for the other objectives and the constraints.
+            cause: Why it failed.
 
         Returns:
-            What was recorded: `complete` becomes `failed` if a value is missing or not finite.
+            What was recorded.
 
         Raises:
             StudyError: The trial does not run.
@@ -235,15 +298,27 @@ class Study:
             raise StudyError(f"Trial {number} of study {self.name!r} does not run, so it cannot end as {state}.")
         values: list[float] | None = None
         if state == "complete":
-            values, wrong = self._finite(value)
-            if wrong:
-                state, values, reason = "failed", None, wrong
+            state, values, reason, cause = self._judge(value, metrics, reason)
         if state == "interrupted":
             self._suspend(number, reason)
-        else:
-            self._end(number, state, values, reason)
+            self._save(number, is_durable=True)
+            return Told(state=state, reason=reason)
+        violated = violations(self._constraints, metrics)
+        infeasible = why_infeasible(self._constraints, metrics)
+        if cause == "diverged" or cause == "memory":
+            state, infeasible = "pruned", reason
+            violated[cause] = 1.0
+        if state != "failed":
+            for constraint, violation in violated.items():
+                self._constrain(number, constraint, violation)
+        self._end(number, state, values, reason)
         self._save(number, is_durable=True)
-        return Told(state=state, reason=reason)
+        return Told(
+            state=state,
+            reason=reason,
+            objectives={} if values is None else dict(zip(self.metrics, values, strict=True)),
+            infeasible=infeasible,
+        )
 
     def enqueue(self, values: Mapping[str, Any]) -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.
@@ -280,7 +355,7 @@ class Study:
 
     @property
     def best(self) -> Best | None:
-        """The best complete trial; None before the first.
+        """The best complete trial that violates no constraint; None before the first.
 
         Raises:
             StudyError: The study has several objectives.
@@ -313,7 +388,7 @@ class Study:
             return None
         trial = self._frozen(number)
         state: EndState = _state(trial)  # type: ignore[assignment]
-        value = trial.value if state in ("complete", "pruned") else None
+        value = trial.values[0] if trial.values and state in ("complete", "pruned") else None
         return state, value, str(trial.user_attrs.get("reason", ""))
 
     @property
@@ -358,19 +433,37 @@ class Study:
                     f"deleted from its storage. Start a study with another study.name."
                 )
 
-    def _finite(self, value: float | Sequence[float] | None) -> tuple[list[float] | None, str]:
-        many = [value] if not isinstance(value, Sequence) else list(value)
+    def _judge(
+        self, value: float | Sequence[float] | None, metrics: Mapping[str, float], reason: str
+    ) -> tuple[EndState, list[float] | None, str, Cause | None]:
+        """Say how a trial ended that trained to its end: it must have all objectives, and they must be finite."""
+        many = list(value) if isinstance(value, Sequence) else self._objectives(value, metrics)
+        known = {constraint.metric for constraint in self._constraints} & metrics.keys()
+        for constraint in self._constraints:
+            if constraint.metric not in known:
+                return "failed", None, f"the trial has no {constraint.metric!r}, which study.constraints names", None
         try:
             values = [float(number) for number in many]  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            return None, f"the objective must be a number, but is {value!r}"
-        if len(values) != len(self.optuna.directions):
-            return (
-                None,
-                f"the study has {len(self.optuna.directions)} objectives, but got {len(values)} values",
-            )
-        wrong = [number for number in values if not math.isfinite(number)]
-        return values, f"the objective must be finite, but is {wrong[0]}" if wrong else ""
+            return "failed", None, f"the objective must be a number, but is {_one(many)!r}", None
+        if len(values) != len(self.metrics):
+            text = f"the study has {len(self.metrics)} objectives, but got {len(values)} values"
+            return "failed", None, text, None
+        for number in values:
+            if not math.isfinite(number):
+                return "pruned", None, f"diverged: the objective must be finite, but is {number}", "diverged"
+        for metric in sorted(known):
+            if math.isnan(metrics[metric]):
+                return "pruned", None, f"diverged: {metric} is nan, and study.constraints names it", "diverged"
+        return "complete", values, reason, None
+
+    def _objectives(self, value: float | None, metrics: Mapping[str, float]) -> list[float | None]:
+        return [value if metric == self._reported else metrics.get(metric) for metric in self.metrics]
+
+    def _constrain(self, number: int, constraint: str, violation: float) -> None:
+        # As Trial.set_constraint does, which a trial that another driver began has no handle for
+        key = f"constraints:{constraint}"
+        self._memory.set_trial_system_attr(self._frozen(number)._trial_id, key, violation)
 
     def _end(self, number: int, state: EndState, values: list[float] | None, reason: str) -> None:
         trial_id = self._frozen(number)._trial_id
@@ -379,7 +472,9 @@ class Study:
         self._running.pop(number, None)
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
         try:
-            self.optuna.tell(number, values, state=ends.get(state, TrialState.FAIL))
+            with warnings.catch_warnings():  # CMA-ES says each time that it takes no notice of constraints
+                warnings.filterwarnings("ignore", "Constraints have been set")
+                self.optuna.tell(number, values, state=ends.get(state, TrialState.FAIL))
         except Exception:  # the end is in memory all the same; a sampler's bookkeeping must not lose it
             if not self._frozen(number).state.is_finished():
                 raise
@@ -415,12 +510,36 @@ class Study:
         self._flushed_at_s = time.monotonic()
 
 
-def _directions(direction: str | Sequence[str]) -> list[StudyDirection]:
-    names = [direction] if isinstance(direction, str) else list(direction)
-    for name in names:
+def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]) -> dict[str, StudyDirection]:
+    """Return the direction of each objective.
+
+    Raises:
+        ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
+    """
+    metrics = [metric] if isinstance(metric, str) else list(metric)
+    directions = [direction] if isinstance(direction, str) else list(direction)
+    for name in directions:
         if name not in get_args(Direction):
-            raise ConfigError(f"study.direction: {name!r} is none. {did_you_mean(name, get_args(Direction))}")
-    return [StudyDirection[name.upper()] for name in names]
+            raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {name!r}.")
+    if len(metrics) != len(directions):
+        raise ConfigError(f"study.direction: one direction for each metric, but got {len(directions)} for {metrics}.")
+    twice = [name for index, name in enumerate(metrics) if name in metrics[:index]]
+    if twice or not metrics:
+        raise ConfigError(f"study.metric must name one metric or several different ones, but got {metrics}.")
+    return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
+
+
+def _require_comparable(objectives: Mapping[str, StudyDirection], reported: tuple[str, StudyDirection]) -> None:
+    """Refuse one objective whose reports go the other way: samplers and pruners of one objective know one direction."""
+    if len(objectives) == 1 and reported[1] not in objectives.values():
+        raise ConfigError(
+            f"objective.direction: the pruner judges {reported[0]!r} by the direction of the study's only metric, "
+            "which is another. Choose pruner=none, or another objective.metric."
+        )
+
+
+def _one(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _reseed(sampler: BaseSampler, source: str) -> None:

@@ -4,14 +4,17 @@ __all__ = [
     "DIRECTION",
     "ERROR",
     "FOLDER",
+    "INFEASIBLE",
     "KIND",
     "METRIC",
+    "OBJECTIVES",
     "PARAMS",
     "REASON",
     "STATE",
     "STUDY",
     "TRIAL",
     "VALUE",
+    "VALUES",
     "ending",
 ]
 
@@ -33,6 +36,12 @@ DIRECTION = "lightsweep.direction"
 """maximize or minimize"""
 VALUE = "lightsweep.value"
 """its value at the best checkpoint"""
+OBJECTIVES = "lightsweep.objectives"
+"""of a study of several: the direction of each, as JSON"""
+VALUES = "lightsweep.values"
+"""of a trial of such a study: the value of each objective at the best checkpoint, as JSON"""
+INFEASIBLE = "lightsweep.infeasible"
+"""which constraints the trial violates, in words: such a trial is never the best"""
 PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
 RESUME_STEP = "lightsweep.resume_step"

@@ -76,20 +76,36 @@ class FakeSearch:
     """Proposes `x = 0, 1, 2, ...`; prunes a trial whose report is below `threshold`."""
 
     threshold: float = float("-inf")
+    largest: float = float("inf")
     size: int | None = None
     asked: int = 0
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def ask(self) -> Ask:
         self.asked += 1
         return Ask(number=self.asked - 1, values={"x": self.asked - 1})
 
+    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+        is_large = metrics.get("num_params", 0.0) > self.largest
+        return Verdict(prune=is_large, reason="too large" if is_large else "")
+
     def report(self, number: int, value: float, step: int) -> Verdict:
         is_poor = value < self.threshold
         return Verdict(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
 
-    def tell(self, number: int, state: Any, value: float | None, reason: str) -> Told:
+    def tell(
+        self,
+        number: int,
+        state: Any,
+        value: float | None,
+        reason: str,
+        *,
+        metrics: Mapping[str, float],
+        cause: str | None,
+    ) -> Told:
         self.told[number] = (state, value, reason)
+        self.metrics[number] = dict(metrics)
         return Told(state=state, reason=reason)
 
     def flush(self) -> None: ...

@@ -19,6 +19,8 @@ class Ended:
     values: dict[str, Any] = field(default_factory=lambda: {"optimizer.lr": 0.1})
     reason: str = ""
     duration_s: float = 2.0
+    objectives: dict[str, float] = field(default_factory=dict)
+    infeasible: str = ""
 
 
 def heading(**changes: Any) -> Heading:
@@ -143,3 +145,19 @@ def test_unknown_length_is_shown_without_a_total() -> None:
     display.close()
 
     assert "epoch 1 step 3" in out.getvalue()
+
+
+def test_of_several_objectives_each_is_shown_and_the_front_is_marked() -> None:
+    display, out = shown(False, objectives={"val/acc": "maximize", "num_params": "minimize"})
+    for number, accuracy, size in ((0, 0.9, 12345.0), (1, 0.8, 20000.0), (2, 0.8, 100.0)):
+        display.trial_ended(Ended(number=number, value=accuracy, objectives={"val/acc": accuracy, "num_params": size}))
+    assert "val/acc=0.9 num_params=12345  on the front" in out.getvalue()
+    assert [line for line in out.getvalue().splitlines() if "trial 1" in line and "front" in line] == []
+    assert "val/acc=0.8 num_params=100  on the front" in out.getvalue()
+
+
+def test_a_trial_that_violates_a_constraint_is_not_the_best() -> None:
+    display, out = shown(False)
+    display.trial_ended(Ended(infeasible="num_params=20 violates num_params <= 10"))
+    assert "best so far" not in out.getvalue()
+    assert "(num_params=20 violates num_params <= 10)" in out.getvalue()

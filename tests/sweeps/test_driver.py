@@ -154,9 +154,26 @@ def test_metrics_and_artifacts_reach_the_run(tmp_path: Path) -> None:
     ]
     sweep = Sweep(tmp_path, lambda number: events, num_trials=1).run()
     run = sweep.store.named("#0")
-    assert run["points"] == list(points)
+    size, *logged = run["points"]
+    assert (size.key, size.value, size.step) == ("num_params", 10.0, 0)
+    assert logged == list(points)
     assert run["artifacts"] == [("config.yaml", ""), ("best.ckpt", "checkpoints")]
     assert (run["status"], run["tags"][tags.VALUE]) == ("FINISHED", "0.7")
+
+
+def test_a_model_that_is_too_large_is_killed_before_it_trains_and_pruned(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda number: [Started(time_s=0.0, num_parameters=10**number), *complete(0.5)])
+    sweep.search.largest = 100.0
+    sweep.run()
+    assert sweep.states == dict.fromkeys(range(3), "complete") | dict.fromkeys(range(3, 6), "pruned")
+    assert sweep.launcher.killed == [3, 4, 5]
+    assert sweep.search.told[3][2] == "not trained: too large"
+    assert sweep.search.metrics[3] == {"num_params": 1000.0}
+
+
+def test_the_search_is_told_all_metrics_and_the_size(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda n: [Started(time_s=0.0, num_parameters=7), *complete(0.5)], num_trials=1).run()
+    assert sweep.search.metrics[0] == {"num_params": 7.0, "val/acc": 0.5}
 
 
 def test_a_frozen_config_is_written_before_the_rank_starts(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What a trial must satisfy to be the best: `num_params <= 1e6`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sweeps.errors import ConfigError
+from sweeps.naming import number
+
+__all__ = ["Constraint", "parse_constraints", "violations", "why_infeasible"]
+
+_FORM = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>\S+)\s*")
+_LEAST = 1e-9  # the violation of `<` by a value that is the bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A bound on a metric at the best checkpoint."""
+
+    metric: str
+    operator: Literal["<=", ">=", "<", ">"]
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        """Tell whether `value` satisfies it; NaN does not."""
+        match self.operator:
+            case "<=":
+                return value <= self.bound
+            case ">=":
+                return value >= self.bound
+            case "<":
+                return value < self.bound
+            case _:
+                return value > self.bound
+
+    def violation(self, value: float) -> float:
+        """Return by how much `value` violates it, as a share of the bound; at most 0 where it holds.
+
+        Shares, so that a sampler may add up those of several constraints.
+        """
+        excess = value - self.bound if self.operator[0] == "<" else self.bound - value
+        share = excess / (abs(self.bound) or 1.0)
+        return min(share, 0.0) if self.holds(value) else max(share, _LEAST)
+
+    def why_violated(self, value: float) -> str:
+        """Say it in words."""
+        return f"{self.metric}={number(float(value))} violates {self}"
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.operator} {self.bound:g}"
+
+
+def parse_constraints(texts: Any) -> tuple[Constraint, ...]:
+    """Read `study.constraints`: one text such as `num_params <= 1e6`, or a list of them.
+
+    Raises:
+        ConfigError: A text does not have this form.
+    """
+    many: Sequence[Any] = [texts] if isinstance(texts, str) else list(texts or ())
+    return tuple(_parsed(text) for text in many)
+
+
+def violations(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the violation of each constraint whose metric is known."""
+    return {str(c): c.violation(metrics[c.metric]) for c in constraints if c.metric in metrics}
+
+
+def why_infeasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str:
+    """Say which constraints are violated, of those whose metric is known; empty if none is."""
+    known = [c for c in constraints if c.metric in metrics]
+    return "; ".join(c.why_violated(metrics[c.metric]) for c in known if not c.holds(metrics[c.metric]))
+
+
+def _parsed(text: Any) -> Constraint:
+    found = _FORM.fullmatch(text) if isinstance(text, str) else None
+    try:
+        if found is None:
+            raise ValueError
+        operator: Any = found["operator"]
+        return Constraint(metric=found["metric"], operator=operator, bound=float(found["bound"]))
+    except ValueError:
+        raise ConfigError(
+            f"study.constraints: {text!r} is none. Write a metric, <=, >=, < or >, and a number: "
+            "'study.constraints=[\"num_params <= 1e6\"]'."
+        ) from None
