@@ -77,7 +77,7 @@ def measure(folder: Path) -> tuple[float, float, float]:
     driver = Driver(
         search=study,
         setup=TrialSetup(
-            compose=composer.trial,
+            compose=lambda values, number, replicate: composer.trial(values, number),
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags={},

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sweeps.naming import duration, number, short_names
 from sweeps.queries import TrialRow
+from sweeps.search import SEM
 
 __all__ = ["Format", "print_rows"]
 
@@ -154,7 +155,7 @@ def _objectives(rows: Sequence[TrialRow]) -> dict[str, str]:
 
 def _objective(row: TrialRow, name: str) -> str:
     known = row.metrics | row.values
-    return number(known[name]) if name in known else ""
+    return number(known[name]) + _error(row, name) if name in known else ""
 
 
 def _trial(row: TrialRow) -> str:
@@ -169,7 +170,13 @@ def _state(row: TrialRow) -> str:
 
 
 def _value(row: TrialRow) -> str:
-    return "" if row.value is None else number(row.value)
+    return "" if row.value is None else number(row.value) + _error(row, row.metric)
+
+
+def _error(row: TrialRow, metric: str) -> str:
+    """Return the standard error of a mean over replicates, if it is one."""
+    error = row.metrics.get(f"{metric}{SEM}") if row.state == "complete" else None
+    return "" if error is None else f" ± {number(error)}"
 
 
 def _shortened(cell: str) -> str:

@@ -58,6 +58,10 @@ class TrialView:
     values: Mapping[str, Any]
     slot: int
     began_s: float
+    replicate: int | None = None
+    """which of several trainings of the trial it is"""
+    job: int
+    """the training, by which its progress and its end are told"""
     resume_step: int | None = None
     """the step from which an interrupted trial goes on"""
 
@@ -72,7 +76,10 @@ class Ended(Protocol):
     reason: str
     duration_s: float
     objectives: Mapping[str, float]
+    errors: Mapping[str, float]
     infeasible: str
+    replicate: int | None
+    job: int | None
 
 
 class Display(Protocol):
@@ -81,14 +88,14 @@ class Display(Protocol):
     def trial_started(self, trial: TrialView) -> None:
         """A trial starts."""
 
-    def trial_progressed(self, trial: int, progress: Progress) -> None:
-        """A trial is so far."""
+    def trial_progressed(self, job: int, progress: Progress) -> None:
+        """A training is so far."""
 
-    def trial_reported(self, trial: int, value: float, step: int) -> None:
-        """A trial has an intermediate value."""
+    def trial_reported(self, job: int, value: float, step: int) -> None:
+        """A training has an intermediate value."""
 
     def trial_ended(self, outcome: Ended) -> None:
-        """A trial has ended."""
+        """A trial, or one of several trainings of a trial, has ended."""
 
     def stopping(self, why: str, num_running: int) -> None:
         """No trial is started any more."""
@@ -111,10 +118,10 @@ class SilentDisplay:
     def trial_started(self, trial: TrialView) -> None:
         """A trial starts."""
 
-    def trial_progressed(self, trial: int, progress: Progress) -> None:
+    def trial_progressed(self, job: int, progress: Progress) -> None:
         """A trial is so far."""
 
-    def trial_reported(self, trial: int, value: float, step: int) -> None:
+    def trial_reported(self, job: int, value: float, step: int) -> None:
         """A trial has an intermediate value."""
 
     def trial_ended(self, outcome: Ended) -> None:
@@ -140,6 +147,8 @@ class _Tally:
         self.front: list[Ended] = []  # of several objectives: the best trials of this run of the command
 
     def add(self, outcome: Ended) -> None:
+        if outcome.replicate is not None:
+            return
         self.counts[outcome.state] += 1
         if outcome.state != "complete" or outcome.value is None or outcome.infeasible:
             return
@@ -148,8 +157,9 @@ class _Tally:
         elif self._is_best(outcome.value):
             self.best = outcome
 
-    def noun(self, trial: int) -> str:
-        return f"trial {trial}" if self.heading.is_sweep else "run"
+    def noun(self, trial: int, replicate: int | None) -> str:
+        which = "" if replicate is None else f" replicate {replicate}"
+        return f"trial {trial}{which}" if self.heading.is_sweep else "run"
 
     def _is_best(self, value: float) -> bool:
         if self.best is None or self.best.value is None:
@@ -171,11 +181,16 @@ class _Tally:
 
     def line(self, outcome: Ended) -> str:
         """Say in one line how a trial ended."""
-        head = f"{self.noun(outcome.number)} {outcome.state}"
+        head = f"{self.noun(outcome.number, outcome.replicate)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
             mark = self.mark(outcome)
             objectives = outcome.objectives if self.heading.objectives else {self.heading.metric: outcome.value}
-            head += f"  {values_text(objectives, is_short=False)}{'  ' if mark else ''}{mark}"
+            texts = [
+                f"{name}={number(float(value))}"
+                + (f" ± {number(outcome.errors[name])}" if name in outcome.errors else "")
+                for name, value in objectives.items()
+            ]
+            head += f"  {' '.join(texts)}{'  ' if mark else ''}{mark}"
         took = f"  {duration(outcome.duration_s)}"
         values = values_text(outcome.values)
         why = outcome.reason or outcome.infeasible
@@ -194,12 +209,12 @@ class LineDisplay:
     def trial_started(self, trial: TrialView) -> None:
         """Say so."""
         how = "started" if trial.resume_step is None else f"goes on from step {trial.resume_step}"
-        self._print(f"{self._tally.noun(trial.number)} {how}  {values_text(trial.values)}".rstrip())
+        self._print(f"{self._tally.noun(trial.number, trial.replicate)} {how}  {values_text(trial.values)}".rstrip())
 
-    def trial_progressed(self, trial: int, progress: Progress) -> None:
+    def trial_progressed(self, job: int, progress: Progress) -> None:
         """Say nothing: a line for each would be too many."""
 
-    def trial_reported(self, trial: int, value: float, step: int) -> None:
+    def trial_reported(self, job: int, value: float, step: int) -> None:
         """Say so for a single run."""
         if not self._tally.heading.is_sweep:
             self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
@@ -246,23 +261,27 @@ class LiveDisplay:
 
     def trial_started(self, trial: TrialView) -> None:
         """Add a bar."""
-        self._rows[trial.number] = _Row(trial)
+        self._rows[trial.job] = _Row(trial)
         self._draw(is_urgent=True)
 
-    def trial_progressed(self, trial: int, progress: Progress) -> None:
+    def trial_progressed(self, job: int, progress: Progress) -> None:
         """Move its bar."""
-        if trial in self._rows:
-            self._rows[trial].progress = progress
+        if job in self._rows:
+            self._rows[job].progress = progress
 
-    def trial_reported(self, trial: int, value: float, step: int) -> None:
+    def trial_reported(self, job: int, value: float, step: int) -> None:
         """Show its value."""
-        if trial in self._rows:
-            self._rows[trial].value = value
+        if job in self._rows:
+            self._rows[job].value = value
 
     def trial_ended(self, outcome: Ended) -> None:
         """Turn its bar into a line."""
-        self._rows.pop(outcome.number, None)
+        if outcome.job is not None:
+            self._rows.pop(outcome.job, None)
         self._tally.add(outcome)
+        if outcome.replicate is not None and outcome.state == "complete":
+            self._draw(is_urgent=True)  # the trial's own line will tell
+            return
         style = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow"}[outcome.state]
         if self._tally.mark(outcome):
             style = "bold green"
@@ -312,7 +331,7 @@ class LiveDisplay:
             where = f"epoch {progress.epoch + 1}{epochs} step {progress.step}"
         value = "" if row.value is None else f"{self._tally.heading.metric}={number(row.value)}"
         return (
-            Text(f"#{row.view.number}" if self._tally.heading.is_sweep else "", style="cyan"),
+            Text(_name(row.view) if self._tally.heading.is_sweep else "", style="cyan"),
             bar,
             Text(where),
             Text(value, style="green"),
@@ -341,3 +360,7 @@ class LiveDisplay:
             left = (heading.num_trials - finished) * elapsed / ended
             text.append(f", {per_minute:.1f} trials/min, about {duration(left)} left", style="not bold")
         return text
+
+
+def _name(view: TrialView) -> str:
+    return f"#{view.number}" if view.replicate is None else f"#{view.number}/{view.replicate}"

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
@@ -39,7 +39,8 @@ from sweeps.records import (
     Started,
     Stop,
 )
-from sweeps.search import EndState, Search, Told
+from sweeps.replicates import combined, means
+from sweeps.search import EndState, Result, Search, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
@@ -134,28 +135,31 @@ class TrialSetup:
     """How to make a trial of proposed values.
 
     Attributes:
-        compose: Values and trial number to the config of the run.
+        compose: Values, trial number and replicate to the config of the run; a trial of several replicates has a
+            config of its own, for which the replicate is None.
         folder: Trial number to its folder.
         name: Trial number and values to the run's name.
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
+        replicates: How often a trial is trained.
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
-        runs: The runs of trials that were interrupted, by number; they go on in these.
+        runs: The runs of trials and replicates that were interrupted; they go on in these.
     """
 
-    compose: Callable[[Mapping[str, Any], int], Config]
+    compose: Callable[[Mapping[str, Any], int, int | None], Config]
     folder: Callable[[int], Path]
     name: Callable[[int, Mapping[str, Any]], str]
     run_tags: Mapping[str, str]
     python_path: tuple[str, ...]
     allowed_modules: tuple[str, ...]
     answers: bool
+    replicates: int = 1
     has_parent: bool = True
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
-    runs: Mapping[int, InterruptedRun] = field(default_factory=dict)
+    runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,8 +169,11 @@ class Outcome:
     Attributes:
         value: The first objective; of a trial that did not complete, the reported metric at its best.
         objectives: All of them, of a complete trial.
+        errors: The standard errors of the objectives, of a trial of several replicates.
         values: What was searched.
         infeasible: Which constraints it violates.
+        replicate: The replicate that ended; None if it is the trial.
+        job: The training that ended; None if others ended before the trial did.
     """
 
     number: int
@@ -178,7 +185,10 @@ class Outcome:
     duration_s: float
     start_latency_s: float | None
     objectives: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
     infeasible: str = ""
+    replicate: int | None = None
+    job: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,14 +206,36 @@ class Totals:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Running:
+class _Trial:
+    """A trial that has begun and has not ended: trainings that wait, that run and that have ended."""
+
     number: int
     values: Mapping[str, Any]
+    folder: Path
+    began_s: float
+    waiting: list[int] = field(default_factory=list)
+    num_running: int = 0
+    results: dict[int, Result] = field(default_factory=dict)
+    why_pruned: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return not self.num_running and (bool(self.why_pruned) or not self.waiting)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """One training of a trial, in a slot."""
+
+    number: int
+    trial: _Trial
+    replicate: int
+    run: RunKey
     slot: Slot
     folder: Path
     began_s: float
     slot_free_s: float
-    goes_on: bool = False
+    resume_step: int | None = None
     started_s: float | None = None
     num_params: int | None = None
     last_word: Finished | Failed | None = None
@@ -250,9 +282,10 @@ class Driver:
         self._clock = clock
         self._began = clock()
         self._free = {slot: time.time() for slot in slots}
-        self._running: dict[int, _Running] = {}
-        self._recorded: set[int] = set()  # trials whose run is of this driver
-        self._resume_steps = {number: run.resume_step for number, run in setup.runs.items()}
+        self._open: dict[int, _Trial] = {}
+        self._running: dict[int, _Job] = {}
+        self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+        self._resume_steps = {run: interrupted.resume_step for run, interrupted in setup.runs.items()}
         self._num_interrupts = 0
         self._is_killing = False
         self.totals = Totals()
@@ -275,6 +308,8 @@ class Driver:
                     self._hear(number, event)
                 self.totals.work_s += time.perf_counter() - began
                 self._display.tick()
+            for trial in list(self._open.values()):  # whose trainings have ended, but not all of them have begun
+                self._close(trial)
         self.totals.elapsed_s = self._clock() - self._began
         return self.totals
 
@@ -284,8 +319,9 @@ class Driver:
         try:
             yield
         except BaseException:
-            for trial in self._running.values():
-                self._record_end(trial, Told(state="interrupted"), None, "the driver failed")
+            cut_off = {job.run for job in self._running.values()} | self._open.keys()
+            for run in cut_off:
+                self._end_run(run, Told(state="interrupted"), None, "the driver failed")
             raise
 
     def interrupt(self) -> None:
@@ -295,11 +331,18 @@ class Driver:
     # --- the rules -----------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
-        return (
-            not self.totals.stopped
-            and self._search.num_finished + len(self._running) < self._limits.num_trials
-            and not self._search.is_exhausted
-        )
+        return not self.totals.stopped and (self._wants_new_trial() or self._waiting() is not None)
+
+    def _wants_new_trial(self) -> bool:
+        return self._search.num_finished + len(self._open) < self._limits.num_trials and not self._search.is_exhausted
+
+    def _waiting(self, *, is_idle: bool = False) -> _Trial | None:
+        """Return the first trial that has trainings to begin; if `is_idle`, one of which none runs.
+
+        One by one, what the first trainings of a trial came to can spare the others.
+        """
+        waiting = (t for t in self._open.values() if t.waiting and not t.why_pruned)
+        return next((trial for trial in waiting if not (is_idle and trial.num_running)), None)
 
     def _why_stop(self) -> Literal["", "interrupt", "timeout", "failures"]:
         timeout_s, max_failures = self._limits.timeout_s, self._limits.max_failures
@@ -317,206 +360,320 @@ class Driver:
             self.totals.stopped = self._why_stop()
             if self.totals.stopped:
                 self._display.stopping(self.totals.stopped, len(self._running))
-                for trial in self._running.values():
-                    self._stop(trial, self.totals.stopped)
+                for job in self._running.values():
+                    self._stop(job, self.totals.stopped)
         if self._num_interrupts > 1 and not self._is_killing:
             self._is_killing = True
             for number in self._running:
                 self._launcher.kill(number)
-        for trial in self._running.values():
-            if trial.must_end_by is not None and self._clock() > trial.must_end_by:
-                trial.must_end_by = None
-                self._launcher.kill(trial.number)
+        for job in self._running.values():
+            if job.must_end_by is not None and self._clock() > job.must_end_by:
+                job.must_end_by = None
+                self._launcher.kill(job.number)
 
     # --- the acts ------------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
         began = time.perf_counter()
-        slot = min(self._free, key=lambda slot: slot.index)
-        slot_free_s = self._free.pop(slot)
+        trial = self._waiting(is_idle=True)
+        if trial is None and self._wants_new_trial():
+            trial = self._begin()
+        trial = trial or self._waiting()
+        if trial is not None and trial.waiting:
+            self._start(trial, trial.waiting.pop(0))
+        self.totals.work_s += time.perf_counter() - began
+
+    def _begin(self) -> _Trial:
+        """Ask for a trial, and begin it or go on with it."""
         proposed = self._search.ask()
-        number, values = proposed.number, proposed.values
-        trial = _Running(
-            number=number,
-            values=values,
+        number = proposed.number
+        trial = _Trial(number=number, values=proposed.values, folder=self._setup.folder(number), began_s=time.time())
+        self._open[number] = trial
+        trial.waiting = list(range(self._setup.replicates))
+        if self._setup.replicates > 1:
+            config = self._setup.compose(trial.values, number, None)
+            goes_on = self._goes_on(number, trial.folder, config)
+            freeze(config, trial.folder)
+            self._record_start(number, trial, trial.folder, config, goes_on=goes_on, step=0)
+            trial.results = dict(self._search.begin_replicates(number, is_anew=not goes_on))
+            trial.waiting = [index for index in trial.waiting if index not in trial.results]
+            if not trial.waiting:  # the driver died between the last of them and the end of the trial
+                self._close(trial)
+        return trial
+
+    def _start(self, trial: _Trial, replicate: int) -> None:
+        """Train in the first free slot."""
+        slot = min(self._free, key=lambda slot: slot.index)
+        is_whole = self._setup.replicates == 1
+        job = _Job(
+            number=trial.number * self._setup.replicates + replicate,
+            trial=trial,
+            replicate=replicate,
+            run=trial.number if is_whole else f"{trial.number}/{replicate}",
             slot=slot,
-            folder=self._setup.folder(number),
+            folder=trial.folder if is_whole else paths.replicate_dir(trial.folder, replicate),
             began_s=time.time(),
-            slot_free_s=slot_free_s,
+            slot_free_s=self._free.pop(slot),
         )
-        config = self._setup.compose(values, number)
-        trial.goes_on = self._goes_on(trial, config)
-        resume_step = self._resume_step(trial, config) if trial.goes_on else None
-        freeze(config, trial.folder)
+        config = self._setup.compose(trial.values, trial.number, replicate)
+        goes_on = self._goes_on(job.run, job.folder, config)
+        if goes_on:
+            job.resume_step = self._resume_step(job, config)
+        freeze(config, job.folder)
         self._launcher.start(
-            number,
+            job.number,
             RankJob(
-                folder=str(trial.folder),
+                folder=str(job.folder),
                 place=self._setup.place or Place(),
                 python_path=self._setup.python_path,
                 allowed_modules=self._setup.allowed_modules,
                 threads=slot.threads,
                 environment=(*self._setup.environment, *slot.environment),
                 answers=self._setup.answers,
-                resume_step=resume_step,
+                resume_step=job.resume_step,
             ),
             slot.devices,
         )
-        self._running[number] = trial
-        self._record_start(trial, config, step=resume_step or 0)
-        self._display.trial_started(
-            TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s, resume_step=resume_step)
+        self._running[job.number] = job
+        trial.num_running += 1
+        self._record_start(
+            job.run,
+            trial,
+            job.folder,
+            config,
+            replicate=None if is_whole else replicate,
+            goes_on=goes_on,
+            step=job.resume_step or 0,
         )
-        self.totals.work_s += time.perf_counter() - began
+        self._display.trial_started(
+            TrialView(
+                number=trial.number,
+                replicate=None if is_whole else replicate,
+                job=job.number,
+                values=trial.values,
+                slot=slot.index,
+                began_s=job.began_s,
+                resume_step=job.resume_step,
+            )
+        )
 
-    def _goes_on(self, trial: _Running, config: Config) -> bool:
-        """Tell whether the trial has a run and still the same config; with another one it begins anew."""
-        if trial.number not in self._recorded and trial.number not in self._setup.runs:
+    def _goes_on(self, run: RunKey, folder: Path, config: Config) -> bool:
+        """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
+        if run not in self._recorded and run not in self._setup.runs:
             return False
-        has_frozen = (trial.folder / paths.CONFIG).is_file()
-        return has_frozen and fingerprint(load_frozen(trial.folder)) == fingerprint(config)
+        has_frozen = (folder / paths.CONFIG).is_file()
+        return has_frozen and fingerprint(load_frozen(folder)) == fingerprint(config)
 
-    def _resume_step(self, trial: _Running, config: Config) -> int | None:
-        """Return the step from which an interrupted trial goes on, if its state there is still on the disk."""
-        step = self._resume_steps.get(trial.number)
-        if step is None or not paths.resume_point(trial.folder, fingerprint(config), step).is_file():
+    def _resume_step(self, job: _Job, config: Config) -> int | None:
+        """Return the step from which an interrupted training goes on, if its state there is still on the disk."""
+        step = self._resume_steps.get(job.run)
+        if step is None or not paths.resume_point(job.folder, fingerprint(config), step).is_file():
             return None
         return step
 
-    def _record_start(self, trial: _Running, config: Config, *, step: int) -> None:
-        """Create the run, or go on with the one that an interrupted trial has."""
-        number, values = trial.number, trial.values
-        if trial.goes_on:
-            run_id = None if number in self._recorded else self._setup.runs[number].run_id
-            self._recorder.go_on(number, run_id, step=step)
-            self._recorder.tags(number, {tags.STATE: "running", tags.REASON: ""})
-            self._recorded.add(number)
+    def _record_start(
+        self,
+        run: RunKey,
+        trial: _Trial,
+        folder: Path,
+        config: Config,
+        *,
+        replicate: int | None = None,
+        goes_on: bool,
+        step: int,
+    ) -> None:
+        """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
+        if goes_on:
+            run_id = None if run in self._recorded else self._setup.runs[run].run_id
+            self._recorder.go_on(run, run_id, step=step)
+            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: ""})
+            self._recorded.add(run)
             return
-        self._recorded.add(number)
-        self._recorder.start(
-            number,
-            self._setup.name(number, values),
-            params=flatten(config),
-            run_tags={
-                **self._setup.run_tags,
-                tags.TRIAL: str(number),
-                tags.STATE: "running",
-                tags.PARAMS: json.dumps(dict(values)),
-                tags.FOLDER: trial.folder.name,
-            },
-            parent=_PARENT if self._setup.has_parent else None,
-        )
-        self._recorder.artifact(number, trial.folder / paths.CONFIG)
+        self._recorded.add(run)
+        run_tags = {
+            **self._setup.run_tags,
+            tags.TRIAL: str(trial.number),
+            tags.STATE: "running",
+            tags.PARAMS: json.dumps(dict(trial.values)),
+            tags.FOLDER: trial.folder.name,
+        }
+        name = self._setup.name(trial.number, trial.values)
+        parent: RunKey | None = _PARENT if self._setup.has_parent else None
+        if replicate is not None:
+            run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
+            name, parent = f"#{trial.number} replicate {replicate}", trial.number
+        self._recorder.start(run, name, params=flatten(config), run_tags=run_tags, parent=parent)
+        self._recorder.artifact(run, folder / paths.CONFIG)
 
-    def _stop(self, trial: _Running, why: str) -> None:
-        trial.why_stopped = why
-        trial.must_end_by = self._clock() + self._limits.grace_s
-        self._launcher.order(trial.number, Stop())
+    def _stop(self, job: _Job, why: str) -> None:
+        job.why_stopped = why
+        job.must_end_by = self._clock() + self._limits.grace_s
+        self._launcher.order(job.number, Stop())
 
     def _hear(self, number: int, event: Event) -> None:
-        trial = self._running[number]
+        job = self._running[number]
         match event:
             case Report(value=value, step=step):
-                verdict = self._search.report(number, value, step)
+                verdict = self._judge_report(job, value, step)
                 if self._setup.answers:
                     self._launcher.order(number, Answer(prune=verdict.prune, reason=verdict.reason))
                 self._display.trial_reported(number, value, step)
             case Metrics(points=points):
-                self._recorder.metrics(number, points)
+                self._recorder.metrics(job.run, points)
             case Progress():
                 self._display.trial_progressed(number, event)
             case Started(time_s=time_s, num_parameters=num_params):
-                trial.started_s, trial.num_params = time_s, num_params
-                self._admit(trial)
+                job.started_s, job.num_params = time_s, num_params
+                self._admit(job)
                 if self._wants_more():  # not sooner: making a process would slow the start of this one
-                    self._launcher.prepare(trial.slot.devices)
+                    self._launcher.prepare(job.slot.devices)
             case Saved(step=step):
-                self._resume_steps[number] = step
+                self._resume_steps[job.run] = step
                 self._search.flush()
-                self._recorder.tags(number, {tags.RESUME_STEP: str(step)})
+                self._recorder.tags(job.run, {tags.RESUME_STEP: str(step)})
             case Artifact(path=path, artifact_path=artifact_path):
-                self._recorder.artifact(number, Path(path), artifact_path)
+                self._recorder.artifact(job.run, Path(path), artifact_path)
             case Finished() | Failed():
-                trial.last_word = event
+                job.last_word = event
             case Exited():
-                self._conclude(trial)
+                self._conclude(job)
             case CheckPassed() | Joined():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
-    def _admit(self, trial: _Running) -> None:
+    def _judge_report(self, job: _Job, value: float, step: int) -> Verdict:
+        """Let the search judge an epoch; of several replicates it knows the first one's."""
+        if job.replicate > 0:
+            return Verdict(prune=False)
+        return self._search.report(job.trial.number, value, step)
+
+    def _admit(self, job: _Job) -> None:
         """Record the size of the model, and end a trial that is too large before it trains."""
-        assert trial.num_params is not None
-        size = {NUM_PARAMS: float(trial.num_params)}
-        if not trial.goes_on:
+        assert job.num_params is not None
+        size = {NUM_PARAMS: float(job.num_params)}
+        if job.resume_step is None:  # else the run has it
             now_ms = int(time.time() * 1000)
-            self._recorder.metrics(trial.number, [MetricPoint(key, value, 0, now_ms) for key, value in size.items()])
+            self._recorder.metrics(job.run, [MetricPoint(key, value, 0, now_ms) for key, value in size.items()])
         verdict = self._search.admit(size)
         if verdict.prune:
-            trial.why_not_admitted = verdict.reason
-            self._launcher.kill(trial.number)
+            job.why_not_admitted = verdict.reason
+            self._launcher.kill(job.number)
 
-    def _conclude(self, trial: _Running) -> None:
-        """Free the slot, and tell and record what became of the trial."""
-        del self._running[trial.number]
-        self._free[trial.slot] = time.time()
-        state, value, reason, metrics = _judge(trial)
-        cause = trial.last_word.cause if isinstance(trial.last_word, Failed) and state == "failed" else None
-        told = self._search.tell(trial.number, state, value, reason, metrics=metrics, cause=cause)
-        state, reason = told.state, told.reason or reason
-        value = next(iter(told.objectives.values()), value)
-        if state != "interrupted":
-            for left in paths.resume_points(trial.folder):
-                left.unlink()
-        self._record_end(trial, told, value, reason)
-        outcome = Outcome(
-            number=trial.number,
-            state=state,
-            value=value,
-            values=trial.values,
-            metrics=metrics,
-            reason=reason,
-            duration_s=time.time() - trial.began_s,
-            start_latency_s=None if trial.started_s is None else trial.started_s - trial.slot_free_s,
-            objectives=told.objectives,
-            infeasible=told.infeasible,
+    def _conclude(self, job: _Job) -> None:
+        """Free the slot, take the result of a training, and end its trial if it was the last one."""
+        del self._running[job.number]
+        self._free[job.slot] = time.time()
+        trial, result = job.trial, _result(job)
+        trial.num_running -= 1
+        trial.results[job.replicate] = result
+        self._record_story(job, result)
+        if self._setup.replicates > 1:
+            self._conclude_replicate(job, result)
+        if trial.is_over or (self.totals.stopped and not trial.num_running):
+            self._close(trial, job if self._setup.replicates == 1 else None)
+
+    def _conclude_replicate(self, job: _Job, result: Result) -> None:
+        """Record one of several trainings, and see whether the trial needs the others."""
+        trial = job.trial
+        if result.state == "complete" and result.value is not None:
+            verdict = self._search.add_replicate(trial.number, job.replicate, result)
+            done = [result.metrics for _, result in sorted(trial.results.items()) if result.state == "complete"]
+            self._record_means(trial.number, means(done), len(done))
+            if verdict.prune and trial.waiting:
+                trial.why_pruned = verdict.reason
+        elif result.state != "interrupted":
+            trial.why_pruned = trial.why_pruned or result.reason
+        self._end_run(job.run, Told(state=result.state), result.value, result.reason)
+        self._drop_resume_points(job.folder, result.state)
+        self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
+
+    def _record_means(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
+        now_ms = int(time.time() * 1000)
+        self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
+
+    def _close(self, trial: _Trial, job: _Job | None = None) -> None:
+        """Tell and record what became of a trial."""
+        del self._open[trial.number]
+        result = combined(trial.results, self._setup.replicates, trial.why_pruned)
+        told = self._search.tell(
+            trial.number, result.state, result.value, result.reason, metrics=result.metrics, cause=result.cause
         )
+        result = replace(result, state=told.state, reason=told.reason or result.reason)
+        if self._setup.replicates == 1:
+            self._drop_resume_points(trial.folder, told.state)
+        value = next(iter(told.objectives.values()), result.value)
+        self._end_run(trial.number, told, value, result.reason)
+        outcome = self._outcome(trial, replace(result, value=value), told, job=job)
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
 
-    def _record_end(self, trial: _Running, told: Told, value: float | None, reason: str) -> None:
-        if isinstance(trial.last_word, Failed) and not trial.why_not_admitted:
-            self._record_story(trial)
+    def _drop_resume_points(self, folder: Path, state: EndState) -> None:
+        if state != "interrupted":
+            for left in paths.resume_points(folder):
+                left.unlink()
+
+    def _outcome(
+        self,
+        trial: _Trial,
+        result: Result,
+        told: Told | None = None,
+        *,
+        job: _Job | None = None,
+        replicate: int | None = None,
+    ) -> Outcome:
+        objectives = told.objectives if told else {}
+        errors = {name: result.standard_error(name) for name in objectives}
+        is_timed = job is not None and job.started_s is not None
+        return Outcome(
+            number=trial.number,
+            state=result.state,
+            value=result.value,
+            values=trial.values,
+            metrics=result.metrics,
+            reason=result.reason,
+            duration_s=time.time() - (job or trial).began_s,
+            start_latency_s=job.started_s - job.slot_free_s if job and job.started_s and is_timed else None,
+            objectives=objectives,
+            errors={name: error for name, error in errors.items() if error is not None},
+            infeasible=told.infeasible if told else "",
+            replicate=replicate,
+            job=job.number if job else None,
+        )
+
+    def _end_run(self, run: RunKey, told: Told, value: float | None, reason: str) -> None:
         status, run_tags = tags.ending(told.state, value, reason)
         if len(told.objectives) > 1:
             run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
         if told.infeasible:
             run_tags[tags.INFEASIBLE] = told.infeasible
-        self._recorder.end(trial.number, status, run_tags)
+        self._recorder.end(run, status, run_tags)
 
-    def _record_story(self, trial: _Running) -> None:
-        if isinstance(trial.last_word, Failed) and trial.last_word.traceback:
-            story = trial.folder / "traceback.txt"
-            paths.write_text(story, trial.last_word.traceback)
-            self._recorder.artifact(trial.number, story)
-        for log in paths.rank_logs(trial.folder):
-            self._recorder.artifact(trial.number, log)
+    def _record_story(self, job: _Job, result: Result) -> None:
+        """Keep what tells why a training failed."""
+        if not isinstance(job.last_word, Failed) or result.state == "interrupted" or job.why_not_admitted:
+            return
+        if job.last_word.traceback:
+            story = job.folder / "traceback.txt"
+            paths.write_text(story, job.last_word.traceback)
+            self._recorder.artifact(job.run, story)
+        for log in paths.rank_logs(job.folder):
+            self._recorder.artifact(job.run, log)
 
 
-def _judge(trial: _Running) -> tuple[EndState, float | None, str, Mapping[str, float]]:
-    """Say how a trial ended: by its last word, unless it was cut off."""
-    word = trial.last_word
-    size = {} if trial.num_params is None else {NUM_PARAMS: float(trial.num_params)}
-    if trial.why_not_admitted:
-        return "pruned", None, f"not trained: {trial.why_not_admitted}", size
+def _result(job: _Job) -> Result:
+    """Say how a training ended: by its last word, unless it was cut off."""
+    word = job.last_word
+    size = {} if job.num_params is None else {NUM_PARAMS: float(job.num_params)}
+    if job.why_not_admitted:
+        return Result(state="pruned", metrics=size, reason=f"not trained: {job.why_not_admitted}")
     if isinstance(word, Finished):
-        reason = trial.why_stopped if word.state == "interrupted" else word.reason
-        return word.state, word.value, reason, size | dict(word.metrics)
-    if trial.why_stopped and not (word and word.cause == "elsewhere"):  # torchrun stops whom another's failure leaves
-        return "interrupted", None, trial.why_stopped, {}
+        reason = job.why_stopped if word.state == "interrupted" else word.reason
+        return Result(state=word.state, value=word.value, metrics=size | dict(word.metrics), reason=reason)
+    if job.why_stopped and not (word and word.cause == "elsewhere"):  # torchrun stops whom another's failure leaves
+        return Result(state="interrupted", reason=job.why_stopped)
     assert word is not None, "a launcher says how a trial ended before it says that nothing is left"
     causes = {"memory": "out of memory: ", "diverged": "diverged: "}
-    return "failed", None, causes.get(word.cause, "") + word.message, size
+    return Result(state="failed", metrics=size, reason=causes.get(word.cause, "") + word.message, cause=word.cause)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ mlruns/                       the store
             rank0.log         what rank 0 printed, and so on
             checkpoints/
             resume-HASH-STEP.ckpt  where an interrupted trial goes on; gone when it has ended
+            replicate0/       of a trial of several trainings: the same for each of them
 """
 
 import hashlib
@@ -33,6 +34,7 @@ __all__ = [
     "guest_dir",
     "rank_log",
     "rank_logs",
+    "replicate_dir",
     "resume_point",
     "resume_points",
     "study_dir",
@@ -97,6 +99,11 @@ def train_dir(store: Path) -> Path:
 def trial_dir(study_folder: Path, number: int) -> Path:
     """Return the folder of trial `number`."""
     return study_folder / f"{number:04d}"
+
+
+def replicate_dir(trial_folder: Path, replicate: int) -> Path:
+    """Return the folder of one of several trainings of a trial."""
+    return trial_folder / f"replicate{replicate}"
 
 
 def rank_log(folder: Path, rank: int) -> Path:

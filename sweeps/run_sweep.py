@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
+from sweeps.replicates import replication
+from sweeps.search import EndState
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import (
     Best,
@@ -34,7 +36,7 @@ from sweeps.study import (
     parse_objectives,
 )
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
     CommandLine,
     check,
@@ -169,8 +171,10 @@ class _Sweep:
             for metric, direction in parse_objectives(config["study"]["metric"], config["study"]["direction"]).items()
         }
         self._constraints = parse_constraints(config["study"]["constraints"])
-        self._runs: dict[int, InterruptedRun] = {}  # of trials that go on, by number
-        self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
+        self._replication = replication(config, space.keys)
+        self._runs: dict[RunKey, InterruptedRun] = {}  # of trials and replicates that go on
+        judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
+        self._answers = config["pruner"]["_target_"] not in judges_no_epochs
 
     def run(self) -> SweepResult:
         config = self._config
@@ -202,6 +206,7 @@ class _Sweep:
                     direction=list(self._objectives.values()),
                     reported=(config["objective"]["metric"], config["objective"]["direction"]),
                     constraints=self._constraints,
+                    replication=self._replication,
                     seed=config["seed"],
                 )
                 study.close_stale()
@@ -221,6 +226,7 @@ class _Sweep:
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
             title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{_ranks_of(slots[0])}, "
+            f"{self._replication.text}"
             + ", ".join(f"{direction} {metric}" for metric, direction in self._objectives.items()),
             name=study.name,
             metric=study.metrics[0],
@@ -240,6 +246,7 @@ class _Sweep:
                 python_path=python_path(self._composer),
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
+                replicates=self._replication.count,
                 runs=self._runs,
             ),
             slots=slots,
@@ -269,9 +276,12 @@ class _Sweep:
             tracking_uri=self._config["tracking"]["uri"],
         )
 
-    def _compose(self, values: Any, number: int) -> Config:
+    def _compose(self, values: Mapping[str, Any], number: int, replicate: int | None) -> Config:
         seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
-        return self._composer.trial(values, seed)
+        if replicate is None:
+            return self._composer.trial(values, seed)
+        changes = self._replication.changes(replicate, seed=self._config["seed"], trial_seed=seed)
+        return self._composer.trial({**changes, **values}, seed)
 
     def _require_logged(self, logged: Sequence[str]) -> None:
         """Refuse objectives and constraints that no trial can have."""
@@ -289,7 +299,7 @@ class _Sweep:
 
     def _corners(self) -> list[Config]:
         """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
-        return [self._compose(values, 0) for values in self._space.corners()]
+        return [self._compose(values, 0, 0) for values in self._space.corners()]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads; for the user alone, since an override may hold a password."""
@@ -317,13 +327,13 @@ class _Sweep:
         if known.parent is not None:
             recorder.go_on(_PARENT, known.parent)
             recorder.tags(_PARENT, {tags.STATE: "running"})
-            for run_id, trial in known.running.items():  # the study knows how they ended, if they did
-                status, run_tags = tags.ending(*(study.end_of(trial) or ("interrupted", None, "the driver died")))
+            for run_id, run in known.running.items():  # the study knows how they ended, if they did
+                status, run_tags = tags.ending(*(_end_of(run, study) or ("interrupted", None, "the driver died")))
                 store.set_tags(run_id, run_tags)
                 store.end_run(run_id, status, end_time_ms=int(time.time() * 1000))
-            for run_id, trial in (*known.running.items(), *known.interrupted.items()):
-                if study.end_of(trial) is None and trial not in self._runs:
-                    self._runs[trial] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
+            for run_id, run in (*known.running.items(), *known.interrupted.items()):
+                if _end_of(run, study) is None and run not in self._runs:
+                    self._runs[run] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
             return common
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
@@ -357,6 +367,15 @@ class _Sweep:
             }
         status = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[state]
         recorder.end(_PARENT, status, run_tags)
+
+
+def _end_of(run: RunKey, study: Study) -> tuple[EndState, float | None, str] | None:
+    """Return how the trial or the replicate ended that a run belongs to; None if it has not."""
+    trial, _, replicate = str(run).partition("/")
+    if not replicate:
+        return study.end_of(int(trial))
+    result = study.replicates(int(trial)).get(int(replicate))
+    return None if result is None else (result.state, result.value, result.reason)
 
 
 def _ranks_of(slot: Slot) -> str:

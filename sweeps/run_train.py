@@ -17,7 +17,7 @@ from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.records import Cause, MetricPoint, Place
-from sweeps.search import Ask, EndState, Told, Verdict
+from sweeps.search import Ask, EndState, Result, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
@@ -73,6 +73,12 @@ class _OneRun:
         return Verdict(prune=False)
 
     def report(self, number: int, value: float, step: int) -> Verdict:
+        return Verdict(prune=False)
+
+    def begin_replicates(self, number: int, *, is_anew: bool) -> Mapping[int, Result]:
+        return {}
+
+    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
         return Verdict(prune=False)
 
     def flush(self) -> None:
@@ -191,7 +197,7 @@ class _Run:
         return Driver(
             search=_OneRun(),
             setup=TrialSetup(
-                compose=lambda values, number: self.config,
+                compose=lambda values, number, replicate: self.config,
                 folder=lambda number: folder,
                 name=lambda number, values: self._name(folder),
                 run_tags={

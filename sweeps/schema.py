@@ -164,6 +164,10 @@ class StudyConfig:
     """maximize or minimize, one for each metric"""
     constraints: Any = None
     """what a trial must satisfy to be the best: a text such as 'num_params <= 1e6', or a list of them"""
+    replicates: int = 1
+    """trainings of each trial, with other seeds; the mean is its value"""
+    folds: int | None = None
+    """cross-validation: trainings of each trial, each with another fold of the data for validation"""
     num_trials: int = 20
     """trials in all, those of earlier runs of the same study included"""
     timeout_s: float | None = None

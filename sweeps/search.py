@@ -9,7 +9,10 @@ from typing import Any, Literal, Protocol
 
 from sweeps.records import Cause
 
-__all__ = ["Ask", "EndState", "Search", "Told", "Verdict"]
+__all__ = ["SEM", "Ask", "EndState", "Result", "Search", "Told", "Verdict"]
+
+SEM = "_sem"
+"""what the name of a mean's standard error ends with"""
 
 EndState = Literal["complete", "pruned", "failed", "interrupted"]
 
@@ -52,6 +55,28 @@ class Told:
     infeasible: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a training, or all trainings of a trial, came to.
+
+    Attributes:
+        value: The reported metric at its best.
+        metrics: The metrics at the best checkpoint; of several replicates the means, and beside them the standard
+            errors of the means, named `..._sem`.
+        cause: Why it failed.
+    """
+
+    state: EndState
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    cause: Cause | None = None
+
+    def standard_error(self, metric: str) -> float | None:
+        """Return the standard error of the mean of a metric; None if there is none."""
+        return self.metrics.get(f"{metric}{SEM}")
+
+
 class Search(Protocol):
     """Where trials come from and what becomes of their results."""
 
@@ -78,6 +103,14 @@ class Search(Protocol):
         cause: Cause | None,
     ) -> Told:
         """Take a result, and return what was recorded; an interrupted trial is proposed again some day."""
+        ...
+
+    def begin_replicates(self, number: int, *, is_anew: bool) -> Mapping[int, Result]:
+        """Return the results that a trial of several trainings has already; forget them if it begins anew."""
+        ...
+
+    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
+        """Keep the result of one of several trainings, and say whether the trial needs the others."""
         ...
 
     def flush(self) -> None:

@@ -20,11 +20,12 @@ def create_or_check(
     space: Space,
     metrics: list[str],
     constraints: list[str],
+    replication: str,
 ) -> int:
     """Return the id of the study of this name, made if it is not there.
 
     Raises:
-        StudyError: It is there with another space, direction, metric or constraint; one line for each.
+        StudyError: It is there with another space, direction, metric, constraint or replication; one line for each.
     """
     try:
         study_id = storage.create_new_study(directions, name)
@@ -36,6 +37,7 @@ def create_or_check(
         storage.set_study_system_attr(study_id, "study:metric_names", metrics)  # for Optuna's own plots
         storage.set_study_user_attr(study_id, "metrics", metrics)
         storage.set_study_user_attr(study_id, "constraints", constraints)
+        storage.set_study_user_attr(study_id, "replication", replication)
         storage.set_study_user_attr(study_id, "space", space.describe())
     stored = storage.get_study_user_attrs(study_id)
     if "space" not in stored:
@@ -51,6 +53,8 @@ def create_or_check(
     if stored.get("constraints", []) != constraints:
         was, now = ("; ".join(texts) or "none" for texts in (stored.get("constraints", []), constraints))
         lines.append(f"study.constraints: was {was}, now {now}")
+    if stored.get("replication", replication) != replication:
+        lines.append(f"study.replicates, study.folds: was {stored['replication']}, now {replication}")
     if lines:
         raise StudyError(
             f"Study {name!r} exists, but differs from what is asked for:\n  "
@@ -63,7 +67,7 @@ def create_or_check(
 def _was_cut_short(storage: RDBStorage, study_id: int, directions: Sequence[StudyDirection]) -> bool:
     """Tell whether a study's creator died before it had written all that identifies it."""
     return (
-        storage.get_study_user_attrs(study_id).keys() <= {"metrics", "constraints"}
+        storage.get_study_user_attrs(study_id).keys() <= {"metrics", "constraints", "replication"}
         and not storage.get_n_trials(study_id)
         and storage.get_study_directions(study_id) == list(directions)
     )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 import time
 import warnings
 import zlib
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import InMemoryStorage, RDBStorage
@@ -20,11 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import ConfigError, StoreError, StudyError
 from sweeps.records import Cause
-from sweeps.search import Ask, EndState, Told, Verdict
+from sweeps.replicates import Replication
+from sweeps.search import Ask, EndState, Result, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.constraints import Constraint, violations, why_infeasible
 from sweeps.study.grid import Grid
 from sweeps.study.identity import create_or_check
+from sweeps.study.paired import default_test, why_hopeless
 from sweeps.study.proposing import propose
 from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
@@ -33,6 +36,8 @@ from sweeps.study.storage import storage_errors
 __all__ = ["Best", "Study", "parse_objectives"]
 
 _log = logging.getLogger(__name__)
+_ONE_TRAINING = Replication()
+_REPLICATES = "replicates"
 
 Direction = Literal["maximize", "minimize"]
 
@@ -111,6 +116,7 @@ class Study:
         objectives: Mapping[str, StudyDirection],
         reported: tuple[str, StudyDirection],
         constraints: Sequence[Constraint] = (),
+        replication: Replication = _ONE_TRAINING,
         space: Space,
         sampler: BaseSampler,
         pruner: BasePruner,
@@ -121,8 +127,10 @@ class Study:
         self.name = name
         self.space = space
         self.metrics = tuple(objectives)
-        self._reported, direction = reported
+        self._reported, self._direction = reported
         self._constraints = tuple(constraints)
+        self._replication = replication
+        self._paired = pruner if isinstance(pruner, WilcoxonPruner) else default_test()
         self._seed = seed
         self._storage = storage
         self._record = Record(storage, study_id)
@@ -133,9 +141,11 @@ class Study:
         is_single = len(objectives) == 1
         # A sampler asks Hyperband for its brackets, which it has for one objective only
         self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
-        self.optuna.reported_direction = direction
+        self.optuna.reported_direction = self._direction
         self._judged = (
-            self.optuna if is_single else optuna.Study(name, _ReportedOnly(self._memory, direction), pruner=pruner)
+            self.optuna
+            if is_single
+            else optuna.Study(name, _ReportedOnly(self._memory, self._direction), pruner=pruner)
         )
         self._running: dict[int, optuna.Trial] = {}
         self._unwritten: set[int] = set()  # trials whose last change is not in the database
@@ -156,6 +166,7 @@ class Study:
         direction: str | Sequence[str] = "maximize",
         reported: tuple[str, str] | None = None,
         constraints: Sequence[Constraint] = (),
+        replication: Replication = _ONE_TRAINING,
         seed: int | None = None,
         flush_interval_s: float = 1.0,
     ) -> "Study":
@@ -171,6 +182,7 @@ class Study:
             direction: `maximize` or `minimize`, one for each metric.
             reported: The metric whose values `report` and `tell` get, with its direction; by default the first one.
             constraints: What a trial must satisfy to be the best.
+            replication: How often each trial is trained.
             seed: Of the sampler; None takes other random numbers each time.
             flush_interval_s: How long a report may wait to be written, in seconds.
 
@@ -184,6 +196,11 @@ class Study:
         judged = (metric, parse_objectives(metric, direction)[metric])
         if pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner):
             _require_comparable(objectives, judged)
+        if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
+            raise ConfigError(
+                "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
+                "choose a pruner of epochs, such as pruner=median."
+            )
         with storage_errors(storage):
             return cls(
                 name=name,
@@ -195,10 +212,12 @@ class Study:
                     space=space,
                     metrics=metrics,
                     constraints=[str(constraint) for constraint in constraints],
+                    replication=str(replication),
                 ),
                 objectives=objectives,
                 reported=judged,
                 constraints=constraints,
+                replication=replication,
                 space=space,
                 sampler=sampler,
                 pruner=pruner or optuna.pruners.NopPruner(),
@@ -240,6 +259,8 @@ class Study:
         if step not in self._frozen(number).intermediate_values:
             self._memory.set_trial_intermediate_value(self._frozen(number)._trial_id, step, float(value))
         pruner = self._judged.pruner
+        if pruner is self._paired:
+            return Verdict(prune=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
             prune = bool(pruner.prune(self._judged, self._frozen(number)))
@@ -251,6 +272,40 @@ class Study:
                 _log.warning("%s", exc)
                 self._flushed_at_s = time.monotonic()
         return Verdict(prune=prune, reason=reason)
+
+    def begin_replicates(self, number: int, *, is_anew: bool) -> dict[int, Result]:
+        """Return the results that a trial of several trainings has already; forget them if it begins anew."""
+        if is_anew and self.replicates(number):
+            self._memory.set_trial_user_attr(self._frozen(number)._trial_id, _REPLICATES, {})
+            self._save(number, is_durable=True)
+        return self.replicates(number)
+
+    def replicates(self, number: int) -> dict[int, Result]:
+        """Return the results of the trainings of a trial that are complete, by their index."""
+        if not 0 <= number < self._num_trials():
+            return {}
+        stored = self._frozen(number).user_attrs.get(_REPLICATES, {})
+        return {
+            int(index): Result(state="complete", value=result["value"], metrics=result["metrics"])
+            for index, result in stored.items()
+        }
+
+    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
+        """Keep the result of one of several trainings, and judge the trial against the best one, in pairs.
+
+        The result is in the database when this returns.
+        """
+        stored = dict(self._frozen(number).user_attrs.get(_REPLICATES, {}))
+        stored[str(replicate)] = {"value": result.value, "metrics": dict(result.metrics)}
+        self._memory.set_trial_user_attr(self._frozen(number)._trial_id, _REPLICATES, stored)
+        self._save(number, is_durable=True)
+        best = self._best_reported()
+        if best is None or isinstance(self._judged.pruner, optuna.pruners.NopPruner):
+            return Verdict(prune=False)
+        reason = why_hopeless(
+            self._paired, self._direction, self._values(number), self._values(best.number), best.number
+        )
+        return Verdict(prune=bool(reason), reason=reason)
 
     def flush(self) -> None:
         """Write the reports that wait to be written, if the database answers."""
@@ -432,6 +487,16 @@ class Study:
                     f"Trial {trial.number} of study {self.name!r} should be number {number}: trials were "
                     f"deleted from its storage. Start a study with another study.name."
                 )
+
+    def _values(self, number: int) -> dict[int, float]:
+        return {index: result.value for index, result in self.replicates(number).items() if result.value is not None}
+
+    def _best_reported(self) -> FrozenTrial | None:
+        """Return the trial with the best mean of what is reported, of those that violate no constraint."""
+        complete = [t for t in self._trials() if t.state == TrialState.COMPLETE and self._values(t.number)]
+        feasible = [t for t in complete if all(violation <= 0 for violation in t.constraints.values())]
+        sign = 1.0 if self._direction == StudyDirection.MAXIMIZE else -1.0
+        return max(feasible, key=lambda t: sign * statistics.fmean(self._values(t.number).values()), default=None)
 
     def _judge(
         self, value: float | Sequence[float] | None, metrics: Mapping[str, float], reason: str

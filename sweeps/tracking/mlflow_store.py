@@ -17,7 +17,7 @@ from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import StudyRuns
+from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
 
@@ -156,12 +156,15 @@ class MlflowStore:
         parents = self._runs_of(study, "study")
         if not parents:
             return StudyRuns()
-        running = self._runs_of(study, "trial", "and attributes.status = 'RUNNING'")
-        interrupted = self._runs_of(study, "trial", f"and tags.`{tags.STATE}` = 'interrupted'")
+        running: dict[str, RunKey] = {}
+        interrupted: dict[str, RunKey] = {}
+        for kind in ("trial", "replicate"):
+            running |= self._runs_of(study, kind, "and attributes.status = 'RUNNING'")
+            interrupted |= self._runs_of(study, kind, f"and tags.`{tags.STATE}` = 'interrupted'")
         return StudyRuns(
             parent=next(iter(parents)),
-            running={run_id: int(trial) for run_id, trial in running.items()},
-            interrupted={run_id: int(trial) for run_id, trial in interrupted.items() if run_id not in running},
+            running=running,
+            interrupted={run_id: run for run_id, run in interrupted.items() if run_id not in running},
         )
 
     def resume_step(self, run_id: str) -> int | None:
@@ -181,15 +184,20 @@ class MlflowStore:
         """Set a run RUNNING again."""
         self._client.update_run(run_id, status="RUNNING")
 
-    def _runs_of(self, study: str, kind: str, condition: str = "") -> dict[str, str]:
-        """Map the runs of a study to their trials' numbers."""
+    def _runs_of(self, study: str, kind: str, condition: str = "") -> dict[str, RunKey]:
+        """Return the ids of a study's runs, with what the driver calls them."""
         # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
         pattern = re.sub(r"['\\]", "_", study)
         found = self._client.search_runs(
             [self._experiment_id], f"tags.`{tags.STUDY}` like '{pattern}' and tags.`{tags.KIND}` = '{kind}' {condition}"
         )
         own = [run for run in found if run.data.tags[tags.STUDY] == study]
-        return {str(run.info.run_id): run.data.tags.get(tags.TRIAL, "-1") for run in own}
+        return {str(run.info.run_id): _key(run.data.tags) for run in own}
+
+
+def _key(run_tags: Mapping[str, str]) -> RunKey:
+    trial = run_tags.get(tags.TRIAL, "-1")
+    return f"{trial}/{run_tags[tags.REPLICATE]}" if tags.REPLICATE in run_tags else int(trial)
 
 
 def _require_database(uri: str) -> None:

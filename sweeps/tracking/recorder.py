@@ -18,14 +18,14 @@ from typing import Any, Protocol
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 
-__all__ = ["Recorder", "RunStore", "StudyRuns"]
+__all__ = ["Recorder", "RunKey", "RunStore", "StudyRuns"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _LAST_WAIT_S = 5.0
 
 RunKey = str | int
-"""A run as the driver calls it: `study`, or the number of a trial."""
+"""A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,13 @@ class StudyRuns:
 
     Attributes:
         parent: The study's own run; None if there is none yet.
-        running: The trials' runs that have no end, with their trials' numbers; the newest first.
+        running: The runs of trials and replicates that have no end; the newest first.
         interrupted: Likewise those whose end was an interruption.
     """
 
     parent: str | None = None
-    running: Mapping[str, int] = field(default_factory=dict)
-    interrupted: Mapping[str, int] = field(default_factory=dict)
+    running: "Mapping[str, RunKey]" = field(default_factory=dict)
+    interrupted: "Mapping[str, RunKey]" = field(default_factory=dict)
 
 
 class RunStore(Protocol):

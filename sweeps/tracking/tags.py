@@ -10,6 +10,7 @@ __all__ = [
     "OBJECTIVES",
     "PARAMS",
     "REASON",
+    "REPLICATE",
     "STATE",
     "STUDY",
     "TRIAL",
@@ -19,11 +20,13 @@ __all__ = [
 ]
 
 KIND = "lightsweep.kind"
-"""study (the parent run), trial (a child) or train (a run by itself)"""
+"""study (the parent run), trial (a child), replicate (a child of a trial) or train (a run by itself)"""
 STUDY = "lightsweep.study"
 """the study's name, on the parent and on every child"""
 TRIAL = "lightsweep.trial"
 """the trial's number in its study"""
+REPLICATE = "lightsweep.replicate"
+"""which training of its trial a replicate is, from 0"""
 STATE = "lightsweep.state"
 """running, complete, pruned, failed or interrupted"""
 REASON = "lightsweep.reason"

@@ -25,20 +25,22 @@ SWEEP = (
     "launcher.slots=2",
     "seed=3",
 )
+REPLICATES = ("study.replicates=2", "study.num_trials=2", "launcher.slots=1", "trainer.max_epochs=20")
 
 
-def histories(folder: Path) -> dict[int, dict[str, list[tuple[int, float]]]]:
-    """Every point of every metric of each trial's run."""
+def histories(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Every point of every metric of each trial's run, and of each replicate's."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
     experiment = client.get_experiment_by_name("lightsweep")
     found = {}
-    for run in client.search_runs([experiment.experiment_id], "tags.`lightsweep.kind` = 'trial'"):
+    for run in client.search_runs([experiment.experiment_id], "tags.`lightsweep.kind` != 'study'"):
         points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
-        found[int(run.data.tags["lightsweep.trial"])] = {
-            key: [(point.step, point.value) for point in history] for key, history in points.items()
-        }
+        name = f"{run.data.tags['lightsweep.trial']}/{run.data.tags.get('lightsweep.replicate', '')}"
+        assert name not in found  # an interrupted one goes on in its run
+        assert run.info.status == "FINISHED"
+        found[name] = {key: [(point.step, point.value) for point in history] for key, history in points.items()}
     return found
 
 
@@ -50,16 +52,19 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(lightsweep: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("further", "num_kills"), [((), NUM_KILLS), (REPLICATES, max(2, NUM_KILLS // 2))])
+def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    lightsweep: Any, tmp_path: Path, further: tuple[str, ...], num_kills: int
+) -> None:
     left_alone, killed = tmp_path / "alone", tmp_path / "killed"
     left_alone.mkdir()
     killed.mkdir()
-    done = lightsweep(*SWEEP, cwd=left_alone)
+    done = lightsweep(*SWEEP, *further, cwd=left_alone)
     assert done.returncode == 0, done.stderr
 
     moment = random.Random(1)
-    for number in range(NUM_KILLS):
-        arguments = SWEEP if not (killed / "mlruns" / "s" / "study.yaml").exists() else ("resume", "s")
+    for number in range(num_kills):
+        arguments = (*SWEEP, *further) if not (killed / "mlruns" / "s" / "study.yaml").exists() else ("resume", "s")
         driver = subprocess.Popen(
             [sys.executable, "-m", "sweeps", *arguments],
             cwd=killed,

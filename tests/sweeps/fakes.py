@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.driver import Outcome
 from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
-from sweeps.search import Ask, Told, Verdict
+from sweeps.search import Ask, Result, Told, Verdict
 from sweeps.tracking.recorder import StudyRuns
 
 Script = Callable[[int], list[Event]]
@@ -81,6 +81,8 @@ class FakeSearch:
     asked: int = 0
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    replicates: dict[int, dict[int, Result]] = field(default_factory=dict)
+    hopeless: set[int] = field(default_factory=set)
 
     def ask(self) -> Ask:
         self.asked += 1
@@ -107,6 +109,16 @@ class FakeSearch:
         self.told[number] = (state, value, reason)
         self.metrics[number] = dict(metrics)
         return Told(state=state, reason=reason)
+
+    def begin_replicates(self, number: int, *, is_anew: bool) -> dict[int, Result]:
+        if is_anew:
+            self.replicates.pop(number, None)
+        return dict(self.replicates.get(number, {}))
+
+    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
+        self.replicates.setdefault(number, {})[replicate] = result
+        is_hopeless = number in self.hopeless and len(self.replicates[number]) >= 2
+        return Verdict(prune=is_hopeless, reason="hopeless" if is_hopeless else "")
 
     def flush(self) -> None: ...
 

@@ -21,6 +21,9 @@ class Ended:
     duration_s: float = 2.0
     objectives: dict[str, float] = field(default_factory=dict)
     infeasible: str = ""
+    errors: dict[str, float] = field(default_factory=dict)
+    replicate: int | None = None
+    job: int | None = 0
 
 
 def heading(**changes: Any) -> Heading:
@@ -43,7 +46,9 @@ def shown(is_terminal: bool, *, width: int = 100, **changes: Any) -> tuple[Displ
 
 
 def start(display: Display, number: int = 0, **values: Any) -> None:
-    display.trial_started(TrialView(number=number, values=values or {"optimizer.lr": 0.1}, slot=0, began_s=0.0))
+    display.trial_started(
+        TrialView(number=number, values=values or {"optimizer.lr": 0.1}, slot=0, job=number, began_s=0.0)
+    )
 
 
 def test_terminal_gets_bars_and_a_pipe_gets_lines() -> None:
@@ -56,7 +61,9 @@ def test_terminal_gets_bars_and_a_pipe_gets_lines() -> None:
 
 def test_a_trial_that_goes_on_says_from_where() -> None:
     display, out = shown(False)
-    display.trial_started(TrialView(number=3, values={"optimizer.lr": 0.1}, slot=0, began_s=0.0, resume_step=840))
+    display.trial_started(
+        TrialView(number=3, values={"optimizer.lr": 0.1}, slot=0, job=0, began_s=0.0, resume_step=840)
+    )
     assert "trial 3 goes on from step 840" in out.getvalue()
 
 

@@ -17,7 +17,9 @@ from sweeps.tracking.recorder import Recorder
 class Sweep:
     """A driver over fakes, with what a test looks at afterwards."""
 
-    def __init__(self, folder: Path, script: Any, *, slots: int = 2, devices: int = 1, **limits: Any) -> None:
+    def __init__(
+        self, folder: Path, script: Any, *, slots: int = 2, devices: int = 1, replicates: int = 1, **limits: Any
+    ) -> None:
         self.store, self.search, self.display = FakeStore(), FakeSearch(), FakeDisplay()
         self.launcher = FakeLauncher(script)
         self.recorder = Recorder(lambda: self.store, unsent=folder / "unsent.jsonl", timeout_s=1)
@@ -26,13 +28,14 @@ class Sweep:
         self.driver = Driver(
             search=self.search,
             setup=TrialSetup(
-                compose=lambda values, number: {"x": values["x"], "seed": number},
+                compose=lambda values, number, replicate: {"x": values["x"], "seed": number, "replicate": replicate},
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
                 python_path=(),
                 allowed_modules=(),
                 answers=True,
+                replicates=replicates,
             ),
             slots=[Slot(index=index, threads=1, devices=devices) for index in range(slots)],
             limits=Limits(**{"num_trials": 6, **limits}),
@@ -178,7 +181,7 @@ def test_the_search_is_told_all_metrics_and_the_size(tmp_path: Path) -> None:
 
 def test_a_frozen_config_is_written_before_the_rank_starts(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda number: complete(0.5), num_trials=1).run()
-    assert Path(sweep.launcher.jobs[0].folder, "config.yaml").read_text() == "x: 0\nseed: 0\n"
+    assert Path(sweep.launcher.jobs[0].folder, "config.yaml").read_text() == "x: 0\nseed: 0\nreplicate: 0\n"
 
 
 def test_an_error_of_the_driver_ends_the_runs_of_what_it_cuts_off(tmp_path: Path) -> None:
@@ -193,3 +196,113 @@ def test_an_error_of_the_driver_ends_the_runs_of_what_it_cuts_off(tmp_path: Path
         sweep.driver.run()
     sweep.recorder.close()
     assert [sweep.store.named(name)["status"] for name in ("#0", "#1")] == ["KILLED", "KILLED"]
+
+
+# --- several trainings of a trial
+
+
+def of(trials: dict[int, list[float]], replicates: int = 3) -> Any:
+    """Scripts by training: the value of each replicate of each trial."""
+    return lambda job: complete(trials[job // replicates][job % replicates])
+
+
+def test_the_trainings_of_a_trial_end_in_their_mean(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, of({0: [0.1, 0.2, 0.3], 1: [0.5, 0.5, 0.5]}), replicates=3, num_trials=2).run()
+    assert {n: (state, round(value or 0, 6)) for n, (state, value, _) in sweep.search.told.items()} == {
+        0: ("complete", 0.2),
+        1: ("complete", 0.5),
+    }
+    assert sweep.search.metrics[0]["val/acc_sem"] == pytest.approx(0.1 / 3**0.5)
+    assert [outcome.number for outcome in sweep.totals.outcomes] == [0, 1]
+
+
+def test_each_training_has_a_run_below_that_of_its_trial(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, of({0: [0.1, 0.2, 0.3]}), replicates=3, num_trials=1).run()
+    ids = {run["name"]: run_id for run_id, run in sweep.store.runs.items()}
+    trial = sweep.store.named("#0")
+    assert trial["parent"] == ids["study"] and trial["status"] == "FINISHED"
+    for index, value in enumerate((0.1, 0.2, 0.3)):
+        run = sweep.store.named(f"#0 replicate {index}")
+        assert run["parent"] == ids["#0"] and run["status"] == "FINISHED"
+        assert (run["tags"][tags.KIND], run["tags"][tags.REPLICATE]) == ("replicate", str(index))
+        assert (run["tags"][tags.VALUE], run["params"]["replicate"]) == (repr(value), index)
+        assert sweep.launcher.jobs[index].folder == str(tmp_path / "0" / f"replicate{index}")
+    means = [(point.step, point.value) for point in trial["points"] if point.key == "val/acc"]
+    assert means == [(1, 0.1), (2, pytest.approx(0.15)), (3, pytest.approx(0.2))]
+
+
+def test_trials_train_side_by_side_and_their_trainings_one_after_the_other(tmp_path: Path) -> None:
+    order: list[tuple[int, int]] = []
+
+    def script(job: int) -> list[Event]:
+        order.append(divmod(job, 2))
+        return complete(0.5)
+
+    Sweep(tmp_path, script, replicates=2, num_trials=4).run()
+    assert order == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (2, 1), (3, 1)]
+
+
+def test_slots_that_no_trial_needs_train_the_rest_of_the_last_one(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, of({0: [0.1, 0.2, 0.3]}), replicates=3, num_trials=1, slots=3).run()
+    assert sweep.launcher.most_at_once == 3
+    assert sweep.states == {0: "complete"}
+
+
+def test_a_hopeless_trial_is_spared_its_other_trainings(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, of({0: [0.1, 0.1, 0.1, 0.1]}, 4), replicates=4, num_trials=1, slots=1)
+    sweep.search.hopeless = {0}
+    sweep.run()
+    assert sweep.launcher.jobs.keys() == {0, 1}
+    assert sweep.search.told[0] == ("pruned", 0.1, "hopeless")
+    assert sweep.store.named("#0")["tags"][tags.REASON] == "hopeless"
+
+
+def test_only_the_first_training_is_judged_by_its_epochs(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, of({0: [0.9, 0.1, 0.9]}), replicates=3, num_trials=1, slots=1)
+    sweep.search.threshold = 0.5
+    sweep.run()
+    assert sweep.states == {0: "complete"}
+    sweep = Sweep(tmp_path / "2", of({0: [0.1, 0.9, 0.9]}), replicates=3, num_trials=1, slots=1)
+    sweep.search.threshold = 0.5
+    sweep.run()
+    assert sweep.search.told[0][::2] == ("pruned", "replicate 0: 0.1 is below 0.5")
+    assert sweep.launcher.jobs.keys() == {0}
+
+
+def test_a_training_that_fails_fails_its_trial_with_its_story(tmp_path: Path) -> None:
+    def script(job: int) -> list[Event]:
+        return failed() if job == 1 else complete(0.5)
+
+    sweep = Sweep(tmp_path, script, replicates=3, num_trials=2, slots=1).run()
+    assert sweep.states == {0: "failed", 1: "complete"}
+    assert sweep.search.told[0][2] == "replicate 1: ValueError: no"
+    assert ("traceback.txt", "") in sweep.store.named("#0 replicate 1")["artifacts"]
+    assert sweep.launcher.jobs.keys() == {0, 1, 3, 4, 5}
+
+
+def test_an_interrupted_trial_keeps_what_it_has_and_ends_as_interrupted(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda job: complete(0.5, reports=2), replicates=3, num_trials=2, slots=1)
+    sweep.launcher.on_poll = lambda polls: sweep.driver.interrupt() if polls == 6 else None
+    sweep.run()
+    assert sweep.states == {0: "interrupted"}
+    assert sweep.search.replicates[0].keys() == {0}
+    statuses = {
+        name: sweep.store.named(name)["tags"][tags.STATE] for name in ("#0", "#0 replicate 0", "#0 replicate 1")
+    }
+    assert statuses == {"#0": "interrupted", "#0 replicate 0": "complete", "#0 replicate 1": "interrupted"}
+
+
+def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
+    from sweeps.config import freeze
+    from sweeps.driver import InterruptedRun
+    from sweeps.search import Result
+
+    sweep = Sweep(tmp_path, of({0: [0.0] * 3, 1: [0.5] * 3}), replicates=3, num_trials=2, slots=1)
+    freeze({"x": 0, "seed": 0, "replicate": None}, tmp_path / "0")
+    object.__setattr__(sweep.driver._setup, "runs", {0: InterruptedRun(run_id="run7", resume_step=None)})
+    sweep.store.runs["run7"] = {"tags": {}, "points": [], "status": "RUNNING", "artifacts": [], "name": "#0"}
+    sweep.search.replicates[0] = {i: Result(state="complete", value=0.25, metrics={"a": 1.0}) for i in range(3)}
+    sweep.run()
+    assert sweep.search.told[0][:2] == ("complete", 0.25)
+    assert sweep.launcher.jobs.keys() == {3, 4, 5}
+    assert sweep.store.runs["run7"]["status"] == "FINISHED"

@@ -1,0 +1,135 @@
+"""Several trainings of one configuration, with other seeds or on other folds, and what they come to together."""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.config import Config
+from sweeps.errors import ConfigError
+from sweeps.randomness import derive_seed
+from sweeps.search import SEM, Result
+
+__all__ = ["Replication", "combined", "means", "replication"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replication:
+    """How often each configuration is trained, and what differs between these trainings.
+
+    Attributes:
+        count: How often; 1 is an ordinary study.
+        is_by_fold: Whether each training has its own fold of the data, rather than its own seed.
+    """
+
+    count: int = 1
+    is_by_fold: bool = False
+
+    def __str__(self) -> str:
+        if self.is_by_fold:
+            return f"{self.count} folds"
+        return "one training" if self.count == 1 else f"{self.count} replicates"
+
+    @property
+    def text(self) -> str:
+        """Say it in a sweep's heading."""
+        return "" if self.count == 1 else f"{self} each, "
+
+    def changes(self, index: int, *, seed: int, trial_seed: int) -> dict[str, Any]:
+        """Return what training `index` sets in the configuration of its trial.
+
+        The seeds of the replicates are those of all trials, so that two trials can be compared pair by pair; a fold
+        keeps the seed of its trial.
+
+        Args:
+            index: From 0.
+            seed: Of the study.
+            trial_seed: Of the trial.
+        """
+        if self.is_by_fold:
+            return {"seed": trial_seed, "data.num_folds": self.count, "data.fold": index}
+        if self.count > 1:
+            return {"seed": derive_seed(seed, index, self.count) & 0x7FFFFFFF}
+        return {"seed": trial_seed}
+
+
+def replication(config: Config, searched: tuple[str, ...]) -> Replication:
+    """Read `study.replicates` and `study.folds`.
+
+    Args:
+        config: The composed configuration.
+        searched: The keys of the space.
+
+    Raises:
+        ConfigError: A number is out of range, both are set, the data knows no folds, or what tells replicates apart is
+            searched.
+    """
+    replicates, folds = config["study"]["replicates"], config["study"]["folds"]
+    if replicates < 1:
+        raise ConfigError(f"study.replicates must be at least 1, but got {replicates}.")
+    if folds is None:
+        _require_not_searched(("seed",) if replicates > 1 else (), searched, "study.replicates")
+        return Replication(count=replicates)
+    if folds < 2:
+        raise ConfigError(f"study.folds must be at least 2, or null for no cross-validation, but got {folds}.")
+    if replicates > 1:
+        raise ConfigError("study.replicates and study.folds exclude each other: delete one of the two.")
+    if not {"num_folds", "fold"} <= config["data"].keys():
+        raise ConfigError(
+            f"study.folds: {config['data'].get('_target_')} has no arguments num_folds and fold. Give your data module "
+            "both, and its option in conf/data the keys `num_folds: null` and `fold: 0`."
+        )
+    _require_not_searched(("data.num_folds", "data.fold"), searched, "study.folds")
+    return Replication(count=folds, is_by_fold=True)
+
+
+def _require_not_searched(keys: tuple[str, ...], searched: tuple[str, ...], because: str) -> None:
+    for key in keys:
+        if key in searched:
+            raise ConfigError(f"{key} is what {because} tells trainings of a trial apart by, so it is not searched.")
+
+
+def combined(results: Mapping[int, Result], count: int, why_pruned: str = "") -> Result:
+    """Return what a trial came to.
+
+    Args:
+        results: Of its replicates, by their index.
+        count: How many it should have.
+        why_pruned: Why it needs no more than it has, if so.
+    """
+    if count == 1:
+        return results[0]
+    complete = {index: result for index, result in sorted(results.items()) if result.state == "complete"}
+    values = [result.value for result in complete.values() if result.value is not None]
+    value = statistics.fmean(values) if values else None
+    metrics = means([result.metrics for result in complete.values()])
+    for index, result in sorted(results.items()):
+        if result.state in ("pruned", "failed"):
+            reason = f"replicate {index}: {result.reason}"
+            return Result(
+                state=result.state,
+                value=result.value if value is None else value,
+                metrics=dict(result.metrics) | metrics,
+                reason=reason,
+                cause=result.cause,
+            )
+    if why_pruned:
+        return Result(state="pruned", value=value, metrics=metrics, reason=why_pruned)
+    if len(complete) < count:
+        reasons = [result.reason for result in results.values() if result.state == "interrupted"]
+        return Result(state="interrupted", reason=reasons[0] if reasons else f"{len(complete)} of {count} replicates")
+    return Result(state="complete", value=value, metrics=metrics)
+
+
+def means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric that all have, and of two or more the standard error of that mean, s / sqrt(n)."""
+    found: dict[str, float] = {}
+    for key in metrics[0] if metrics else ():
+        values = [of[key] for of in metrics if key in of]
+        if len(values) < len(metrics):
+            continue
+        found[key] = statistics.fmean(values)
+        if len(values) > 1 and len(set(values)) > 1 and all(map(math.isfinite, values)):
+            found[f"{key}{SEM}"] = statistics.stdev(values) / math.sqrt(len(values))
+    return found
