@@ -25,7 +25,13 @@ SWEEP = (
     "launcher.slots=2",
     "seed=3",
 )
-REPLICATES = ("study.replicates=2", "study.num_trials=2", "launcher.slots=1", "trainer.max_epochs=20")
+REPLICATES = (
+    "study.replicates=2",
+    "study.num_trials=2",
+    "launcher.slots=1",
+    "launcher.threads=1",
+    "trainer.max_epochs=20",
+)
 
 
 def histories(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
