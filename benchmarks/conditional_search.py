@@ -107,7 +107,10 @@ def main() -> None:
             f"{paired.pvalue:.3f}, Mann-Whitney {ranks.pvalue:.3f} (0.008 at best with 5 against 5)",
         )
     result.raw = {
-        arm: [[(row["state"], row["value"], num_epochs(row), row["params"]) for row in rows] for rows in studies]
+        arm: [
+            [f"{row['state']} {row['value']} {num_epochs(row)} {json.dumps(row['params'])}" for row in rows]
+            for rows in studies
+        ]
         for arm, studies in found.items()
     }
     result.raw["best"] = scores
