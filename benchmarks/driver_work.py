@@ -21,18 +21,20 @@ _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 
 
 class InstantLauncher:
-    """Delivers the events of a real trial of digits without training it."""
+    """Delivers the events of a real trial without training it, by default as many as one of digits has."""
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: int = _EPOCHS, steps: int = _STEPS) -> None:
+        self._epochs = epochs
+        self._steps = steps
         self._events: list[tuple[int, Event]] = []
 
     def prepare(self, num_ranks: int) -> None: ...
 
     def start(self, number: int, job: RankJob, num_ranks: int) -> None:
         value = 0.9
-        for epoch in range(_EPOCHS):
+        for epoch in range(self._epochs):
             now = int(time.time() * 1000)
-            steps = range(epoch * _STEPS, (epoch + 1) * _STEPS)
+            steps = range(epoch * self._steps, (epoch + 1) * self._steps)
             points = [MetricPoint("train/loss_step", 0.5, step, now) for step in steps]
             for key in ("val/loss", "val/acc", "train/loss", "epoch"):
                 points.append(MetricPoint(key, 0.5, steps[-1], now))

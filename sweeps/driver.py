@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -199,10 +200,12 @@ class Totals:
     stopped: Literal["", "interrupt", "timeout", "failures"] = ""
     elapsed_s: float = 0.0
     work_s: float = 0.0
+    _counts: Counter[EndState] = field(default_factory=Counter, init=False, repr=False)
 
     def count(self, state: EndState) -> int:
-        """Return how many trials ended in `state`."""
-        return sum(outcome.state == state for outcome in self.outcomes)
+        """Return how many trials ended in `state`; each is looked at once, since the driver asks all the time."""
+        self._counts.update(outcome.state for outcome in self.outcomes[self._counts.total() :])
+        return self._counts[state]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -54,6 +54,7 @@ _EXAMPLES = {
 }
 _TAGS = {"int", "log"}
 _MAX_FLOAT_STEPS = 1_000_000
+_MAX_WHOLE = 2**53  # samplers calculate in floats, which know no odd number beyond
 
 
 # --- from text to a domain ---------------------------------------------------------------------------
@@ -136,7 +137,10 @@ def _interval(sweep: IntervalSweep) -> Interval:
             f"a log scale needs low > 0, but low is {quote(low)}; take a small positive number such as 1e-6, "
             f"or leave out the tag log"
         )
+    if not math.isfinite(float(high) - float(low)):
+        raise ValueError(f"the interval is too wide for a float: {quote(low)} to {quote(high)}")
     if is_whole:
+        _require_countable(low, high)
         return Interval(low=int(low), high=int(high), log=log, is_whole=True)
     return Interval(low=float(low), high=float(high), log=log)
 
@@ -152,6 +156,7 @@ def _steps(sweep: RangeSweep) -> Steps:
         way_out = "swap start and stop, or take a step of the other sign" if stop != start else "raise stop by a step"
         raise ValueError(f"the range is empty: stop is excluded, and {quote(step)} leads away from it; {way_out}")
     if all(isinstance(number, int) for number in (start, stop, step)):
+        _require_countable(start, stop, step)
         whole = range(int(start), int(stop), int(step))
         return Steps(start=start, stop=stop, step=step, values=whole)
     if (stop - start) / step > _MAX_FLOAT_STEPS:
@@ -159,10 +164,19 @@ def _steps(sweep: RangeSweep) -> Steps:
     return Steps(start=float(start), stop=float(stop), step=float(step), values=tuple(sweep.range()))
 
 
+def _require_countable(*numbers: float) -> None:
+    for number in numbers:
+        if abs(number) > _MAX_WHOLE:
+            raise ValueError(f"whole numbers go up to 2**53 on either side of 0, but got {quote(number)}")
+
+
 def _expand(key: str, glob: Glob, group_options: GroupOptions | None) -> list[Any]:
     if group_options is None:
         raise ValueError("glob chooses among a group's options, which are not known here; name them: choice(a,b)")
     options = group_options(key)
+    wrong = [pattern for pattern in (*glob.include, *glob.exclude) if not isinstance(pattern, str)]
+    if wrong:
+        raise ValueError(f"glob takes patterns for names of options, which are text, but got {_show(wrong[0])}")
     found = glob.filter(options)
     if not found:
         has = f"its options are {', '.join(options)}" if options else f"there is no config group '{key}'"

@@ -135,9 +135,10 @@ class Record:
 
     def _insert_trial(self, connection: sa.Connection, trial: FrozenTrial, *, is_retry: bool) -> int:
         trials = models.TrialModel.__table__
-        mine = trials.c.study_id == self._study_id
+        # What is not known here has a higher id; without that bound, the database would look at every trial
+        new = (trials.c.study_id == self._study_id, trials.c.trial_id > self._last_id)
         others = connection.execute(
-            sa.select(trials).where(mine, trials.c.number >= trial.number).order_by(trials.c.number)
+            sa.select(trials).where(*new, trials.c.number >= trial.number).order_by(trials.c.number)
         ).all()
         start = _utc(trial.datetime_start)
         if is_retry and others and (others[0].number, others[0].datetime_start) == (trial.number, start):

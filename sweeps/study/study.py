@@ -32,6 +32,7 @@ from sweeps.study.proposing import propose
 from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
 from sweeps.study.storage import storage_errors
+from sweeps.study.tally import Tally
 
 __all__ = ["Best", "Study", "parse_objectives"]
 
@@ -147,6 +148,7 @@ class Study:
             if is_single
             else optuna.Study(name, _ReportedOnly(self._memory, self._direction), pruner=pruner)
         )
+        self._tally = Tally(self._frozen, _state)
         self._running: dict[int, optuna.Trial] = {}
         self._unwritten: set[int] = set()  # trials whose last change is not in the database
         self._flush_interval_s = flush_interval_s
@@ -432,10 +434,8 @@ class Study:
     @property
     def counts(self) -> dict[str, int]:
         """How many trials are complete, pruned, failed, interrupted, running and waiting."""
-        counts = dict.fromkeys((*get_args(EndState), "running", "waiting"), 0)
-        for trial in self._trials():
-            counts[_state(trial)] += 1
-        return counts
+        states = dict.fromkeys((*get_args(EndState), "running", "waiting"), 0)
+        return states | self._tally.counts(self._num_trials())
 
     def end_of(self, number: int) -> tuple[EndState, float | None, str] | None:
         """Return how a trial ended, with its objective and the reason; None if it is unknown or has not ended."""

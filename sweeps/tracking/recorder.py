@@ -1,7 +1,8 @@
 """Record runs from one thread of the driver, so that neither training nor the search waits for the store.
 
 What cannot be written is tried again with growing pauses while the sweep goes on. What is still unsent when the
-driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost.
+driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost. A store that
+answers, but more slowly than trials end, delays the start of the next ones.
 """
 
 import json
@@ -23,6 +24,9 @@ __all__ = ["Recorder", "RunKey", "RunStore", "StudyRuns"]
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _LAST_WAIT_S = 5.0
+_MAX_BEHIND = 1000  # operations; about a hundred trials, and some seconds' work
+_LONGEST_DELAY_S = 1.0  # of one trial
+_MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
 RunKey = str | int
 """A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
@@ -126,6 +130,9 @@ class Recorder:
         self._store: RunStore | None = None
         self._deadline: float | None = None
         self._num_unsent = 0
+        self._num_put = 0  # operations so far; counted by the callers' thread
+        self._num_done = 0  # likewise those that are written or kept; counted by the recorder's
+        self._is_answered = True  # the last attempt to write came through
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
@@ -150,7 +157,8 @@ class Recorder:
         run_tags: Mapping[str, str],
         parent: RunKey | None = None,
     ) -> None:
-        """Create a run."""
+        """Create a run; waits a little if very much is to be written still, and the store answers."""
+        self._wait_for_room()
         self._put("start", run, name=name, run_tags=dict(run_tags), parent=parent, start_time_ms=_now_ms())
         self._put("params", run, params=dict(params))  # apart, so that a second try makes no second run
 
@@ -195,7 +203,14 @@ class Recorder:
             self._thread.join(_LAST_WAIT_S)
         return self._num_unsent
 
+    def _wait_for_room(self) -> None:
+        """Let the trials go at the store's pace: else memory grows, and `close` cannot write what is left in time."""
+        until = time.monotonic() + _LONGEST_DELAY_S
+        while self._num_put - self._num_done > _MAX_BEHIND and self._is_answered and time.monotonic() < until:
+            time.sleep(0.01)
+
     def _put(self, kind: str, run: RunKey, **arguments: Any) -> None:
+        self._num_put += 1
         self._queue.put(_Operation(kind=kind, run=run, arguments=arguments))
 
     # --- the recorder's thread -----------------------------------------------------------------------
@@ -213,13 +228,16 @@ class Recorder:
             operations, is_closing = self._drain()
             for operation in _merged(operations):
                 self._write(operation)
+            self._num_done += len(operations)
 
     def _drain(self) -> tuple[list[_Operation], bool]:
-        """Wait for an operation and take all that are queued by then."""
+        """Wait for an operation and take those that are queued by then, up to a limit."""
         operations: list[_Operation] = []
         operation = self._queue.get()
         while operation is not None:
             operations.append(operation)
+            if len(operations) == _MAX_AT_ONCE:
+                return operations, False
             try:
                 operation = self._queue.get_nowait()
             except queue.Empty:
@@ -236,12 +254,14 @@ class Recorder:
             began = time.perf_counter()
             try:
                 self._apply(operation)
+                self._is_answered = True
                 return
             except Exception as error:  # whatever the store's client raises: nothing may be lost
                 is_late = self._deadline is not None and time.monotonic() + pause_s > self._deadline
                 if _is_hopeless(error) or is_late:
                     self._keep(operation, error)
                     return
+                self._is_answered = False
                 _LOG.warning("the tracking store does not answer, trying again in %.1f s: %s", pause_s, error)
             finally:
                 self.busy_s += time.perf_counter() - began

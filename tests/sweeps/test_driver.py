@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeSearch, FakeStore, complete
 
-from sweeps.driver import Driver, Limits, TrialSetup
+from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
 from sweeps.errors import StoreError
 from sweeps.launchers.slots import Slot
 from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, Progress, Report, Started
@@ -55,10 +55,31 @@ class Sweep:
         return {number: state for number, (state, _, _) in self.search.told.items()}
 
 
+def outcome(number: int, state: Any) -> Outcome:
+    return Outcome(
+        number=number,
+        state=state,
+        value=None,
+        values={},
+        metrics={},
+        reason="",
+        duration_s=1.0,
+        start_latency_s=None,
+    )
+
+
 def test_runs_every_trial_of_the_total_in_the_slots_there_are(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda number: complete(0.5)).run()
     assert sweep.states == dict.fromkeys(range(6), "complete")
     assert sweep.launcher.most_at_once == 2
+
+
+def test_the_totals_count_what_has_ended_so_far() -> None:
+    totals = Totals()
+    for number, state in enumerate(("complete", "failed", "complete", "pruned", "failed", "complete")):
+        assert totals.count("complete") == [0, 1, 1, 2, 2, 2][number]
+        totals.outcomes.append(outcome(number, state))
+    assert [totals.count(state) for state in ("complete", "pruned", "failed", "interrupted")] == [3, 1, 2, 0]
 
 
 def test_a_free_slot_starts_the_next_trial_while_a_slow_one_runs(tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def test_an_expression_becomes_its_distribution(expression, expected):
         ("lr=range(5,1)", "the range is empty"),
         ("lr=range(3,3)", "the range is empty"),
         ("lr=range(1,5,0)", "must not be 0"),
+        ("lr=range(0,100000000000000000)", "whole numbers go up to 2**53"),
+        ("lr=int(interval(0,1e17))", "whole numbers go up to 2**53"),
+        ("lr=interval(-1e308,1e308)", "too wide for a float"),
         ("lr=range(0,1,1e-9)", "take an interval instead"),
         ("lr=tag(log,interval(0,1))", "a log scale needs low > 0, but low is 0.0"),
         ("lr=tag(lgo,interval(1,2))", "there is no tag 'lgo'. Did you mean 'log'?"),
@@ -133,6 +136,8 @@ def test_nested_yaml_names_dotted_keys():
 def test_glob_takes_the_options_of_the_group():
     space = parse_space({}, ["model=glob([c*,m*],exclude=cnn)"], lambda group: ["cnn", "convnext", "mlp", "vit"])
     assert space.grid() == {"model": ["convnext", "mlp"]}
+    with pytest.raises(SpaceError, match="patterns for names of options, which are text, but got 1"):
+        parse_space({}, ["model=glob([c*,1])"], lambda group: ["cnn"])
     with pytest.raises(SpaceError, match="its options are mlp"):
         parse_space({}, ["model=glob(x*)"], lambda group: ["mlp"])
 

@@ -1,6 +1,7 @@
 """The recorder keeps what it is given, whatever the store does."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,39 @@ def test_a_run_that_goes_on_gets_no_point_twice_though_a_try_fails(tmp_path: Pat
     second.end(0, "FINISHED", {})
     assert second.close() == 0
     assert [found.step for found in store.named("child")["points"]] == [0, 1, 2, 3, 4, 5, 5, 6]
+
+
+class SlowStore(FakeStore):
+    def set_tags(self, run_id, run_tags):
+        time.sleep(0.002)
+        super().set_tags(run_id, run_tags)
+
+
+def test_trials_wait_for_a_store_that_is_slower_than_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.tracking.recorder._MAX_BEHIND", 20)
+    monkeypatch.setattr("sweeps.tracking.recorder._MAX_AT_ONCE", 5)
+    store = SlowStore()
+    recorder = make(store, tmp_path)
+    for number in range(100):
+        recorder.tags(0, {str(number): ""})
+    recorder.start(1, "next", params={}, run_tags={}, parent="study")
+    assert len(store.named("child")["tags"]) > 80
+    assert recorder.close() == 0
+    assert store.named("next")["parent"] == recorder.run_id("study")
+
+
+def test_trials_do_not_wait_for_a_store_that_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.tracking.recorder._MAX_BEHIND", 20)
+    store = FakeStore()
+    recorder = make(store, tmp_path, timeout_s=0.0)
+    while recorder.run_id(0) is None:
+        pass
+    store.failures = 10_000
+    for number in range(100):
+        recorder.tags(0, {str(number): ""})
+    while recorder._is_answered:
+        pass
+    began = time.monotonic()
+    recorder.start(1, "next", params={}, run_tags={}, parent="study")
+    assert time.monotonic() - began < 0.5
+    assert recorder.close() == 102

@@ -1,0 +1,143 @@
+"""Ten thousand trials that train nothing: what each costs, from first to last, and what the driver's memory does.
+
+Runs 10 to 15 minutes. A first argument makes it smaller; then no result file is written:
+
+    python benchmarks/many_trials.py 1000
+"""
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+
+from driver_work import InstantLauncher, Silence
+from harness import Result, median, scratch
+
+from sweeps import paths
+from sweeps.config import Composer
+from sweeps.driver import Driver, Limits, Outcome, TrialSetup
+from sweeps.launchers.slots import Slot
+from sweeps.naming import run_name
+from sweeps.records import MetricPoint
+from sweeps.space import parse_space
+from sweeps.study import Study, build_pruner, build_sampler, open_storage
+from sweeps.tracking import tags
+from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.recorder import Recorder
+
+_TRIALS, _SAMPLED_EVERY = 10_000, 500
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Samples:
+    """What is noted of each trial that has ended, and of the memory now and then."""
+
+    def __init__(self) -> None:
+        self.ends_s: list[float] = []
+        self.cpu_s: list[float] = []
+        self.memory_mb: list[float] = []
+
+    def add(self) -> None:
+        if len(self.ends_s) % _SAMPLED_EVERY == 0:
+            gc.collect()
+            self.memory_mb.append(int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20)
+        self.ends_s.append(time.perf_counter())
+        self.cpu_s.append(time.process_time())
+
+
+def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
+    """Run a study, and return what was noted of it and how long the recorder wrote after the last trial."""
+    composer = Composer("sweep", ["sampler=random", "pruner=none"])
+    config = composer.base()
+    space = parse_space(config["search"], [], composer.options)
+    study = Study.create_or_load(
+        "bench",
+        open_storage(f"sqlite:///{folder / paths.OPTUNA_DB}"),
+        space=space,
+        sampler=build_sampler(config["sampler"], space),
+        pruner=build_pruner(config["pruner"]),
+        seed=0,
+    )
+    recorder = Recorder(
+        lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
+    )
+    recorder.wait_until_open()
+    recorder.start("study", "bench", params={}, run_tags={tags.KIND: "study", tags.STUDY: "bench"})
+    samples = Samples()
+
+    def note(outcome: Outcome) -> None:
+        """Record what a sweep records of its progress, and take the samples."""
+        assert study.best is not None
+        step, now = study.num_finished, int(time.time() * 1000)
+        points = {"val/acc": study.best.value, "trials/finished": float(step)}
+        recorder.metrics("study", [MetricPoint(key, value, step, now) for key, value in points.items()])
+        samples.add()
+
+    driver = Driver(
+        search=study,
+        setup=TrialSetup(
+            compose=lambda values, number, replicate: composer.trial(values, number),
+            folder=lambda number: paths.trial_dir(folder, number),
+            name=run_name,
+            run_tags={tags.KIND: "trial", tags.STUDY: "bench"},
+            python_path=(),
+            allowed_modules=(),
+            answers=False,
+        ),
+        slots=[Slot(index=0, threads=1)],
+        limits=Limits(num_trials=num_trials),
+        launcher=InstantLauncher(epochs=1, steps=1),
+        recorder=recorder,
+        display=Silence(),
+        on_ended=note,
+    )
+    samples.add()
+    totals = driver.run()
+    ended = time.perf_counter()
+    assert recorder.close() == 0
+    assert totals.count("complete") == num_trials
+    return samples, time.perf_counter() - ended
+
+
+def main() -> None:
+    num_trials = int(sys.argv[1]) if len(sys.argv) > 1 else _TRIALS
+    part = num_trials // 10
+    result = Result(
+        name=Path(__file__).stem,
+        claim=f"{num_trials:,} trials that train nothing (random sampler; Optuna and MLflow on SQLite): at most 80 ms "
+        "a trial, as fast at the end as at the start, and no growth of the driver's memory",
+    )
+    with scratch() as folder:
+        samples, left_s = measure(folder, num_trials)
+        sizes = {name: (folder / name).stat().st_size / 2**20 for name in (paths.OPTUNA_DB, paths.MLFLOW_DB)}
+    walls = [after - before for before, after in zip(samples.ends_s, samples.ends_s[1:], strict=False)]
+    cpus = [after - before for before, after in zip(samples.cpu_s, samples.cpu_s[1:], strict=False)]
+    wall = (samples.ends_s[-1] - samples.ends_s[0] + left_s) / num_trials
+    result.add("all of it", f"{1000 * wall:.1f} ms a trial", f"wall time, {left_s:.1f} s at the end included")
+    result.add("processor time of it", f"{1000 * sum(cpus) / num_trials:.1f} ms a trial", "both threads of the driver")
+    first, last = median(walls[:part]), median(walls[-part:])
+    result.add(f"first {part:,} trials", f"{1000 * first:.1f} ms", "median wall time")
+    result.add(f"last {part:,} trials", f"{1000 * last:.1f} ms", f"{last / first:.2f} of the first")
+    first_cpu, last_cpu = sum(cpus[:part]) / part, sum(cpus[-part:]) / part
+    result.add("processor time, first and last", f"{1000 * first_cpu:.1f} and {1000 * last_cpu:.1f} ms", "mean")
+    memory = samples.memory_mb
+    result.add("memory at the first and the last sample", f"{memory[0]:.0f} and {memory[-1]:.0f} MB", "resident")
+    result.add("databases", " and ".join(f"{size:.0f} MB" for size in sizes.values()), "Optuna's and MLflow's")
+    result.raw = {
+        "memory (MB)": memory,
+        "wall of each hundred trials (s)": [
+            samples.ends_s[i + 100] - samples.ends_s[i] for i in range(0, num_trials - 99, 100)
+        ],
+        "processor of each hundred trials (s)": [
+            samples.cpu_s[i + 100] - samples.cpu_s[i] for i in range(0, num_trials - 99, 100)
+        ],
+    }
+    result.holds = wall <= 0.080
+    print(result.raw)
+    if num_trials == _TRIALS:
+        result.save()
+
+
+if __name__ == "__main__":
+    main()
