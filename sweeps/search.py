@@ -3,10 +3,11 @@
 There are two: `study.Study`, and the single run of `run_train`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-__all__ = ["Ask", "EndState", "Search", "Told", "Verdict"]
+__all__ = ["Ask", "EndState", "Reused", "Search", "Told", "Verdict"]
 
 EndState = Literal["complete", "pruned", "failed", "interrupted"]
 
@@ -18,10 +19,16 @@ class Ask:
     Attributes:
         number: Counts the trials of the study from 0.
         values: What each searched key gets.
+        is_enqueued: Whether somebody asked for it, and not the sampler alone.
+        elapsed_s: How long it had run when it was interrupted.
+        device_s: How many seconds of devices it had used by then.
     """
 
     number: int
     values: dict[str, Any]
+    is_enqueued: bool = False
+    elapsed_s: float = 0.0
+    device_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,16 @@ class Told:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reused:
+    """The end of a trial that has the result of another one."""
+
+    state: EndState
+    value: float | None
+    reason: str
+    metrics: Mapping[str, float]
+
+
 class Search(Protocol):
     """Where trials come from and what becomes of their results."""
 
@@ -53,6 +70,14 @@ class Search(Protocol):
 
     def tell(self, number: int, state: EndState, value: float | None, reason: str) -> Told:
         """Take a result, and return what was recorded; an interrupted trial is proposed again some day."""
+        ...
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a fact about a running trial, plain data; it is written with what is written next."""
+        ...
+
+    def reuse(self, number: int, source: int) -> Reused:
+        """End a trial with the reports and the result of another one, and return them."""
         ...
 
     def flush(self) -> None:
