@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ from sweeps.records import (
     Started,
     Stop,
 )
-from sweeps.search import EndState, Search
+from sweeps.reuse import Twins, identity
+from sweeps.search import Ask, EndState, Search
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
@@ -47,7 +49,14 @@ __all__ = ["Driver", "InterruptedRun", "Launcher", "Limits", "Outcome", "RunReco
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
+_METER_S = 30.0  # how often it notes what running trials have used, for the case that it is killed
 _PARENT = "study"
+
+StopWord = Literal["", "drain", "now"]
+"""What an order says to a driver: nothing, to start no more trials, or to stop the running ones, too."""
+
+Why = Literal["", "interrupt", "timeout", "device_hours", "failures", "stop"]
+"""Why a driver ended early."""
 
 
 class Launcher(Protocol):
@@ -101,10 +110,18 @@ class RunRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When to stop; see `study` and `launcher` in the configuration."""
+    """When to stop; see `study` and `launcher` in the configuration.
+
+    `device_s_before` is what earlier runs have used of the device-hours, and `devices_per_slot` how many devices a
+    trial uses.
+    """
 
     num_trials: int
     timeout_s: float | None = None
+    device_hours: float | None = None
+    device_s_before: float = 0.0
+    devices_per_slot: float = 1.0
+    trial_timeout_s: float | None = None
     max_failures: int | None = None
     grace_s: float = 20.0
 
@@ -158,6 +175,8 @@ class Outcome:
     reason: str
     duration_s: float
     start_latency_s: float | None
+    reused_from: int | None = None
+    """the trial of the same configuration whose result this one has"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,9 +184,14 @@ class Totals:
     """What became of a run of the driver; `stopped` says why it ended early, if it did."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    stopped: Literal["", "interrupt", "timeout", "failures"] = ""
+    stopped: Why = ""
     elapsed_s: float = 0.0
     work_s: float = 0.0
+
+    @property
+    def num_reused(self) -> int:
+        """How many trials have the result of another one."""
+        return sum(outcome.reused_from is not None for outcome in self.outcomes)
 
     def count(self, state: EndState) -> int:
         """Return how many trials ended in `state`."""
@@ -182,6 +206,9 @@ class _Running:
     folder: Path
     began_s: float
     slot_free_s: float
+    leased_s: float
+    proposed: Ask
+    is_overdue: bool = False
     started_s: float | None = None
     last_word: Finished | Failed | None = None
     must_end_by: float | None = None
@@ -199,6 +226,8 @@ class Driver:
         launcher: Starts processes.
         recorder: Records runs.
         display: Shows what happens.
+        twins: The trials whose result one of the same configuration takes.
+        orders: Looks whether somebody has ordered the study to stop, and carries out what else was ordered.
         on_ended: Called with each trial that has ended, after it was told and recorded.
         clock: The time in seconds; monotonic.
     """
@@ -213,6 +242,8 @@ class Driver:
         launcher: Launcher,
         recorder: RunRecorder,
         display: Display,
+        twins: Twins | None = None,
+        orders: Callable[[], StopWord] = lambda: "",
         on_ended: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -222,11 +253,18 @@ class Driver:
         self._launcher = launcher
         self._recorder = recorder
         self._display = display
+        self._twins = twins or Twins(is_on=False)
+        self._orders = orders
         self._on_ended = on_ended
         self._clock = clock
         self._began = clock()
         self._free = {slot: time.time() for slot in slots}
         self._running: dict[int, _Running] = {}
+        self._sharing: dict[int, list[Ask]] = {}  # those that wait for a running trial of the same configuration
+        self._waiting: deque[Ask] = deque()  # those whose twin has ended, and which are next
+        self._device_s = limits.device_s_before  # of trials that have ended
+        self._metered_s = self._began
+        self._is_draining = self._is_told_to_stop = False
         self._recorded: set[int] = set()  # trials whose run is of this driver
         self._resume_steps = {number: run.resume_step for number, run in setup.runs.items()}
         self._num_interrupts = 0
@@ -240,17 +278,24 @@ class Driver:
         """
         with _counting_interrupts(self), self._recording_what_is_cut_off():
             while True:
+                self._hear_orders()
                 self._obey()
-                while self._free and self._wants_more():
-                    self._start_next()
+                while self._free and self._wants_more() and self._start_next():
+                    pass
                 if not self._running:
+                    if self._wants_more():
+                        continue
                     break
-                events = self._launcher.poll(_TICK_S)
+                events = self._launcher.poll(0.0 if self._free and self._wants_more() else _TICK_S)
                 began = time.perf_counter()
                 for number, event in events:
                     self._hear(number, event)
                 self.totals.work_s += time.perf_counter() - began
+                self._meter()
                 self._display.tick()
+            self._put_back()
+        if self._is_draining and not self.totals.stopped and self._search.num_finished < self._limits.num_trials:
+            self.totals.stopped = "stop"
         self.totals.elapsed_s = self._clock() - self._began
         return self.totals
 
@@ -271,21 +316,38 @@ class Driver:
     # --- the rules -----------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
-        return (
-            not self.totals.stopped
-            and self._search.num_finished + len(self._running) < self._limits.num_trials
-            and not self._search.is_exhausted
-        )
+        if self.totals.stopped or self._is_draining:
+            return False
+        if self._waiting:
+            return True
+        num_asked = len(self._running) + sum(len(asks) for asks in self._sharing.values())
+        return self._search.num_finished + num_asked < self._limits.num_trials and not self._search.is_exhausted
 
-    def _why_stop(self) -> Literal["", "interrupt", "timeout", "failures"]:
+    def _why_stop(self) -> Why:
         timeout_s, max_failures = self._limits.timeout_s, self._limits.max_failures
         if self._num_interrupts:
             return "interrupt"
+        if self._is_told_to_stop:
+            return "stop"
         if timeout_s is not None and self._clock() - self._began >= timeout_s:
             return "timeout"
+        if self._limits.device_hours is not None and self._used_device_s() >= 3600 * self._limits.device_hours:
+            return "device_hours"
         if max_failures is not None and self.totals.count("failed") > max_failures:
             return "failures"
         return ""
+
+    def _used_device_s(self) -> float:
+        running = sum(self._clock() - trial.leased_s for trial in self._running.values())
+        return self._device_s + self._limits.devices_per_slot * running
+
+    def _hear_orders(self) -> None:
+        """Carry out what was ordered since the last look."""
+        word = self._orders()
+        self._is_told_to_stop |= word == "now"
+        if word == "drain" and not self._is_draining:
+            self._is_draining = True
+            self._display.stopping("drain", len(self._running))
 
     def _obey(self) -> None:
         """Pass on to the trials what a limit or the user wants."""
@@ -295,6 +357,7 @@ class Driver:
                 self._display.stopping(self.totals.stopped, len(self._running))
                 for trial in self._running.values():
                     self._stop(trial, self.totals.stopped)
+        self._stop_the_overdue()
         if self._num_interrupts > 1 and not self._is_killing:
             self._is_killing = True
             for number in self._running:
@@ -304,13 +367,31 @@ class Driver:
                 trial.must_end_by = None
                 self._launcher.kill(trial.number)
 
+    def _stop_the_overdue(self) -> None:
+        limit_s = self._limits.trial_timeout_s
+        if limit_s is None:
+            return
+        for trial in self._running.values():
+            if not trial.why_stopped and trial.proposed.elapsed_s + self._clock() - trial.leased_s >= limit_s:
+                trial.is_overdue = True
+                self._stop(trial, f"study.trial_timeout_s={limit_s:g} is over")
+
     # --- the acts ------------------------------------------------------------------------------------
 
-    def _start_next(self) -> None:
+    def _start_next(self) -> bool:
+        """Start the next trial, unless it shares another's result; return whether it has taken a slot."""
         began = time.perf_counter()
+        proposed = self._waiting.popleft() if self._waiting else self._search.ask()
+        config = self._setup.compose(proposed.values, proposed.number)
+        is_started = not self._shares(proposed, config)
+        if is_started:
+            self._start(proposed, config)
+        self.totals.work_s += time.perf_counter() - began
+        return is_started
+
+    def _start(self, proposed: Ask, config: Config) -> None:
         slot = min(self._free, key=lambda slot: slot.index)
         slot_free_s = self._free.pop(slot)
-        proposed = self._search.ask()
         number, values = proposed.number, proposed.values
         trial = _Running(
             number=number,
@@ -319,8 +400,9 @@ class Driver:
             folder=self._setup.folder(number),
             began_s=time.time(),
             slot_free_s=slot_free_s,
+            leased_s=self._clock(),
+            proposed=proposed,
         )
-        config = self._setup.compose(values, number)
         goes_on = self._goes_on(trial, config)
         resume_step = self._resume_step(trial, config) if goes_on else None
         freeze(config, trial.folder)
@@ -341,9 +423,15 @@ class Driver:
         self._running[number] = trial
         self._record_start(trial, config, goes_on=goes_on, step=resume_step or 0)
         self._display.trial_started(
-            TrialView(number=number, values=values, slot=slot.index, began_s=trial.began_s, resume_step=resume_step)
+            TrialView(
+                number=number,
+                values=values,
+                slot=slot.index,
+                began_s=trial.began_s,
+                resume_step=resume_step,
+                is_enqueued=proposed.is_enqueued,
+            )
         )
-        self.totals.work_s += time.perf_counter() - began
 
     def _goes_on(self, trial: _Running, config: Config) -> bool:
         """Tell whether the trial has a run and still the same config; with another one it begins anew."""
@@ -368,6 +456,13 @@ class Driver:
             self._recorder.tags(number, {tags.STATE: "running", tags.REASON: ""})
             self._recorded.add(number)
             return
+        origin = {tags.ENQUEUED: "true"} if trial.proposed.is_enqueued else {}
+        self._record_new(number, values, config, trial.folder, origin)
+
+    def _record_new(
+        self, number: int, values: Mapping[str, Any], config: Config, folder: Path, origin: Mapping[str, str]
+    ) -> None:
+        """Create the run of a trial."""
         self._recorded.add(number)
         self._recorder.start(
             number,
@@ -378,13 +473,95 @@ class Driver:
                 tags.TRIAL: str(number),
                 tags.STATE: "running",
                 tags.PARAMS: json.dumps(dict(values)),
-                tags.FOLDER: trial.folder.name,
+                tags.FOLDER: folder.name,
+                **origin,
             },
             parent=_PARENT if self._setup.has_parent else None,
         )
-        self._recorder.artifact(number, trial.folder / paths.CONFIG)
+        self._recorder.artifact(number, folder / paths.CONFIG)
+
+    # --- the results that trials of the same configuration share
+
+    def _shares(self, proposed: Ask, config: Config) -> bool:
+        """Give a trial the result of another one, now or when that has ended; return whether there is such a one.
+
+        What somebody asked for is trained all the same, and so is what has been trained in part already.
+        """
+        number = proposed.number
+        if not self._twins.is_on:
+            return False
+        own = identity(config, proposed.values)
+        twin = self._twins.find(own)
+        has_begun = number in self._recorded or number in self._setup.runs
+        if twin is None or proposed.is_enqueued or has_begun:
+            self._twins.add(own, number)
+            self._search.note(number, "fingerprint", own)
+            return False
+        if twin in self._running:
+            self._sharing.setdefault(twin, []).append(proposed)
+        else:
+            self._take_over(proposed, config, twin)
+        return True
+
+    def _take_over(self, proposed: Ask, config: Config, twin: int) -> None:
+        """Record a trial that has the result of its twin."""
+        number, folder = proposed.number, self._setup.folder(proposed.number)
+        freeze(config, folder)
+        self._record_new(number, proposed.values, config, folder, {tags.REUSED_FROM: str(twin)})
+        reused = self._search.reuse(number, twin)
+        now = int(time.time() * 1000)
+        self._recorder.metrics(number, [MetricPoint(key, value, 0, now) for key, value in reused.metrics.items()])
+        status, run_tags = tags.ending(reused.state, reused.value, reused.reason)
+        self._recorder.end(number, status, run_tags)
+        self._count(
+            Outcome(
+                number=number,
+                state=reused.state,
+                value=reused.value,
+                values=proposed.values,
+                metrics=reused.metrics,
+                reason=reused.reason,
+                duration_s=0.0,
+                start_latency_s=None,
+                reused_from=twin,
+            )
+        )
+
+    def _settle(self, number: int, state: EndState) -> None:
+        """Let those that wait for a trial be next: they take its result, or are trained if it has none."""
+        if state not in ("complete", "pruned"):
+            self._twins.drop(number)
+        self._waiting.extend(self._sharing.pop(number, ()))
+
+    def _put_back(self) -> None:
+        """Let what was proposed, but not started, wait for another run of the study."""
+        for proposed in self._waiting:
+            self._search.tell(proposed.number, "interrupted", None, self.totals.stopped or "stop")
+        self._waiting.clear()
+
+    # --- what trials use
+
+    def _meter(self) -> None:
+        """Note once in a while what the running trials have used, since a driver may be killed."""
+        if self._clock() - self._metered_s >= _METER_S:
+            self._metered_s = self._clock()
+            for trial in self._running.values():
+                self._note_use(trial)
+            self._search.flush()
+
+    def _note_use(self, trial: _Running) -> float:
+        """Note with a trial what it has used, and return the seconds of this go."""
+        elapsed_s = self._clock() - trial.leased_s
+        used = {
+            "s": trial.proposed.elapsed_s + elapsed_s,
+            "device_s": trial.proposed.device_s + self._limits.devices_per_slot * elapsed_s,
+        }
+        self._search.note(trial.number, "used", used)
+        return elapsed_s
 
     def _stop(self, trial: _Running, why: str) -> None:
+        if trial.why_stopped:
+            return
         trial.why_stopped = why
         trial.must_end_by = self._clock() + self._limits.grace_s
         self._launcher.order(trial.number, Stop())
@@ -423,6 +600,11 @@ class Driver:
         del self._running[trial.number]
         self._free[trial.slot] = time.time()
         state, value, reason, metrics = _judge(trial)
+        if trial.is_overdue and state == "interrupted":
+            state = "pruned"
+        self._device_s += self._limits.devices_per_slot * self._note_use(trial)
+        if self._twins.is_on:
+            self._search.note(trial.number, "metrics", dict(metrics))
         told = self._search.tell(trial.number, state, value, reason)
         state, reason = told.state, told.reason or reason
         if state != "interrupted":
@@ -439,6 +621,10 @@ class Driver:
             duration_s=time.time() - trial.began_s,
             start_latency_s=None if trial.started_s is None else trial.started_s - trial.slot_free_s,
         )
+        self._count(outcome)
+        self._settle(trial.number, state)
+
+    def _count(self, outcome: Outcome) -> None:
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)

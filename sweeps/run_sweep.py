@@ -1,7 +1,7 @@
 """`lightsweep sweep` and `resume`: set a study up, check it, drive it, and leave a record to go on from."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,16 @@ from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
-from sweeps.errors import ConfigError, StudyError, did_you_mean
+from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
+from sweeps.forecast import Budget
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.slots import Slot
+from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
+from sweeps.orders import Orders
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
+from sweeps.reuse import Twins
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
@@ -37,10 +40,18 @@ from sweeps.workbench import (
     start_launcher,
 )
 
-__all__ = ["SweepResult", "resume", "storage_url", "sweep"]
+__all__ = ["SweepResult", "compose", "recorded_command", "resume", "storage_url", "sweep"]
 
 _PARENT = "study"
-_PARENT_STATES = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
+_LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an instant, to see whether it is free
+_PARENT_STATES = {
+    "": "complete",
+    "timeout": "complete",
+    "device_hours": "complete",
+    "stop": "complete",
+    "failures": "failed",
+    "interrupt": "interrupted",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,15 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
             "`lightsweep sweep` once, without torchrun or srun. They are for `lightsweep train` on several hosts."
         )
+    return _Sweep(command, *compose(command), console).run()
+
+
+def compose(command: CommandLine) -> tuple[Composer, Config, Space]:
+    """Compose a sweep's command line and build its space.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
     plain, sweeps = split_overrides(command.overrides)
     if sweeps and not any(override.startswith("search=") for override in plain):
         plain.append("search=none")  # who types what to search means just that
@@ -87,12 +107,20 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
             "pruner, study and launcher, as in conf/sweep.yaml."
         )
-    space = _space(composer, config, command.overrides)
-    return _Sweep(command, composer, config, space, console).run()
+    return composer, config, _space(composer, config, command.overrides)
 
 
 def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
     """Go on with a study by the command line that started it.
+
+    Raises:
+        StudyError: There is no such study in the store.
+    """
+    return sweep(recorded_command(name, store_dir), console)
+
+
+def recorded_command(name: str, store_dir: Path) -> CommandLine:
+    """Return the command line that started a study.
 
     Raises:
         StudyError: There is no such study in the store.
@@ -105,12 +133,11 @@ def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
     stored = _read(record)
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
-    command = CommandLine(
+    return CommandLine(
         overrides=(*overrides, *(f"{key}={quote(value)}" for key, value in fixed.items())),
         config_name=stored["config_name"],
         config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
     )
-    return sweep(command, console)
 
 
 def _read(path: Path) -> Any:
@@ -163,6 +190,7 @@ class _Sweep:
         config = self._config
         slots = lease_slots(config, slots=None)
         _require(config)
+        _require_in_space(config["study"]["enqueue"], self._space)
         sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
@@ -177,7 +205,7 @@ class _Sweep:
                 check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
-            with _only_driver(name, folder):
+            with _only_driver(name, folder) as since_ns:
                 study = Study.create_or_load(
                     name,
                     storage,
@@ -189,14 +217,25 @@ class _Sweep:
                     seed=config["seed"],
                 )
                 study.close_stale()
-                return self._drive(study, folder, slots, launcher, recorder)
+                _enqueue_first(study, config["study"]["enqueue"])
+                return self._drive(study, folder, slots, launcher, recorder, since_ns)
 
     def _drive(
-        self, study: Study, folder: Path, slots: list[Slot], launcher: LocalLauncher, recorder: Recorder
+        self,
+        study: Study,
+        folder: Path,
+        slots: list[Slot],
+        launcher: LocalLauncher,
+        recorder: Recorder,
+        since_ns: int,
     ) -> SweepResult:
         limits = Limits(
             num_trials=self._config["study"]["num_trials"],
             timeout_s=self._config["study"]["timeout_s"],
+            device_hours=self._config["study"]["device_hours"],
+            device_s_before=study.device_s,
+            devices_per_slot=devices_per_slot(slots),
+            trial_timeout_s=self._config["study"]["trial_timeout_s"],
             max_failures=self._config["study"]["max_failures"],
             grace_s=self._config["launcher"]["grace_s"],
         )
@@ -211,6 +250,14 @@ class _Sweep:
             direction=self._direction,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
+            budget=Budget(
+                num_trials=limits.num_trials,
+                num_slots=len(slots),
+                devices_per_slot=limits.devices_per_slot,
+                timeout_s=limits.timeout_s,
+                device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
+            ),
+            device_s_before=limits.device_s_before,
         )
         display = make_display(heading, self._console)
         driver = Driver(
@@ -230,6 +277,8 @@ class _Sweep:
             launcher=launcher,
             recorder=recorder,
             display=display,
+            twins=Twins(study.twins, is_on=self._config["study"]["reuse"]),
+            orders=Orders(study, folder, display.say, since_ns=since_ns),
             on_ended=lambda outcome: self._record_progress(study, recorder, outcome),
         )
         state = "failed"  # unless the driver comes to an end of its own
@@ -328,10 +377,26 @@ def _require(config: Config) -> None:
     study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
-    if study["timeout_s"] is not None and study["timeout_s"] <= 0:
-        raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
+    for key in ("timeout_s", "device_hours", "trial_timeout_s"):
+        if study[key] is not None and not study[key] > 0:
+            raise ConfigError(f"study.{key} must be above 0, or null for no limit, but got {study[key]}.")
     if study["direction"] not in ("maximize", "minimize"):
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
+
+
+def _require_in_space(enqueue: Sequence[Mapping[str, Any]], space: Space) -> None:
+    for index, values in enumerate(enqueue):
+        try:
+            space.encode(values)
+        except SpaceError as error:
+            raise SpaceError(f"study.enqueue[{index}]: {error}") from error
+
+
+def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
+    """Queue what the configuration wants to be tried first, once, when the study is new."""
+    if study.is_new:
+        for index, values in enumerate(enqueue):
+            study.enqueue(values, request=f"study.enqueue[{index}]")
 
 
 def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
@@ -344,10 +409,10 @@ def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
 
 
 @contextmanager
-def _only_driver(name: str, folder: Path) -> Iterator[None]:
-    """Hold the study for this process; the kernel frees it if the process dies."""
+def _only_driver(name: str, folder: Path) -> Iterator[int]:
+    """Hold the study for this process, and say since when; the kernel frees it if the process dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / paths.LOCK, timeout=0)
+    lock = FileLock(folder / paths.LOCK, timeout=_LOCK_WITHIN_S)
     try:
         lock.acquire()
     except Timeout as error:
@@ -355,7 +420,7 @@ def _only_driver(name: str, folder: Path) -> Iterator[None]:
             f"Another process drives study {name!r}. Wait for it or stop it, or give another study.name."
         ) from error
     try:
-        yield
+        yield time.time_ns()
     finally:
         lock.release()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.driver import Outcome
 from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
-from sweeps.search import Ask, Told, Verdict
+from sweeps.search import Ask, Reused, Told, Verdict
 from sweeps.tracking.recorder import StudyRuns
 
 Script = Callable[[int], list[Event]]
@@ -79,6 +79,7 @@ class FakeSearch:
     size: int | None = None
     asked: int = 0
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
+    notes: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def ask(self) -> Ask:
         self.asked += 1
@@ -91,6 +92,15 @@ class FakeSearch:
     def tell(self, number: int, state: Any, value: float | None, reason: str) -> Told:
         self.told[number] = (state, value, reason)
         return Told(state=state, reason=reason)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        self.notes.setdefault(number, {})[key] = value
+
+    def reuse(self, number: int, source: int) -> Reused:
+        state, value, _ = self.told[source]
+        reason = f"same configuration as trial {source}"
+        self.tell(number, state, value, reason)
+        return Reused(state=state, value=value, reason=reason, metrics=self.notes[source]["metrics"])  # type: ignore[arg-type]
 
     def flush(self) -> None: ...
 
@@ -197,6 +207,9 @@ class FakeDisplay:
 
     def stopping(self, why: str, num_running: int) -> None:
         self.notes.append(why)
+
+    def say(self, text: str) -> None:
+        self.notes.append(text)
 
     def tick(self) -> None: ...
 
