@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
-from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
+from sweeps.errors import ConfigError, SpaceError, StudyError
 from sweeps.forecast import Budget
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
@@ -23,6 +22,7 @@ from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
 from sweeps.orders import Orders
 from sweeps.randomness import derive_seed
+from sweeps.recorded import read_record
 from sweeps.records import MetricPoint
 from sweeps.reuse import Twins
 from sweeps.space import Space, parse_space, quote, split_overrides
@@ -125,12 +125,7 @@ def recorded_command(name: str, store_dir: Path) -> CommandLine:
     Raises:
         StudyError: There is no such study in the store.
     """
-    record = paths.study_dir(store_dir, name) / paths.STUDY
-    if not record.is_file():
-        known = [str(_read(path)["study"]) for path in sorted(store_dir.glob(f"*/{paths.STUDY}"))]
-        hint = did_you_mean(name, known) or "There is none yet."
-        raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
-    stored = _read(record)
+    stored = read_record(name, store_dir)
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
     return CommandLine(
@@ -138,10 +133,6 @@ def recorded_command(name: str, store_dir: Path) -> CommandLine:
         config_name=stored["config_name"],
         config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
     )
-
-
-def _read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:

@@ -11,9 +11,7 @@ from sweeps import paths
 from sweeps.errors import StudyError
 from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.naming import values_text
-from sweeps.run_sweep import compose, recorded_command, storage_url
-from sweeps.space import read_values
-from sweeps.study import count_trials, open_storage
+from sweeps.recorded import read_record
 
 __all__ = ["enqueue", "is_driven", "stop"]
 
@@ -27,6 +25,10 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
         StudyError: There is no such study in the store.
         SpaceError: A value cannot be read, its key is not searched, or it is not in the space.
     """
+    from sweeps.run_sweep import compose, recorded_command, storage_url  # seconds of imports that `stop` does without
+    from sweeps.space import read_values
+    from sweeps.study import count_trials, open_storage
+
     _, config, space = compose(recorded_command(name, store_dir))
     values = read_values(overrides)
     space.encode(values)
@@ -54,7 +56,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
     Raises:
         StudyError: There is no such study in the store, or no driver works on it.
     """
-    recorded_command(name, store_dir)
+    read_record(name, store_dir)
     folder = paths.study_dir(store_dir, name)
     if not is_driven(folder):
         raise StudyError(f"No driver works on study {name!r}, so there is nothing to stop.")
