@@ -293,8 +293,10 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
         rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
     except LightsweepError:  # a store that is out of reach has been told of already
         return
-    leaders = [row for row in rows if row.state == "complete"][:_NUM_LEADERS]
-    print_rows(leaders, "table", console=console, out=sys.stdout, metric=None)
+    # One row for those that share a result: the first of them trained
+    leaders = {(row.value, repr(row.params)): row for row in reversed(rows) if row.state == "complete"}
+    shown = [row for row in rows if leaders.get((row.value, repr(row.params))) is row]
+    print_rows(shown[:_NUM_LEADERS], "table", console=console, out=sys.stdout, metric=None)
 
 
 def _where(store_dir: Path, uri: str | None) -> str:

@@ -603,7 +603,7 @@ class Driver:
         if trial.is_overdue and state == "interrupted":
             state = "pruned"
         self._device_s += self._limits.devices_per_slot * self._note_use(trial)
-        if self._twins.is_on:
+        if self._twins.is_on and metrics:
             self._search.note(trial.number, "metrics", dict(metrics))
         told = self._search.tell(trial.number, state, value, reason)
         state, reason = told.state, told.reason or reason

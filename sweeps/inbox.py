@@ -66,7 +66,7 @@ class Inbox:
         written_ns = max([time.time_ns(), *(_written_ns(name) + 1 for name in self._names())])
         name = f"{written_ns:020d}-{secrets.token_hex(4)}"
         kind = "enqueue" if isinstance(order, Enqueue) else "halt"
-        paths.write_text(self._file(name), yaml.safe_dump({"order": kind, **asdict(order)}, allow_unicode=True, sort_keys=False))
+        paths.write_text(self._file(name), yaml.safe_dump({"order": kind, **asdict(order)}, sort_keys=False))
         return name
 
     def read(self) -> list[Letter]:

@@ -82,6 +82,7 @@ def test_a_space_of_two_points_is_trained_twice(lightsweep: Any) -> None:
         *("trainer.max_epochs=1", "trainer.accelerator=cpu", "launcher.slots=2", "pruner=none"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^ +#\d", done.stdout, re.MULTILINE)) == 2  # the leaderboard has no row twice
     assert "8 complete in" in done.stdout and "6 of 8 reused" in done.stdout
     rows = json.loads(lightsweep("compare", "s", "--format", "json").stdout)
     assert len(rows) == 8
