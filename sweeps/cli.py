@@ -20,10 +20,20 @@ __all__ = ["main"]
 
 _NUM_LEADERS = 5
 _INTERRUPTED = 130  # what shells expect after Ctrl-C
+_STOPPED = {
+    "interrupt": "Interrupted",
+    "stop": "Stopped by `lightsweep stop`",
+    "timeout": "study.timeout_s was over",
+    "device_hours": "study.device_hours was used up; raise it to go on. It ended",
+}
 _OVERRIDES = """\
 Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep):
   optimizer.lr='tag(log,interval(1e-4,1e-1))'  model.depth='range(1,5)'  data.batch_size=32,64,128
   model.activation='choice(relu,tanh)'         optimizer='choice(sgd,adam)'
+"""
+_VALUES = """\
+Values are quoted as on the sweep's command line, and must lie in the space of the study:
+  lightsweep enqueue digits-mlp-1 optimizer.lr=0.01 'model.width=[64,32]'
 """
 
 
@@ -77,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "resume", "go on with a study up to its total", _resume)
     command.add_argument("study")
+    command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
+
+    command = _add(commands, "enqueue", "let a study try these values next, running or not", _enqueue, epilog=_VALUES)
+    command.add_argument("study")
+    command.add_argument("values", nargs="+", metavar="KEY=VALUE", help="what it is to try; the sampler adds the rest")
+    command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
+
+    command = _add(commands, "stop", "let a running study start no more trials", _stop)
+    command.add_argument("study")
+    command.add_argument("--now", action="store_true", help="stop the running trials, too; `resume` goes on with them")
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
 
     command = _add(commands, "compare", "list trials, best first", _compare)
@@ -210,6 +230,20 @@ def _resume(args: argparse.Namespace) -> int:
     return _conclude(resume(args.study, args.store_dir, console), console)
 
 
+def _enqueue(args: argparse.Namespace) -> int:
+    from sweeps.steering import enqueue
+
+    print(enqueue(args.study, args.store_dir, args.values))
+    return 0
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from sweeps.steering import stop
+
+    print(stop(args.study, args.store_dir, is_now=args.now))
+    return 0
+
+
 def _conclude(result: "SweepResult", console: "Console") -> int:
     """Print what a sweep found and what to type next, and return the exit status."""
     from sweeps.naming import duration, values_text
@@ -225,6 +259,8 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
+    if totals.num_reused:
+        say(f"{totals.num_reused} of {len(totals.outcomes)} reused: their configurations had been trained before.")
     _print_leaders(result, console)
     if len(result.metrics) > 1 and best:
         say(f"Pareto front: {len(best)} of {result.num_finished} trials", "bold green")
@@ -233,9 +269,10 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         found = f"#{trial.number} {values_text(objectives, is_short=False)}  {values_text(trial.values)}"
         say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
     study, where = shlex.quote(result.study), _where(store_dir, None)
-    if totals.stopped == "interrupt":
-        say(f"Interrupted after {result.num_finished} of {result.num_trials} trials. Go on with:")
+    if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
+        say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
         say(f"  lightsweep resume {study}{where}")
+    if totals.stopped == "interrupt":
         return _INTERRUPTED
     if totals.stopped == "failures":
         say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
@@ -257,8 +294,10 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
         rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
     except LightsweepError:  # a store that is out of reach has been told of already
         return
-    leaders = [row for row in rows if row.state == "complete"][:_NUM_LEADERS]
-    print_rows(leaders, "table", console=console, out=sys.stdout, metric=None)
+    # One row for those that share a result: the first of them trained
+    leaders = {(row.value, repr(row.params)): row for row in reversed(rows) if row.state == "complete"}
+    shown = [row for row in rows if leaders.get((row.value, repr(row.params))) is row]
+    print_rows(shown[:_NUM_LEADERS], "table", console=console, out=sys.stdout, metric=None)
 
 
 def _where(store_dir: Path, uri: str | None) -> str:

@@ -75,6 +75,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _overrides(command, typed, word)
     if command in ("compare", "resume"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
+    if command in ("enqueue", "stop"):
+        return _steering(command, typed, word)
     if command == "completion":
         return _matching((f"{shell} " for shell in _SCRIPTS), word)
     return []
@@ -97,15 +99,32 @@ def _option(typed: Sequence[str], *names: str) -> str | None:
 
 
 def _studies(store_dir: str) -> list[str]:
-    """Name the studies of a store by the records that `resume` reads."""
-    names = []
+    """Name the studies of a store."""
+    return sorted(_records(store_dir))
+
+
+def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
+    """Return the records that `resume` reads, by the name of the study."""
+    found = {}
     for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
         try:
             stored = yaml.safe_load(record.read_text(encoding="utf-8"))
-            names.append(str(stored["study"]))
+            found[str(stored["study"])] = stored
         except (OSError, yaml.YAMLError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
-    return sorted(names)
+    return found
+
+
+def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
+    """Offer the studies, and after one of them, to `enqueue`, the keys that it searches."""
+    records = _records(_option(typed, "--store-dir") or "mlruns")
+    study = next((item for item in typed if item in records), None)
+    if study is None:
+        return _matching((f"{name} " for name in sorted(records)), word)
+    if command == "stop":
+        return []
+    names = (re.split(r"[@\[]", name)[0].lstrip("+") for name in records[study].get("space", {}))
+    return _matching((f"{key}=" for key in dict.fromkeys(names) if key != "forbid"), word)
 
 
 # --- overrides -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.forecast import Budget, Forecast, Training, forecast
 from sweeps.naming import duration, number, values_text
 from sweeps.pareto import on_front
 from sweeps.records import Progress
@@ -19,10 +20,14 @@ from sweeps.records import Progress
 __all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
 
 _REFRESH_S = 0.25
+_KEYS = {"timeout": "timeout_s", "device_hours": "device_hours"}
 _WHY = {
     "interrupt": "Stopping: running trials finish their step and are recorded. Ctrl-C again stops at once.",
     "timeout": "study.timeout_s is over: stopping the running trials.",
+    "device_hours": "study.device_hours is used up: stopping the running trials.",
     "failures": "More trials failed than study.max_failures allows: stopping.",
+    "drain": "Told to stop: no trial is started any more, and the running ones train to their end.",
+    "stop": "Told to stop now: running trials finish their step and wait to go on.",
 }
 
 
@@ -37,7 +42,10 @@ class Heading:
         direction: Its direction.
         objectives: The direction of each, if there are several.
         num_finished: Trials that were finished before.
+        replicates: Trainings of each trial.
         is_sweep: Whether there are many trials; a single run shows its epochs instead.
+        budget: What the sweep may use; None makes no forecast.
+        device_s_before: Seconds of devices that earlier runs of the study have used.
     """
 
     title: str
@@ -48,6 +56,9 @@ class Heading:
     num_finished: int = 0
     is_sweep: bool = True
     objectives: Mapping[str, str] = field(default_factory=dict)
+    replicates: int = 1
+    budget: Budget | None = None
+    device_s_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,8 @@ class TrialView:
     """the training, by which its progress and its end are told"""
     resume_step: int | None = None
     """the step from which an interrupted trial goes on"""
+    is_enqueued: bool = False
+    """whether somebody asked for it"""
 
 
 class Ended(Protocol):
@@ -100,6 +113,9 @@ class Display(Protocol):
     def stopping(self, why: str, num_running: int) -> None:
         """No trial is started any more."""
 
+    def say(self, text: str) -> None:
+        """Something happened to the study."""
+
     def tick(self) -> None:
         """Time has passed."""
 
@@ -130,6 +146,9 @@ class SilentDisplay:
     def stopping(self, why: str, num_running: int) -> None:
         """No trial is started any more."""
 
+    def say(self, text: str) -> None:
+        """Something happened to the study."""
+
     def tick(self) -> None:
         """Time has passed."""
 
@@ -138,18 +157,67 @@ class SilentDisplay:
 
 
 class _Tally:
-    """Counts ended trials and keeps the best; what both displays know."""
+    """Counts ended trials, keeps the best and looks ahead; what both displays know."""
 
-    def __init__(self, heading: Heading) -> None:
+    def __init__(self, heading: Heading, clock: Callable[[], float]) -> None:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         self.best: Ended | None = None
         self.front: list[Ended] = []  # of several objectives: the best trials of this run of the command
+        self._clock = clock
+        self._began_s = clock()
+        self._running: dict[int, TrialView] = {}
+        self._shares: dict[int, float] = {}  # which share of its steps a running trial has done
+        self._num_replicates: dict[int, int] = {}  # of those that run: how many trainings have ended
+        self._durations_s: list[float] = []
+        self._slot_s = 0.0
+
+    @property
+    def num_ended(self) -> int:
+        """Trials of this run that count against the total."""
+        return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
+
+    def start(self, trial: TrialView) -> None:
+        self._running.setdefault(trial.number, trial)
+
+    def progress(self, job: int, progress: Progress) -> None:
+        trial = job // self.heading.replicates
+        first = self._running[trial].resume_step or 0 if trial in self._running else 0
+        if progress.num_steps > first:
+            share = (progress.step - first) / (progress.num_steps - first)
+            self._shares[trial] = (self._num_replicates.get(trial, 0) + share) / self.heading.replicates
+
+    def forecast(self) -> Forecast | None:
+        """Say how the sweep will end, as far as is known."""
+        budget, now = self.heading.budget, self._clock()
+        if budget is None:
+            return None
+        running = [
+            Training(elapsed_s=max(0.0, now - trial.began_s), share=self._shares.get(trial.number))
+            for trial in self._running.values()
+        ]
+        slot_s = self._slot_s + sum(trial.elapsed_s for trial in running)
+        return forecast(
+            budget,
+            elapsed_s=now - self._began_s,
+            num_finished=self.heading.num_finished + self.num_ended,
+            durations_s=self._durations_s,
+            running=running,
+            device_s=self.heading.device_s_before + budget.devices_per_slot * slot_s,
+        )
 
     def add(self, outcome: Ended) -> None:
         if outcome.replicate is not None:
+            self._num_replicates[outcome.number] = self._num_replicates.get(outcome.number, 0) + 1
+            self._shares[outcome.number] = self._num_replicates[outcome.number] / self.heading.replicates
             return
         self.counts[outcome.state] += 1
+        self._running.pop(outcome.number, None)
+        self._shares.pop(outcome.number, None)
+        self._num_replicates.pop(outcome.number, None)
+        self._slot_s += outcome.duration_s
+        if outcome.state != "interrupted":
+            self._durations_s.append(outcome.duration_s)
         if outcome.state != "complete" or outcome.value is None or outcome.infeasible:
             return
         if self.heading.objectives:
@@ -201,18 +269,22 @@ class _Tally:
 class LineDisplay:
     """One line an event, for logs and pipes."""
 
-    def __init__(self, heading: Heading, console: Console) -> None:
-        self._tally = _Tally(heading)
+    def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
+        self._tally = _Tally(heading, clock)
         self._console = console
+        self._forecasts_at = _forecasts_at(heading)
         self._print(heading.title)
 
     def trial_started(self, trial: TrialView) -> None:
         """Say so."""
+        self._tally.start(trial)
         how = "started" if trial.resume_step is None else f"goes on from step {trial.resume_step}"
-        self._print(f"{self._tally.noun(trial.number, trial.replicate)} {how}  {values_text(trial.values)}".rstrip())
+        text = f"{values_text(trial.values)}{' (enqueued)' if trial.is_enqueued else ''}"
+        self._print(f"{self._tally.noun(trial.number, trial.replicate)} {how}  {text}".rstrip())
 
     def trial_progressed(self, job: int, progress: Progress) -> None:
         """Say nothing: a line for each would be too many."""
+        self._tally.progress(job, progress)
 
     def trial_reported(self, job: int, value: float, step: int) -> None:
         """Say so for a single run."""
@@ -220,13 +292,23 @@ class LineDisplay:
             self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
 
     def trial_ended(self, outcome: Ended) -> None:
-        """Say how."""
+        """Say how, and now and then how the sweep will go on."""
         self._tally.add(outcome)
         self._print(self._tally.line(outcome))
+        if self._tally.num_ended in self._forecasts_at:
+            self._forecasts_at.discard(self._tally.num_ended)
+            ahead = self._tally.forecast()
+            if ahead is not None:
+                self._print(f"forecast: {_ahead(ahead)}, {ahead.device_s / 3600:.2g} device-hours")
 
     def stopping(self, why: str, num_running: int) -> None:
         """Say why."""
+        self._forecasts_at.clear()
         self._print(_WHY[why])
+
+    def say(self, text: str) -> None:
+        """Say it."""
+        self._print(text)
 
     def tick(self) -> None:
         """Say nothing."""
@@ -249,8 +331,8 @@ class _Row:
 class LiveDisplay:
     """A line for each ended trial, and below them a bar for each running one with the state of the study."""
 
-    def __init__(self, heading: Heading, console: Console) -> None:
-        self._tally = _Tally(heading)
+    def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
+        self._tally = _Tally(heading, clock)
         self._console = console
         self._rows: dict[int, _Row] = {}
         self._began = time.monotonic()
@@ -261,11 +343,13 @@ class LiveDisplay:
 
     def trial_started(self, trial: TrialView) -> None:
         """Add a bar."""
+        self._tally.start(trial)
         self._rows[trial.job] = _Row(trial)
         self._draw(is_urgent=True)
 
     def trial_progressed(self, job: int, progress: Progress) -> None:
         """Move its bar."""
+        self._tally.progress(job, progress)
         if job in self._rows:
             self._rows[job].progress = progress
 
@@ -293,6 +377,10 @@ class LiveDisplay:
         """Say why below the bars."""
         self._note = _WHY[why]
         self._draw(is_urgent=True)
+
+    def say(self, text: str) -> None:
+        """Say it above the bars."""
+        self._live.console.print(Text(text))
 
     def tick(self) -> None:
         """Draw, a few times a second."""
@@ -335,14 +423,18 @@ class LiveDisplay:
             bar,
             Text(where),
             Text(value, style="green"),
-            Text(values_text(row.view.values), style="dim", overflow="ellipsis"),
+            Text(
+                f"{'(enqueued) ' if row.view.is_enqueued else ''}{values_text(row.view.values)}",
+                style="dim",
+                overflow="ellipsis",
+            ),
         )
 
     def _summary(self, now: float) -> Text:
         heading, counts = self._tally.heading, self._tally.counts
         if not heading.is_sweep:
             return Text(f"{heading.title}  {duration(now - self._began)}", style="bold")
-        ended = counts["complete"] + counts["pruned"] + counts["failed"]
+        ended = self._tally.num_ended
         finished = heading.num_finished + ended
         words = [f"{count} {state}" for state, count in counts.items() if count]
         text = Text(f"{heading.name}  {finished}/{heading.num_trials} trials", style="bold")
@@ -356,11 +448,29 @@ class LiveDisplay:
         elapsed = now - self._began
         text.append(f"  {duration(elapsed)}", style="not bold")
         if ended:
-            per_minute = 60 * ended / elapsed
-            left = (heading.num_trials - finished) * elapsed / ended
-            text.append(f", {per_minute:.1f} trials/min, about {duration(left)} left", style="not bold")
+            text.append(f", {60 * ended / elapsed:.1f} trials/min", style="not bold")
+        ahead = None if self._note else self._tally.forecast()
+        if ahead is not None:
+            text.append(f", {_ahead(ahead)}", style="not bold")
         return text
 
 
 def _name(view: TrialView) -> str:
     return f"#{view.number}" if view.replicate is None else f"#{view.number}/{view.replicate}"
+
+
+def _forecasts_at(heading: Heading) -> set[int]:
+    """Return after how many ended trials to look ahead: when each slot had one, then at each quarter."""
+    if heading.budget is None:
+        return set()
+    num_trials, num_slots = heading.num_trials - heading.num_finished, heading.budget.num_slots
+    quarters = {-(-num_trials * quarter // 4) for quarter in (1, 2, 3)}
+    return {count for count in (num_slots, *quarters) if num_slots <= count < num_trials}
+
+
+def _ahead(ahead: Forecast) -> str:
+    """Say how a sweep will end."""
+    when = f"in about {duration(ahead.left_s)}"
+    if ahead.ends_by == "trials":
+        return f"all {ahead.num_trials} trials {when}"
+    return f"study.{_KEYS[ahead.ends_by]} ends it {when}, after {ahead.num_trials} trials"

@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,8 @@ from sweeps.records import (
     Stop,
 )
 from sweeps.replicates import combined, means
-from sweeps.search import EndState, Result, Search, Told, Verdict
+from sweeps.reuse import Twins, identity
+from sweeps.search import SEM, Ask, EndState, Result, Search, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
@@ -53,15 +54,24 @@ __all__ = [
     "Limits",
     "Outcome",
     "RunRecorder",
+    "StopWord",
     "Totals",
     "TrialSetup",
+    "Why",
 ]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
+_METER_S = 30.0  # how often it notes what running trials have used, for the case that it is killed
 _PARENT = "study"
 NUM_PARAMS = "num_params"
 """the metric that every trial has from its start: the number of its model's parameters"""
+
+StopWord = Literal["", "drain", "now"]
+"""What an order says to a driver: nothing, to start no more trials, or to stop the running ones, too."""
+
+Why = Literal["", "interrupt", "timeout", "device_hours", "failures", "stop"]
+"""Why a driver ended early."""
 
 
 class Launcher(Protocol):
@@ -115,10 +125,18 @@ class RunRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When to stop; see `study` and `launcher` in the configuration."""
+    """When to stop; see `study` and `launcher` in the configuration.
+
+    `device_s_before` is what earlier runs have used of the device-hours, and `devices_per_slot` how many devices a
+    training uses.
+    """
 
     num_trials: int
     timeout_s: float | None = None
+    device_hours: float | None = None
+    device_s_before: float = 0.0
+    devices_per_slot: float = 1.0
+    trial_timeout_s: float | None = None
     max_failures: int | None = None
     grace_s: float = 20.0
 
@@ -175,6 +193,7 @@ class Outcome:
         infeasible: Which constraints it violates.
         replicate: The replicate that ended; None if it is the trial.
         job: The training that ended; None if others ended before the trial did.
+        reused_from: The trial of the same configuration whose result this one has.
     """
 
     number: int
@@ -190,6 +209,7 @@ class Outcome:
     infeasible: str = ""
     replicate: int | None = None
     job: int | None = None
+    reused_from: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -197,10 +217,15 @@ class Totals:
     """What became of a run of the driver; `stopped` says why it ended early, if it did."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    stopped: Literal["", "interrupt", "timeout", "failures"] = ""
+    stopped: Why = ""
     elapsed_s: float = 0.0
     work_s: float = 0.0
     _counts: Counter[EndState] = field(default_factory=Counter, init=False, repr=False)
+
+    @property
+    def num_reused(self) -> int:
+        """How many trials have the result of another one."""
+        return sum(outcome.reused_from is not None for outcome in self.outcomes)
 
     def count(self, state: EndState) -> int:
         """Return how many trials ended in `state`; each is looked at once, since the driver asks all the time."""
@@ -212,14 +237,24 @@ class Totals:
 class _Trial:
     """A trial that has begun and has not ended: trainings that wait, that run and that have ended."""
 
-    number: int
-    values: Mapping[str, Any]
+    proposed: Ask
     folder: Path
     began_s: float
-    waiting: list[int] = field(default_factory=list)
+    waiting: list[int]
     num_running: int = 0
     results: dict[int, Result] = field(default_factory=dict)
     why_pruned: str = ""
+    is_overdue: bool = False
+    used_s: float  # by trainings that have ended, those before an interruption included
+    used_device_s: float
+
+    @property
+    def number(self) -> int:
+        return self.proposed.number
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self.proposed.values
 
     @property
     def is_over(self) -> bool:
@@ -238,6 +273,7 @@ class _Job:
     folder: Path
     began_s: float
     slot_free_s: float
+    leased_s: float
     resume_step: int | None = None
     started_s: float | None = None
     num_params: int | None = None
@@ -258,6 +294,8 @@ class Driver:
         launcher: Starts processes.
         recorder: Records runs.
         display: Shows what happens.
+        twins: The trials whose result one of the same configuration takes.
+        orders: Looks whether somebody has ordered the study to stop, and carries out what else was ordered.
         on_ended: Called with each trial that has ended, after it was told and recorded.
         clock: The time in seconds; monotonic.
     """
@@ -272,6 +310,8 @@ class Driver:
         launcher: Launcher,
         recorder: RunRecorder,
         display: Display,
+        twins: Twins | None = None,
+        orders: Callable[[], StopWord] = lambda: "",
         on_ended: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -281,12 +321,19 @@ class Driver:
         self._launcher = launcher
         self._recorder = recorder
         self._display = display
+        self._twins = twins or Twins(is_on=False)
+        self._orders = orders
         self._on_ended = on_ended
         self._clock = clock
         self._began = clock()
         self._free = {slot: time.time() for slot in slots}
         self._open: dict[int, _Trial] = {}
         self._running: dict[int, _Job] = {}
+        self._sharing: dict[int, list[Ask]] = {}  # those that wait for an open trial of the same configuration
+        self._next: deque[Ask] = deque()  # those whose twin has ended
+        self._device_s = limits.device_s_before  # of trainings that have ended
+        self._metered_s = self._began
+        self._is_draining = self._is_told_to_stop = False
         self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
         self._resume_steps = {run: interrupted.resume_step for run, interrupted in setup.runs.items()}
         self._num_interrupts = 0
@@ -300,19 +347,26 @@ class Driver:
         """
         with _counting_interrupts(self), self._recording_what_is_cut_off():
             while True:
+                self._hear_orders()
                 self._obey()
-                while self._free and self._wants_more():
-                    self._start_next()
+                while self._free and self._wants_more() and self._start_next():
+                    pass
                 if not self._running:
+                    if self._wants_more():
+                        continue
                     break
-                events = self._launcher.poll(_TICK_S)
+                events = self._launcher.poll(0.0 if self._free and self._wants_more() else _TICK_S)
                 began = time.perf_counter()
                 for number, event in events:
                     self._hear(number, event)
                 self.totals.work_s += time.perf_counter() - began
+                self._meter()
                 self._display.tick()
             for trial in list(self._open.values()):  # whose trainings have ended, but not all of them have begun
                 self._close(trial)
+            self._put_back()
+        if self._is_draining and not self.totals.stopped and self._search.num_finished < self._limits.num_trials:
+            self.totals.stopped = "stop"
         self.totals.elapsed_s = self._clock() - self._began
         return self.totals
 
@@ -334,12 +388,17 @@ class Driver:
     # --- the rules -----------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
-        return not self.totals.stopped and (self._wants_new_trial() or self._waiting() is not None)
+        return not self.totals.stopped and (self._wants_new_trial() or self._untrained() is not None)
 
     def _wants_new_trial(self) -> bool:
-        return self._search.num_finished + len(self._open) < self._limits.num_trials and not self._search.is_exhausted
+        if self._is_draining:
+            return False
+        if self._next:
+            return True
+        num_asked = len(self._open) + sum(len(asks) for asks in self._sharing.values())
+        return self._search.num_finished + num_asked < self._limits.num_trials and not self._search.is_exhausted
 
-    def _waiting(self, *, is_idle: bool = False) -> _Trial | None:
+    def _untrained(self, *, is_idle: bool = False) -> _Trial | None:
         """Return the first trial that has trainings to begin; if `is_idle`, one of which none runs.
 
         One by one, what the first trainings of a trial came to can spare the others.
@@ -347,15 +406,31 @@ class Driver:
         waiting = (t for t in self._open.values() if t.waiting and not t.why_pruned)
         return next((trial for trial in waiting if not (is_idle and trial.num_running)), None)
 
-    def _why_stop(self) -> Literal["", "interrupt", "timeout", "failures"]:
+    def _why_stop(self) -> Why:
         timeout_s, max_failures = self._limits.timeout_s, self._limits.max_failures
         if self._num_interrupts:
             return "interrupt"
+        if self._is_told_to_stop:
+            return "stop"
         if timeout_s is not None and self._clock() - self._began >= timeout_s:
             return "timeout"
+        if self._limits.device_hours is not None and self._used_device_s() >= 3600 * self._limits.device_hours:
+            return "device_hours"
         if max_failures is not None and self.totals.count("failed") > max_failures:
             return "failures"
         return ""
+
+    def _used_device_s(self) -> float:
+        running = sum(self._clock() - job.leased_s for job in self._running.values())
+        return self._device_s + self._limits.devices_per_slot * running
+
+    def _hear_orders(self) -> None:
+        """Carry out what was ordered since the last look."""
+        word = self._orders()
+        self._is_told_to_stop |= word == "now"
+        if word == "drain" and not self._is_draining:
+            self._is_draining = True
+            self._display.stopping("drain", len(self._running))
 
     def _obey(self) -> None:
         """Pass on to the trials what a limit or the user wants."""
@@ -365,6 +440,7 @@ class Driver:
                 self._display.stopping(self.totals.stopped, len(self._running))
                 for job in self._running.values():
                     self._stop(job, self.totals.stopped)
+        self._stop_the_overdue()
         if self._num_interrupts > 1 and not self._is_killing:
             self._is_killing = True
             for number in self._running:
@@ -374,30 +450,49 @@ class Driver:
                 job.must_end_by = None
                 self._launcher.kill(job.number)
 
+    def _stop_the_overdue(self) -> None:
+        limit_s = self._limits.trial_timeout_s
+        if limit_s is None:
+            return
+        for job in self._running.values():
+            if not job.why_stopped and self._use_of(job.trial) >= limit_s:
+                job.trial.is_overdue = True
+                self._stop(job, f"study.trial_timeout_s={limit_s:g} is over")
+
     # --- the acts ------------------------------------------------------------------------------------
 
-    def _start_next(self) -> None:
+    def _start_next(self) -> bool:
+        """Start the next training, and return whether it has taken a slot: a trial may share another's result."""
         began = time.perf_counter()
-        trial = self._waiting(is_idle=True)
+        trial = self._untrained(is_idle=True)
         if trial is None and self._wants_new_trial():
             trial = self._begin()
-        trial = trial or self._waiting()
+        trial = trial or self._untrained()
+        is_started = trial is not None and bool(trial.waiting)
         if trial is not None and trial.waiting:
             self._start(trial, trial.waiting.pop(0))
         self.totals.work_s += time.perf_counter() - began
+        return is_started
 
-    def _begin(self) -> _Trial:
-        """Ask for a trial, and begin it or go on with it."""
-        proposed = self._search.ask()
-        number = proposed.number
-        trial = _Trial(number=number, values=proposed.values, folder=self._setup.folder(number), began_s=time.time())
-        self._open[number] = trial
-        trial.waiting = list(range(self._setup.replicates))
-        if self._setup.replicates > 1:
-            config = self._setup.compose(trial.values, number, None)
+    def _begin(self) -> _Trial | None:
+        """Ask for a trial, and begin it or go on with it; None if it shares another one's result."""
+        proposed = self._next.popleft() if self._next else self._search.ask()
+        number, is_whole = proposed.number, self._setup.replicates == 1
+        config = self._setup.compose(proposed.values, number, 0 if is_whole else None)
+        if self._shares(proposed, config):
+            return None
+        trial = self._open[number] = _Trial(
+            proposed=proposed,
+            folder=self._setup.folder(number),
+            began_s=time.time(),
+            waiting=list(range(self._setup.replicates)),
+            used_s=proposed.elapsed_s,
+            used_device_s=proposed.device_s,
+        )
+        if not is_whole:
             goes_on = self._goes_on(number, trial.folder, config)
             freeze(config, trial.folder)
-            self._record_start(number, trial, trial.folder, config, goes_on=goes_on, step=0)
+            self._record_start(number, proposed, trial.folder, config, goes_on=goes_on, step=0)
             trial.results = dict(self._search.begin_replicates(number, is_anew=not goes_on))
             trial.waiting = [index for index in trial.waiting if index not in trial.results]
             if not trial.waiting:  # the driver died between the last of them and the end of the trial
@@ -417,6 +512,7 @@ class Driver:
             folder=trial.folder if is_whole else paths.replicate_dir(trial.folder, replicate),
             began_s=time.time(),
             slot_free_s=self._free.pop(slot),
+            leased_s=self._clock(),
         )
         config = self._setup.compose(trial.values, trial.number, replicate)
         goes_on = self._goes_on(job.run, job.folder, config)
@@ -441,7 +537,7 @@ class Driver:
         trial.num_running += 1
         self._record_start(
             job.run,
-            trial,
+            trial.proposed,
             job.folder,
             config,
             replicate=None if is_whole else replicate,
@@ -457,6 +553,7 @@ class Driver:
                 slot=slot.index,
                 began_s=job.began_s,
                 resume_step=job.resume_step,
+                is_enqueued=trial.proposed.is_enqueued,
             )
         )
 
@@ -477,13 +574,14 @@ class Driver:
     def _record_start(
         self,
         run: RunKey,
-        trial: _Trial,
+        proposed: Ask,
         folder: Path,
         config: Config,
         *,
         replicate: int | None = None,
-        goes_on: bool,
-        step: int,
+        goes_on: bool = False,
+        step: int = 0,
+        reused_from: int | None = None,
     ) -> None:
         """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
         if goes_on:
@@ -495,20 +593,118 @@ class Driver:
         self._recorded.add(run)
         run_tags = {
             **self._setup.run_tags,
-            tags.TRIAL: str(trial.number),
+            tags.TRIAL: str(proposed.number),
             tags.STATE: "running",
-            tags.PARAMS: json.dumps(dict(trial.values)),
-            tags.FOLDER: trial.folder.name,
+            tags.PARAMS: json.dumps(dict(proposed.values)),
+            tags.FOLDER: self._setup.folder(proposed.number).name,
         }
-        name = self._setup.name(trial.number, trial.values)
+        name = self._setup.name(proposed.number, proposed.values)
         parent: RunKey | None = _PARENT if self._setup.has_parent else None
         if replicate is not None:
             run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-            name, parent = f"#{trial.number} replicate {replicate}", trial.number
+            name, parent = f"#{proposed.number} replicate {replicate}", proposed.number
+        if proposed.is_enqueued:
+            run_tags[tags.ENQUEUED] = "true"
+        if reused_from is not None:
+            run_tags[tags.REUSED_FROM] = str(reused_from)
         self._recorder.start(run, name, params=flatten(config), run_tags=run_tags, parent=parent)
         self._recorder.artifact(run, folder / paths.CONFIG)
 
+    # --- the results that trials of the same configuration share
+
+    def _shares(self, proposed: Ask, config: Config) -> bool:
+        """Give a trial the result of another one, now or when that has ended; return whether there is such a one.
+
+        What somebody asked for is trained all the same, and so is what has been trained in part already.
+        """
+        number = proposed.number
+        if not self._twins.is_on:
+            return False
+        own = identity(config, proposed.values)
+        twin = self._twins.find(own)
+        has_begun = number in self._recorded or number in self._setup.runs
+        if twin is None or proposed.is_enqueued or has_begun:
+            self._twins.add(own, number)
+            self._search.note(number, "fingerprint", own)
+            return False
+        if twin in self._open:
+            self._sharing.setdefault(twin, []).append(proposed)
+        else:
+            self._take_over(proposed, config, twin)
+        return True
+
+    def _take_over(self, proposed: Ask, config: Config, twin: int) -> None:
+        """Record a trial that has the result of its twin."""
+        number, folder = proposed.number, self._setup.folder(proposed.number)
+        freeze(config, folder)
+        self._record_start(number, proposed, folder, config, reused_from=twin)
+        reused = self._search.reuse(number, twin)
+        self._record_values(number, reused.metrics, 0)
+        self._end_run(number, reused.told, reused.value, reused.told.reason)
+        self._count(
+            Outcome(
+                number=number,
+                state=reused.told.state,
+                value=reused.value,
+                values=proposed.values,
+                metrics=reused.metrics,
+                reason=reused.told.reason,
+                duration_s=0.0,
+                start_latency_s=None,
+                objectives=reused.told.objectives,
+                errors=_errors(reused.told.objectives, reused.metrics),
+                infeasible=reused.told.infeasible,
+                reused_from=twin,
+            )
+        )
+
+    def _settle(self, number: int, state: EndState) -> None:
+        """Let those that wait for a trial be next: they take its result, or are trained if it has none."""
+        if state not in ("complete", "pruned"):
+            self._twins.drop(number)
+        self._next.extend(self._sharing.pop(number, ()))
+
+    def _put_back(self) -> None:
+        """Let what was proposed, but not begun, wait for another run of the study."""
+        for proposed in self._next:
+            why = self.totals.stopped or "stop"
+            self._search.tell(proposed.number, "interrupted", None, why, metrics={}, cause=None)
+        self._next.clear()
+
+    # --- what trials use
+
+    def _meter(self) -> None:
+        """Note once in a while what the open trials have used, since a driver may be killed."""
+        if self._clock() - self._metered_s >= _METER_S:
+            self._metered_s = self._clock()
+            for trial in self._open.values():
+                self._note_use(trial)
+            self._search.flush()
+
+    def _use_of(self, trial: _Trial) -> float:
+        """Return the seconds that all trainings of a trial have taken."""
+        now = self._clock()
+        return trial.used_s + sum(now - job.leased_s for job in self._running.values() if job.trial is trial)
+
+    def _note_use(self, trial: _Trial) -> None:
+        used_s = self._use_of(trial)
+        device_s = trial.used_device_s + self._limits.devices_per_slot * (used_s - trial.used_s)
+        self._search.note(trial.number, "used", {"s": used_s, "device_s": device_s})
+
+    def _add_use(self, job: _Job) -> None:
+        """Charge a training that has ended to its trial and to the study."""
+        elapsed_s = self._clock() - job.leased_s
+        device_s = self._limits.devices_per_slot * elapsed_s
+        job.trial.used_s += elapsed_s
+        job.trial.used_device_s += device_s
+        self._device_s += device_s
+        self._note_use(job.trial)
+
+    # --- what trainings say
+
     def _stop(self, job: _Job, why: str) -> None:
+        if job.why_stopped:
+            return
         job.why_stopped = why
         job.must_end_by = self._clock() + self._limits.grace_s
         self._launcher.order(job.number, Stop())
@@ -554,8 +750,7 @@ class Driver:
         assert job.num_params is not None
         size = {NUM_PARAMS: float(job.num_params)}
         if job.resume_step is None:  # else the run has it
-            now_ms = int(time.time() * 1000)
-            self._recorder.metrics(job.run, [MetricPoint(key, value, 0, now_ms) for key, value in size.items()])
+            self._record_values(job.run, size, 0)
         verdict = self._search.admit(size)
         if verdict.prune:
             job.why_not_admitted = verdict.reason
@@ -566,6 +761,9 @@ class Driver:
         del self._running[job.number]
         self._free[job.slot] = time.time()
         trial, result = job.trial, _result(job)
+        if trial.is_overdue and result.state == "interrupted":
+            result = replace(result, state="pruned")
+        self._add_use(job)
         trial.num_running -= 1
         trial.results[job.replicate] = result
         self._record_story(job, result)
@@ -580,7 +778,7 @@ class Driver:
         if result.state == "complete" and result.value is not None:
             verdict = self._search.add_replicate(trial.number, job.replicate, result)
             done = [result.metrics for _, result in sorted(trial.results.items()) if result.state == "complete"]
-            self._record_means(trial.number, means(done), len(done))
+            self._record_values(trial.number, means(done), len(done))
             if verdict.prune and trial.waiting:
                 trial.why_pruned = verdict.reason
         elif result.state != "interrupted":
@@ -589,7 +787,7 @@ class Driver:
         self._drop_resume_points(job.folder, result.state)
         self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
 
-    def _record_means(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
+    def _record_values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
         now_ms = int(time.time() * 1000)
         self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
@@ -597,6 +795,8 @@ class Driver:
         """Tell and record what became of a trial."""
         del self._open[trial.number]
         result = combined(trial.results, self._setup.replicates, trial.why_pruned)
+        if self._twins.is_on and result.metrics:
+            self._search.note(trial.number, "metrics", dict(result.metrics))
         told = self._search.tell(
             trial.number, result.state, result.value, result.reason, metrics=result.metrics, cause=result.cause
         )
@@ -605,7 +805,10 @@ class Driver:
             self._drop_resume_points(trial.folder, told.state)
         value = next(iter(told.objectives.values()), result.value)
         self._end_run(trial.number, told, value, result.reason)
-        outcome = self._outcome(trial, replace(result, value=value), told, job=job)
+        self._count(self._outcome(trial, replace(result, value=value), told, job=job))
+        self._settle(trial.number, told.state)
+
+    def _count(self, outcome: Outcome) -> None:
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
@@ -625,7 +828,6 @@ class Driver:
         replicate: int | None = None,
     ) -> Outcome:
         objectives = told.objectives if told else {}
-        errors = {name: result.standard_error(name) for name in objectives}
         is_timed = job is not None and job.started_s is not None
         return Outcome(
             number=trial.number,
@@ -637,7 +839,7 @@ class Driver:
             duration_s=time.time() - (job or trial).began_s,
             start_latency_s=job.started_s - job.slot_free_s if job and job.started_s and is_timed else None,
             objectives=objectives,
-            errors={name: error for name, error in errors.items() if error is not None},
+            errors=_errors(objectives, result.metrics),
             infeasible=told.infeasible if told else "",
             replicate=replicate,
             job=job.number if job else None,
@@ -661,6 +863,11 @@ class Driver:
             self._recorder.artifact(job.run, story)
         for log in paths.rank_logs(job.folder):
             self._recorder.artifact(job.run, log)
+
+
+def _errors(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the standard errors of the objectives that are means."""
+    return {name: metrics[name + SEM] for name in objectives if name + SEM in metrics}
 
 
 def _result(job: _Job) -> Result:

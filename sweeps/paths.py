@@ -6,6 +6,7 @@ mlruns/                       the store
     data/                     decoded data sets, shared by all trials
     STUDY/                    one folder a study (or `train`)
         study.yaml            what `resume` needs: the command line and the space
+        inbox/                orders to the study that its driver has not carried out yet
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
@@ -32,6 +33,7 @@ __all__ = [
     "check_dir",
     "conf_dir",
     "guest_dir",
+    "inbox_dir",
     "rank_log",
     "rank_logs",
     "replicate_dir",
@@ -79,6 +81,11 @@ def guest_dir(store: Path, rank: int) -> Path:
     """Return a new folder for a rank whose run belongs to a process elsewhere; it is removed when all went well."""
     store.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=store, prefix=f"rank{rank}-"))
+
+
+def inbox_dir(study_folder: Path) -> Path:
+    """Return the folder of the orders to a study."""
+    return study_folder / "inbox"
 
 
 def train_dir(store: Path) -> Path:

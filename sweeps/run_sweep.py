@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
@@ -16,14 +15,18 @@ from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
-from sweeps.errors import ConfigError, StudyError, did_you_mean
+from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
+from sweeps.forecast import Budget
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.slots import Slot
+from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
+from sweeps.orders import Orders
 from sweeps.randomness import derive_seed
+from sweeps.recorded import read_record
 from sweeps.records import MetricPoint
 from sweeps.replicates import replication
+from sweeps.reuse import Twins
 from sweeps.search import EndState
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import (
@@ -48,10 +51,18 @@ from sweeps.workbench import (
     start_launcher,
 )
 
-__all__ = ["SweepResult", "resume", "storage_url", "sweep"]
+__all__ = ["SweepResult", "compose", "recorded_command", "resume", "storage_url", "sweep"]
 
 _PARENT = "study"
-_PARENT_STATES = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
+_LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an instant, to see whether it is free
+_PARENT_STATES = {
+    "": "complete",
+    "timeout": "complete",
+    "device_hours": "complete",
+    "stop": "complete",
+    "failures": "failed",
+    "interrupt": "interrupted",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +100,15 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
             "`lightsweep sweep` once, without torchrun or srun. They are for `lightsweep train` on several hosts."
         )
+    return _Sweep(command, *compose(command), console).run()
+
+
+def compose(command: CommandLine) -> tuple[Composer, Config, Space]:
+    """Compose a sweep's command line and build its space.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
     plain, sweeps = split_overrides(command.overrides)
     if sweeps and not any(override.startswith("search=") for override in plain):
         plain.append("search=none")  # who types what to search means just that
@@ -99,8 +119,7 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
             "pruner, study and launcher, as in conf/sweep.yaml."
         )
-    space = _space(composer, config, command.overrides)
-    return _Sweep(command, composer, config, space, console).run()
+    return composer, config, _space(composer, config, command.overrides)
 
 
 def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
@@ -109,24 +128,23 @@ def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
     Raises:
         StudyError: There is no such study in the store.
     """
-    record = paths.study_dir(store_dir, name) / paths.STUDY
-    if not record.is_file():
-        known = [str(_read(path)["study"]) for path in sorted(store_dir.glob(f"*/{paths.STUDY}"))]
-        hint = did_you_mean(name, known) or "There is none yet."
-        raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
-    stored = _read(record)
+    return sweep(recorded_command(name, store_dir), console)
+
+
+def recorded_command(name: str, store_dir: Path) -> CommandLine:
+    """Return the command line that started a study.
+
+    Raises:
+        StudyError: There is no such study in the store.
+    """
+    stored = read_record(name, store_dir)
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
-    command = CommandLine(
+    return CommandLine(
         overrides=(*overrides, *(f"{key}={quote(value)}" for key, value in fixed.items())),
         config_name=stored["config_name"],
         config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
     )
-    return sweep(command, console)
-
-
-def _read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
@@ -180,6 +198,7 @@ class _Sweep:
         config = self._config
         slots = lease_slots(config, slots=None)
         _require(config)
+        _require_in_space(config["study"]["enqueue"], self._space)
         sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
@@ -195,7 +214,7 @@ class _Sweep:
             self._require_logged(passed.metrics)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
-            with _only_driver(name, folder):
+            with _only_driver(name, folder) as since_ns:
                 study = Study.create_or_load(
                     name,
                     storage,
@@ -210,14 +229,25 @@ class _Sweep:
                     seed=config["seed"],
                 )
                 study.close_stale()
-                return self._drive(study, folder, slots, launcher, recorder)
+                _enqueue_first(study, config["study"]["enqueue"])
+                return self._drive(study, folder, slots, launcher, recorder, since_ns)
 
     def _drive(
-        self, study: Study, folder: Path, slots: list[Slot], launcher: LocalLauncher, recorder: Recorder
+        self,
+        study: Study,
+        folder: Path,
+        slots: list[Slot],
+        launcher: LocalLauncher,
+        recorder: Recorder,
+        since_ns: int,
     ) -> SweepResult:
         limits = Limits(
             num_trials=self._config["study"]["num_trials"],
             timeout_s=self._config["study"]["timeout_s"],
+            device_hours=self._config["study"]["device_hours"],
+            device_s_before=study.device_s,
+            devices_per_slot=devices_per_slot(slots),
+            trial_timeout_s=self._config["study"]["trial_timeout_s"],
             max_failures=self._config["study"]["max_failures"],
             grace_s=self._config["launcher"]["grace_s"],
         )
@@ -234,6 +264,15 @@ class _Sweep:
             objectives=self._objectives if len(self._objectives) > 1 else {},
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
+            replicates=self._replication.count,
+            budget=Budget(
+                num_trials=limits.num_trials,
+                num_slots=len(slots),
+                devices_per_slot=limits.devices_per_slot,
+                timeout_s=limits.timeout_s,
+                device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
+            ),
+            device_s_before=limits.device_s_before,
         )
         display = make_display(heading, self._console)
         driver = Driver(
@@ -254,6 +293,8 @@ class _Sweep:
             launcher=launcher,
             recorder=recorder,
             display=display,
+            twins=Twins(study.twins, is_on=self._config["study"]["reuse"]),
+            orders=Orders(study, folder, display.say, since_ns=since_ns),
             on_ended=lambda outcome: self._record_progress(study, recorder, outcome),
         )
         state = "failed"  # unless the driver comes to an end of its own
@@ -388,6 +429,24 @@ def _require(config: Config) -> None:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
     if study["timeout_s"] is not None and study["timeout_s"] <= 0:
         raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
+    for key in ("timeout_s", "device_hours", "trial_timeout_s"):
+        if study[key] is not None and not study[key] > 0:
+            raise ConfigError(f"study.{key} must be above 0, or null for no limit, but got {study[key]}.")
+
+
+def _require_in_space(enqueue: Sequence[Mapping[str, Any]], space: Space) -> None:
+    for index, values in enumerate(enqueue):
+        try:
+            space.encode(values)
+        except SpaceError as error:
+            raise SpaceError(f"study.enqueue[{index}]: {error}") from error
+
+
+def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
+    """Queue what the configuration wants to be tried first, once, when the study is new."""
+    if study.is_new:
+        for index, values in enumerate(enqueue):
+            study.enqueue(values, request=f"study.enqueue[{index}]")
 
 
 def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
@@ -400,10 +459,10 @@ def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
 
 
 @contextmanager
-def _only_driver(name: str, folder: Path) -> Iterator[None]:
-    """Hold the study for this process; the kernel frees it if the process dies."""
+def _only_driver(name: str, folder: Path) -> Iterator[int]:
+    """Hold the study for this process, and say since when; the kernel frees it if the process dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / paths.LOCK, timeout=0)
+    lock = FileLock(folder / paths.LOCK, timeout=_LOCK_WITHIN_S)
     try:
         lock.acquire()
     except Timeout as error:
@@ -411,7 +470,7 @@ def _only_driver(name: str, folder: Path) -> Iterator[None]:
             f"Another process drives study {name!r}. Wait for it or stop it, or give another study.name."
         ) from error
     try:
-        yield
+        yield time.time_ns()
     finally:
         lock.release()
 

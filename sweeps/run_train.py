@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.records import Cause, MetricPoint, Place
-from sweeps.search import Ask, EndState, Result, Told, Verdict
+from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
@@ -80,6 +81,12 @@ class _OneRun:
 
     def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
         return Verdict(prune=False)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Nothing is kept but what its record has."""
+
+    def reuse(self, number: int, source: int) -> Reused:
+        raise AssertionError("a single run has no other to take a result from")
 
     def flush(self) -> None:
         """Nothing is kept of the reports of a single run."""

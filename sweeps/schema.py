@@ -171,9 +171,17 @@ class StudyConfig:
     num_trials: int = 20
     """trials in all, those of earlier runs of the same study included"""
     timeout_s: float | None = None
-    """start no trial after so many seconds, and stop the running ones"""
+    """start no trial after so many seconds of this run of the command, and stop the running ones"""
+    device_hours: float | None = None
+    """hours of all devices that the trials of the study may use, those of earlier runs included; null: no limit"""
+    trial_timeout_s: float | None = None
+    """prune a trial that has taken so many seconds; null: no limit"""
     max_failures: int | None = 10
     """stop when more trials than this have failed; null: never"""
+    reuse: bool = True
+    """do not train what a trial of the study has trained already: take its result"""
+    enqueue: list[dict[str, Any]] = field(default_factory=list)
+    """values to try first, once the study is created: [{optimizer.lr: 0.01, model.depth: 2}]"""
     storage: str | None = None
     """the SQLAlchemy URL of Optuna's tables; null: SQLite in the store"""
 

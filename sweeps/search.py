@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from sweeps.records import Cause
 
-__all__ = ["SEM", "Ask", "EndState", "Result", "Search", "Told", "Verdict"]
+__all__ = ["SEM", "Ask", "EndState", "Result", "Reused", "Search", "Told", "Verdict"]
 
 SEM = "_sem"
 """what the name of a mean's standard error ends with"""
@@ -24,10 +24,16 @@ class Ask:
     Attributes:
         number: Counts the trials of the study from 0.
         values: What each searched key gets.
+        is_enqueued: Whether somebody asked for it, and not the sampler alone.
+        elapsed_s: How long it had run when it was interrupted.
+        device_s: How many seconds of devices it had used by then.
     """
 
     number: int
     values: dict[str, Any]
+    is_enqueued: bool = False
+    elapsed_s: float = 0.0
+    device_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +78,14 @@ class Result:
     reason: str = ""
     cause: Cause | None = None
 
-    def standard_error(self, metric: str) -> float | None:
-        """Return the standard error of the mean of a metric; None if there is none."""
-        return self.metrics.get(f"{metric}{SEM}")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reused:
+    """The end of a trial that has the result of another one: how it was recorded, its value, its metrics."""
+
+    told: Told
+    value: float | None
+    metrics: Mapping[str, float]
 
 
 class Search(Protocol):
@@ -111,6 +122,13 @@ class Search(Protocol):
 
     def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
         """Keep the result of one of several trainings, and say whether the trial needs the others."""
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a fact about a running trial, plain data; it is written with what is written next."""
+        ...
+
+    def reuse(self, number: int, source: int) -> Reused:
+        """End a trial with the reports and the result of another one, and return them."""
         ...
 
     def flush(self) -> None:

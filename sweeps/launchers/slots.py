@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweeps.errors import ConfigError
 
-__all__ = ["Slot", "num_cores", "plan_slots", "visible_gpus"]
+__all__ = ["Slot", "devices_per_slot", "num_cores", "plan_slots", "visible_gpus"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,12 @@ def plan_slots(
         )
         for index in range(count)
     ]
+
+
+def devices_per_slot(slots: Sequence[Slot]) -> float:
+    """Return how many devices a trial uses; of a device that several trials share, each uses its part."""
+    gpus = {gpu for slot in slots for gpu in slot.gpus}
+    return len(gpus) / len(slots) if gpus else float(slots[0].devices)
 
 
 def num_cores() -> int:

@@ -9,14 +9,17 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 
 from sweeps.study.builders import build_pruner, build_sampler
 from sweeps.study.constraints import parse_constraints
+from sweeps.study.counting import TrialCounts, count_trials
 from sweeps.study.storage import open_storage
 from sweeps.study.study import Best, Study, parse_objectives
 
 __all__ = [
     "Best",
     "Study",
+    "TrialCounts",
     "build_pruner",
     "build_sampler",
+    "count_trials",
     "open_storage",
     "parse_constraints",
     "parse_objectives",

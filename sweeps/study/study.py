@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import ConfigError, StoreError, StudyError
 from sweeps.records import Cause
 from sweeps.replicates import Replication
-from sweeps.search import Ask, EndState, Result, Told, Verdict
+from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.constraints import Constraint, violations, why_infeasible
 from sweeps.study.grid import Grid
@@ -249,7 +249,14 @@ class Study:
         self._running[trial.number] = trial
         frozen = self._frozen(trial.number)
         self._save(trial.number)
-        return Ask(number=trial.number, values=self.space.decode(frozen.params))
+        used = frozen.user_attrs.get("used", {"s": 0.0, "device_s": 0.0})
+        return Ask(
+            number=trial.number,
+            values=self.space.decode(frozen.params),
+            is_enqueued="fixed_params" in frozen.system_attrs,
+            elapsed_s=used["s"],
+            device_s=used["device_s"],
+        )
 
     def report(self, number: int, value: float, step: int) -> Verdict:
         """Take an intermediate value of a running trial and judge it.
@@ -377,8 +384,39 @@ class Study:
             infeasible=infeasible,
         )
 
-    def enqueue(self, values: Mapping[str, Any]) -> int:
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a fact about a running trial with it, as plain data; it is written with what is written next."""
+        self._memory.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
+
+    def reuse(self, number: int, source: int) -> Reused:
+        """End a running trial with the reports and the result of `source`, a complete or pruned one.
+
+        Raises:
+            StudyError: The trial does not run.
+            StoreError: As for `tell`.
+        """
+        twin, trial = self._frozen(source), self._frozen(number)
+        state: EndState = "pruned" if twin.state == TrialState.PRUNED else "complete"
+        reason = f"same configuration as trial {source}"
+        if state == "pruned":
+            reason += f", which was pruned: {twin.user_attrs.get('reason', '')}"
+        for step, value in twin.intermediate_values.items():
+            if step not in trial.intermediate_values:
+                self._memory.set_trial_intermediate_value(trial._trial_id, step, value)
+        for key, attr in twin.system_attrs.items():
+            if key.startswith("constraints"):
+                self._memory.set_trial_system_attr(trial._trial_id, key, attr)
+        self.note(number, "reused_from", source)
+        metrics = twin.user_attrs.get("metrics", {})
+        told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
+        return Reused(told=told, value=twin.values[0] if twin.values else None, metrics=metrics)
+
+    def enqueue(self, values: Mapping[str, Any], request: str = "") -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.
+
+        Args:
+            values: What the trial is to try.
+            request: The name of the request, if it has one: it is carried out once, however often it is made.
 
         Returns:
             The trial's number.
@@ -387,7 +425,11 @@ class Study:
             SpaceError: A key or a value is not in the space.
         """
         self._sync()
-        self.optuna.enqueue_trial(self.space.encode(values))
+        known = (trial.number for trial in self._trials() if request and trial.user_attrs.get("request") == request)
+        found = next(known, None)
+        if found is not None:
+            return found
+        self.optuna.enqueue_trial(self.space.encode(values), user_attrs={"request": request} if request else None)
         number = self._num_trials() - 1
         self._save(number, is_durable=True)
         return number
@@ -451,6 +493,29 @@ class Study:
         """How many trials count against `study.num_trials`: all that ended, but for interrupted ones."""
         counts = self.counts
         return counts["complete"] + counts["pruned"] + counts["failed"]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been tried or asked for yet, but by the configuration."""
+        return all(
+            trial.state == TrialState.WAITING and str(trial.user_attrs.get("request", "")).startswith("study.enqueue")
+            for trial in self._trials()
+        )
+
+    @property
+    def twins(self) -> dict[str, int]:
+        """The first trial of each configuration that has a result to give, by the `fingerprint` noted with it."""
+        found: dict[str, int] = {}
+        for trial in self._trials():
+            own = trial.user_attrs.get("fingerprint")
+            if own is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                found.setdefault(own, trial.number)
+        return found
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of devices that all trials have used, as noted with them."""
+        return sum(float(trial.user_attrs.get("used", {}).get("device_s", 0.0)) for trial in self._trials())
 
     @property
     def is_exhausted(self) -> bool:

@@ -2,6 +2,7 @@
 
 __all__ = [
     "DIRECTION",
+    "ENQUEUED",
     "ERROR",
     "FOLDER",
     "INFEASIBLE",
@@ -11,6 +12,7 @@ __all__ = [
     "PARAMS",
     "REASON",
     "REPLICATE",
+    "REUSED_FROM",
     "STATE",
     "STUDY",
     "TRIAL",
@@ -49,6 +51,10 @@ PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
 RESUME_STEP = "lightsweep.resume_step"
 """the step from which an interrupted trial goes on: all points of the steps before are recorded"""
+ENQUEUED = "lightsweep.enqueued"
+"""true for a trial that somebody asked for, by `lightsweep enqueue` or study.enqueue"""
+REUSED_FROM = "lightsweep.reused_from"
+"""the number of the trial of the same configuration whose result this one has"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 

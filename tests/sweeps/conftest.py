@@ -61,6 +61,16 @@ def postgres_server() -> Iterator[PostgresServer]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with Optuna's tables and nothing in them; to be copied, since making it takes longer."""
+    from sweeps.study import open_storage
+
+    file = tmp_path_factory.mktemp("empty") / "optuna.db"
+    open_storage(f"sqlite:///{file}").engine.dispose()
+    return file
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
     return postgres_server.new_database()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.driver import Outcome
 from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
-from sweeps.search import Ask, Result, Told, Verdict
+from sweeps.search import Ask, Result, Reused, Told, Verdict
 from sweeps.tracking.recorder import StudyRuns
 
 Script = Callable[[int], list[Event]]
@@ -83,6 +83,7 @@ class FakeSearch:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     replicates: dict[int, dict[int, Result]] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
+    notes: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def ask(self) -> Ask:
         self.asked += 1
@@ -119,6 +120,16 @@ class FakeSearch:
         self.replicates.setdefault(number, {})[replicate] = result
         is_hopeless = number in self.hopeless and len(self.replicates[number]) >= 2
         return Verdict(prune=is_hopeless, reason="hopeless" if is_hopeless else "")
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        self.notes.setdefault(number, {})[key] = value
+
+    def reuse(self, number: int, source: int) -> Reused:
+        state, value, _ = self.told[source]
+        reason = f"same configuration as trial {source}"
+        metrics = self.notes[source]["metrics"]
+        told = self.tell(number, state, value, reason, metrics=metrics, cause=None)
+        return Reused(told=told, value=value, metrics=metrics)
 
     def flush(self) -> None: ...
 
@@ -225,6 +236,9 @@ class FakeDisplay:
 
     def stopping(self, why: str, num_running: int) -> None:
         self.notes.append(why)
+
+    def say(self, text: str) -> None:
+        self.notes.append(text)
 
     def tick(self) -> None: ...
 

@@ -20,13 +20,14 @@ def completed(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("lightsweep ", ["compare ", "completion ", "resume ", "sweep ", "train ", "ui "]),
+        ("lightsweep ", ["compare ", "completion ", "enqueue ", "resume ", "stop ", "sweep ", "train ", "ui "]),
         ("lightsweep co", ["compare ", "completion "]),
         ("lightsweep compare --to", ["--top "]),
         ("lightsweep compare --format ", ["csv ", "json ", "table "]),
         ("lightsweep train --cfg ", ["job "]),
         ("lightsweep train --config-dir ", []),
         ("lightsweep completion z", ["zsh "]),
+        ("lightsweep stop --n", ["--now "]),
         ("lightsweep nonsense x", []),
         ("lightsweep train model=", ["model=cnn ", "model=mlp "]),
         ("lightsweep sweep model=m", ["model=mlp "]),
@@ -79,6 +80,20 @@ def test_studies_are_offered_to_compare_and_resume(tmp_path: Path, monkeypatch: 
     assert completed("lightsweep compare ") == ["first ", "second "]
     assert completed("lightsweep resume s") == ["second "]
     assert completed(f"lightsweep compare --store-dir {tmp_path}/none ") == []
+
+
+def test_studies_and_the_keys_they_search_are_offered_to_enqueue_and_stop(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "study.yaml").write_text(
+        "study: first\nspace:\n  optimizer.lr@sgd: interval(0,1)\n  optimizer.lr@adam: interval(0,1)\n"
+        "  +model.width[0]: range(1,5)\n  forbid: optimizer=sgd\n"
+    )
+    where = f"--store-dir {tmp_path}"
+
+    assert completed(f"lightsweep stop {where} ") == completed(f"lightsweep enqueue {where} f") == ["first "]
+    assert completed(f"lightsweep enqueue {where} first ") == ["optimizer.lr=", "model.width="]
+    assert completed(f"lightsweep enqueue {where} first optimizer.lr=1 mo") == ["model.width="]
+    assert completed(f"lightsweep stop {where} first ") == []
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.display import Display, Heading, LineDisplay, LiveDisplay, TrialView, make_display
+from sweeps.forecast import Budget
 from sweeps.records import Progress
 
 
@@ -168,3 +169,80 @@ def test_a_trial_that_violates_a_constraint_is_not_the_best() -> None:
     display.trial_ended(Ended(infeasible="num_params=20 violates num_params <= 10"))
     assert "best so far" not in out.getvalue()
     assert "(num_params=20 violates num_params <= 10)" in out.getvalue()
+
+
+def steered(clock: Any, **budget: Any) -> tuple[LineDisplay, io.StringIO]:
+    out = io.StringIO()
+    whole = Budget(num_trials=20, num_slots=2, devices_per_slot=2, **budget)
+    console = Console(file=out, width=200)
+    return LineDisplay(heading(num_trials=20, budget=whole, device_s_before=3600.0), console, clock), out
+
+
+def test_lines_look_ahead_when_each_slot_had_a_trial_and_at_each_quarter() -> None:
+    now = [0.0]
+    display, out = steered(lambda: now[0])
+    for number in range(20):
+        display.trial_started(TrialView(number=number, values={}, slot=0, job=number, began_s=now[0]))
+        now[0] += number % 2 * 60.0  # two at once take a minute
+        display.trial_ended(Ended(number=number, duration_s=60.0))
+    lines = out.getvalue().splitlines()
+
+    ahead = {
+        sum(" complete " in before for before in lines[:at]): line for at, line in enumerate(lines) if "cast" in line
+    }
+    assert list(ahead) == [2, 5, 10, 15]
+    assert ahead[2] == "forecast: all 20 trials in about 9 min 00 s, 1.7 device-hours"
+    assert ahead[10] == "forecast: all 20 trials in about 5 min 00 s, 1.7 device-hours"
+
+
+def test_lines_name_the_budget_that_ends_a_sweep() -> None:
+    now = [60.0]
+    display, out = steered(lambda: now[0], timeout_s=300.0)
+    now[0] += 60.0
+    for number in range(2):
+        display.trial_ended(Ended(number=number, duration_s=60.0))
+    assert "forecast: study.timeout_s ends it in about 4 min 00 s, after 10 trials, " in out.getvalue()
+
+
+def test_bars_show_what_is_ahead_from_the_progress_of_the_first_trials() -> None:
+    out = io.StringIO()
+    whole = Budget(num_trials=4, num_slots=2)
+    display = LiveDisplay(
+        heading(num_trials=4, budget=whole),
+        Console(file=out, width=120, force_terminal=True, color_system=None),
+        lambda: 30.0,
+    )
+    start(display)
+    start(display, 1)
+    for number in range(2):
+        display.trial_progressed(number, Progress(epoch=1, max_epochs=5, step=5, num_steps=10))
+    display.tick()
+    start(display, 2)
+    display.close()
+
+    assert "all 4 trials in about 1 min 30 s" in out.getvalue()
+
+
+def test_a_trial_that_somebody_asked_for_says_so() -> None:
+    for is_terminal in (False, True):
+        display, out = shown(is_terminal)
+        display.trial_started(
+            TrialView(number=3, values={"optimizer.lr": 0.01}, slot=0, job=3, began_s=0.0, is_enqueued=True)
+        )
+        display.say("trial 4 enqueued  lr=0.02")
+        display.close()
+        assert "(enqueued)" in out.getvalue() and "trial 4 enqueued  lr=0.02" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("drain", "no trial is started any more"),
+        ("stop", "running trials finish their step"),
+        ("device_hours", "study.device_hours is used up"),
+    ],
+)
+def test_each_way_to_stop_is_told(why: str, words: str) -> None:
+    display, out = shown(False)
+    display.stopping(why, 1)
+    assert words in out.getvalue()

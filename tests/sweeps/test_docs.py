@@ -37,7 +37,9 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         assert [path.stem for path in conf_dir().joinpath(group).glob("*.yaml") if f"`{path.stem}`" not in row] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/structure.md", "docs/configuration.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/structure.md", "docs/configuration.md", "docs/steering.md"]
+)
 def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]

@@ -36,7 +36,7 @@ def test_one_training_has_the_seed_of_its_trial() -> None:
 def test_a_trial_is_worth_the_mean_with_its_standard_error() -> None:
     result = combined({0: complete(0.8), 1: complete(0.9), 2: complete(1.0)}, 3)
     assert (result.state, result.value) == ("complete", pytest.approx(0.9))
-    assert result.standard_error("val/acc") == pytest.approx(0.1 / math.sqrt(3))
+    assert result.metrics["val/acc_sem"] == pytest.approx(0.1 / math.sqrt(3))
 
 
 def test_what_is_missing_makes_a_trial_interrupted() -> None:

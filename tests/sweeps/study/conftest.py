@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.study import open_storage
-
 
 @pytest.fixture
 def new_url(tmp_path):
     """The URL of a SQLite file that is not there yet."""
     return f"sqlite:///{tmp_path}/store/optuna.db"
-
-
-@pytest.fixture(scope="session")
-def empty_file(tmp_path_factory):
-    file = tmp_path_factory.mktemp("empty") / "optuna.db"
-    open_storage(f"sqlite:///{file}").engine.dispose()
-    return file
 
 
 @pytest.fixture
