@@ -26,7 +26,7 @@ from sweeps.space.parsing import (
 )
 from sweeps.space.space import Space
 
-__all__ = ["parse_space", "split_overrides"]
+__all__ = ["key_of", "parse_space", "split_overrides"]
 
 FixedValue = Callable[[str], Any]
 OptionRanges = Callable[[str, str | None], Mapping[str, Any]]
@@ -60,6 +60,15 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     for text in overrides:
         (sweeps if read_override(_split_off(text)[0]).is_sweep_override() else plain).append(text)
     return plain, sweeps
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override is about, without `+` or `~`.
+
+    Raises:
+        SpaceError: It cannot be read.
+    """
+    return name_of(read_override(_split_off(override)[0]))
 
 
 def parse_space(

@@ -8,7 +8,23 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 """
 
 from sweeps.study.builders import build_pruner, build_sampler
+from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
 from sweeps.study.storage import open_storage
 from sweeps.study.study import Best, Study
+from sweeps.study.warm_starting import Loan, is_stored, require_lenders, warm_start
 
-__all__ = ["Best", "Study", "build_pruner", "build_sampler", "open_storage"]
+__all__ = [
+    "Best",
+    "Loan",
+    "Migration",
+    "Study",
+    "build_pruner",
+    "build_sampler",
+    "is_stored",
+    "migrate",
+    "note_recorded",
+    "open_storage",
+    "require_lenders",
+    "unrecorded",
+    "warm_start",
+]
