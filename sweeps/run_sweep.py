@@ -15,7 +15,9 @@ from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
+from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.errors import ConfigError, StudyError, did_you_mean
+from sweeps.further import with_further
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot
@@ -64,10 +66,10 @@ def storage_url(config: Config) -> str:
     return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
 
 
-def sweep(command: CommandLine, console: Console) -> SweepResult:
+def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> SweepResult:
     """Search what the command line describes.
 
-    A study of the same name goes on to its total, if it searches the same space.
+    A study of the same name goes on to its total, if it searches the same space, or if it `migrates` to this one.
 
     Raises:
         LightsweepError: The command line makes no sense, the check failed, or a store cannot be opened.
@@ -88,14 +90,19 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             "pruner, study and launcher, as in conf/sweep.yaml."
         )
     space = _space(composer, config, command.overrides)
-    return _Sweep(command, composer, config, space, console).run()
+    if migrates and config["study"]["name"] is None:
+        raise ConfigError("--migrate moves a study that is there to another space: say which, study.name=NAME.")
+    return _Sweep(command, composer, config, space, console).run(migrates=migrates)
 
 
-def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
-    """Go on with a study by the command line that started it.
+def resume(
+    name: str, store_dir: Path, console: Console, further: Sequence[str] = (), *, migrates: bool = False
+) -> SweepResult:
+    """Go on with a study by the command line that started it, and `further` overrides.
 
     Raises:
         StudyError: There is no such study in the store.
+        LightsweepError: As for `sweep`.
     """
     record = paths.study_dir(store_dir, name) / paths.STUDY
     if not record.is_file():
@@ -103,14 +110,18 @@ def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
         hint = did_you_mean(name, known) or "There is none yet."
         raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
     stored = _read(record)
+    config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
     command = CommandLine(
-        overrides=(*overrides, *(f"{key}={quote(value)}" for key, value in fixed.items())),
+        overrides=(
+            *with_further(overrides, further, stored["config_name"], config_dir),
+            *(f"{key}={quote(value)}" for key, value in fixed.items()),
+        ),
         config_name=stored["config_name"],
-        config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
+        config_dir=config_dir,
     )
-    return sweep(command, console)
+    return sweep(command, console, migrates=migrates)
 
 
 def _read(path: Path) -> Any:
@@ -159,7 +170,7 @@ class _Sweep:
         self._runs: dict[int, InterruptedRun] = {}  # of trials that go on, by number
         self._answers = config["pruner"]["_target_"] != "optuna.pruners.NopPruner"
 
-    def run(self) -> SweepResult:
+    def run(self, *, migrates: bool) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
         _require(config)
@@ -172,12 +183,32 @@ class _Sweep:
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
+            check_warm_start(config, storage)
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
                 check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):
+                if migrates:
+                    move_over(
+                        name,
+                        storage,
+                        config=config,
+                        composer=self._composer,
+                        space=self._space,
+                        folder=folder,
+                        console=self._console,
+                    )
+                start_warm(
+                    name,
+                    storage,
+                    config=config,
+                    composer=self._composer,
+                    space=self._space,
+                    store_dir=self._store_dir,
+                    console=self._console,
+                )
                 study = Study.create_or_load(
                     name,
                     storage,
@@ -269,6 +300,7 @@ class _Sweep:
             "config_dir": str(config_dir.resolve()) if config_dir else None,
             "overrides": list(self._command.overrides),
             "space": self._space.describe(),
+            "choices": known_choices(folder, self._composer.choices),
         }
         paths.write_text(folder / paths.STUDY, to_yaml(record))
 
@@ -290,6 +322,7 @@ class _Sweep:
             for run_id, trial in (*known.running.items(), *known.interrupted.items()):
                 if study.end_of(trial) is None and trial not in self._runs:
                     self._runs[trial] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
+            record_move(study, store, known.parent)
             return common
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):

@@ -164,6 +164,8 @@ class StudyConfig:
     """start no trial after so many seconds, and stop the running ones"""
     max_failures: int | None = 10
     """stop when more trials than this have failed; null: never"""
+    warm_start: Any = None
+    """the name of another study in the same storage, or a list of names: a new study's sampler knows their results"""
     storage: str | None = None
     """the SQLAlchemy URL of Optuna's tables; null: SQLite in the store"""
 

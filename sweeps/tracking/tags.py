@@ -1,6 +1,7 @@
 """The names of the tags by which runs, studies and trials find each other, and how an end is written in them."""
 
 __all__ = [
+    "BACKUP",
     "DIRECTION",
     "ERROR",
     "FOLDER",
@@ -22,7 +23,7 @@ STUDY = "lightsweep.study"
 TRIAL = "lightsweep.trial"
 """the trial's number in its study"""
 STATE = "lightsweep.state"
-"""running, complete, pruned, failed or interrupted"""
+"""running, complete, pruned, failed, interrupted or dropped"""
 REASON = "lightsweep.reason"
 """why the run ended before its time"""
 ERROR = "lightsweep.error"
@@ -37,6 +38,8 @@ PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
 RESUME_STEP = "lightsweep.resume_step"
 """the step from which an interrupted trial goes on: all points of the steps before are recorded"""
+BACKUP = "lightsweep.backup"
+"""on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 
