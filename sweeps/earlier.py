@@ -4,6 +4,7 @@ Which trials fit is `space/refit.py`'s; here is where their configurations are f
 the runs are told.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,12 @@ def record_move(study: Study, store: RunStore, parent: str) -> None:
     run_tags = {f"search.{key}": text for key, text in {**described, **gone}.items()}
     store.set_tags(parent, {**run_tags, tags.BACKUP: moved.backup})
     dropped = study.dropped
-    for run_id, trial in store.trial_runs(study.name).items() if dropped else ():
+    has_other_keys = described.keys() != moved.space_before.keys()
+    for run_id, trial in store.trial_runs(study.name).items() if dropped or has_other_keys else ():
         if trial in dropped:
             store.set_tags(run_id, {tags.STATE: "dropped", tags.REASON: dropped[trial]})
+        elif has_other_keys:
+            store.set_tags(run_id, {tags.PARAMS: json.dumps(study.values_of(trial))})
     note_recorded(study)
 
 

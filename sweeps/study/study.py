@@ -329,6 +329,10 @@ class Study:
         """Why trials do not fit the space that the study was moved to, by number."""
         return {t.number: str(t.user_attrs[DROPPED]) for t in self._trials() if DROPPED in t.user_attrs}
 
+    def values_of(self, number: int) -> dict[str, Any]:
+        """Return what each searched key has in a trial, as far as that is settled."""
+        return self.space.decode(self._frozen(number).params)
+
     @property
     def num_finished(self) -> int:
         """How many trials count against `study.num_trials`: its own that ended, if neither interrupted nor dropped."""

@@ -205,6 +205,16 @@ def test_into_a_narrower_space_just_those_fit_that_lie_inside(declared, seed):
         assert not is_within or narrower.decode(found.params) == values
 
 
+@given(declared_spaces(), st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_into_a_space_that_forbids_more_just_those_fit_that_it_allows(declared, seed):
+    stricter = space_of(declared)
+    space = parse_space({**declared[0], "forbid": []})
+    for params in proposals(space, seed):
+        values = space.decode(params)
+        assert (fit(stricter, values).misfit == "") == (not is_forbidden(values, declared))
+
+
 VALUES = st.sampled_from([0, 1, 2, 3, 0.5, 1.0, "a", "c d", " when ", None, True])
 
 
