@@ -39,7 +39,7 @@ Values are quoted as on the sweep's command line, and must lie in the space of t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C."""
-    args = _parser().parse_args(arguments)
+    args = _parsed(arguments)
     try:
         status: int = args.run(args)
         sys.stdout.flush()  # here, where a closed pipe is caught
@@ -60,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lightsweep: interrupted.", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; overrides may stand before and after options, which argparse cannot do by itself."""
+    parser = _parser()
+    args, others = parser.parse_known_args(arguments)
+    if others and (not hasattr(args, "overrides") or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        args.overrides += others
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,9 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config-name", "-cn", default=name, help=f"the primary config (default: {name})")
         command.add_argument("--cfg", "-c", choices=["job"], help="print the composed configuration and exit")
         command.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+    _add_migrate(command)
 
-    command = _add(commands, "resume", "go on with a study up to its total", _resume)
+    command = _add(commands, "resume", "go on with a study up to its total", _resume, epilog=_OVERRIDES)
     command.add_argument("study")
+    command.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="from now on, such as study.num_trials=40 for a larger total"
+    )
+    _add_migrate(command)
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
 
     command = _add(commands, "enqueue", "let a study try these values next, running or not", _enqueue, epilog=_VALUES)
@@ -127,6 +143,12 @@ def _add(commands: Any, name: str, text: str, run: Any, epilog: str = "") -> arg
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     command.set_defaults(run=run)
     return command
+
+
+def _add_migrate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--migrate", action="store_true", help="move the study to this space: trials that fit are kept, others dropped"
+    )
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:
@@ -220,14 +242,14 @@ def _sweep(args: argparse.Namespace) -> int:
     from sweeps.run_sweep import sweep
 
     console = _console()
-    return _conclude(sweep(_command_line(args), console), console)
+    return _conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
 
 
 def _resume(args: argparse.Namespace) -> int:
     from sweeps.run_sweep import resume
 
     console = _console()
-    return _conclude(resume(args.study, args.store_dir, console), console)
+    return _conclude(resume(args.study, args.store_dir, console, args.overrides, migrates=args.migrate), console)
 
 
 def _enqueue(args: argparse.Namespace) -> int:

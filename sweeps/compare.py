@@ -18,7 +18,14 @@ from sweeps.search import SEM
 __all__ = ["Format", "print_rows"]
 
 Format = Literal["table", "csv", "json"]
-_STYLES = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+_STYLES = {
+    "complete": "",
+    "pruned": "dim",
+    "dropped": "dim",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
 _GAP = 2  # blanks between columns
 _MAX_CELL = 24  # characters of a cell in a terminal
 

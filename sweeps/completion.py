@@ -69,7 +69,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _matching((f"{form} " for form in ("csv", "json", "table")), word)
     if last == "--cfg":
         return _matching(("job ",), word)
-    if last.startswith("-") and last not in ("--debug", "--resolve"):
+    if last.startswith("-") and last not in ("--debug", "--resolve", "--migrate"):
         return []  # its value: a path, which the shell completes, or a number
     if command in ("train", "sweep"):
         return _overrides(command, typed, word)

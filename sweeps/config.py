@@ -105,9 +105,16 @@ class Composer:
         """Return the chosen option of a group, or the value of a dotted key.
 
         Raises:
-            KeyError: There is no such key.
+            KeyError: There is no such key; its further arguments are the keys and groups that there are.
         """
-        return self.choices[key] if key in self.choices else flatten(self.base())[key]
+        choices = self.choices
+        if key in choices:
+            return choices[key]
+        values = flatten(self.base())
+        if key not in values:
+            groups = (group for group in choices if not group.startswith("hydra/"))
+            raise KeyError(key, *(name for name in values if not name.startswith("search.")), *groups)
+        return values[key]
 
     def ranges(self, group: str, option: str | None = None) -> dict[str, Any]:
         """Return the sweep expressions that an option states for its own keys, by default the chosen option."""

@@ -38,7 +38,7 @@ class TrialRow:
     Attributes:
         study: The study's name; None for a `train`.
         trial: The trial's number in its study; None for a `train`.
-        state: running, complete, pruned, failed or interrupted.
+        state: running, complete, pruned, failed, interrupted or dropped.
         metric: What the study judges by, in `direction`.
         value: The metric at the best checkpoint; None until the trial has ended.
         metrics: The last value of each metric.
@@ -112,7 +112,7 @@ def require_store(uri: str) -> None:
 
 
 def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[TrialRow]:
-    """Sort rows best first by their study's first metric, or by `metric`; those without a value come last.
+    """Sort rows best first by their study's first metric, or by `metric`; those without a value, or dropped, come last.
 
     Trials that violate constraints come after those that do not, and of several objectives the Pareto front is first.
 
@@ -130,7 +130,7 @@ def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[Tri
     def key(row: TrialRow) -> tuple[bool, str, bool, float]:
         judged = metric or row.metric
         value = row.value if row.metric == judged else row.metrics.get(judged)
-        if value is None or math.isnan(value):
+        if value is None or math.isnan(value) or row.state == "dropped":
             return True, "", False, 0.0
         is_falling = maximized.get(judged, not _is_loss(judged))
         is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front

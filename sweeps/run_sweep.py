@@ -15,8 +15,10 @@ from sweeps import paths
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
+from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
 from sweeps.forecast import Budget
+from sweeps.further import with_further
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
@@ -27,7 +29,6 @@ from sweeps.recorded import read_record
 from sweeps.records import MetricPoint
 from sweeps.replicates import replication
 from sweeps.reuse import Twins
-from sweeps.search import EndState
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import (
     Best,
@@ -87,10 +88,10 @@ def storage_url(config: Config) -> str:
     return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
 
 
-def sweep(command: CommandLine, console: Console) -> SweepResult:
+def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> SweepResult:
     """Search what the command line describes.
 
-    A study of the same name goes on to its total, if it searches the same space.
+    A study of the same name goes on to its total, if it searches the same space, or if it `migrates` to this one.
 
     Raises:
         LightsweepError: The command line makes no sense, the check failed, or a store cannot be opened.
@@ -100,7 +101,10 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
             "`lightsweep sweep` once, without torchrun or srun. They are for `lightsweep train` on several hosts."
         )
-    return _Sweep(command, *compose(command), console).run()
+    composer, config, space = compose(command)
+    if migrates and config["study"]["name"] is None:
+        raise ConfigError("--migrate moves a study that is there to another space: say which, study.name=NAME.")
+    return _Sweep(command, composer, config, space, console).run(migrates=migrates)
 
 
 def compose(command: CommandLine) -> tuple[Composer, Config, Space]:
@@ -122,28 +126,35 @@ def compose(command: CommandLine) -> tuple[Composer, Config, Space]:
     return composer, config, _space(composer, config, command.overrides)
 
 
-def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
-    """Go on with a study by the command line that started it.
+def resume(
+    name: str, store_dir: Path, console: Console, further: Sequence[str] = (), *, migrates: bool = False
+) -> SweepResult:
+    """Go on with a study by the command line that started it, and `further` overrides.
 
     Raises:
         StudyError: There is no such study in the store.
+        LightsweepError: As for `sweep`.
     """
-    return sweep(recorded_command(name, store_dir), console)
+    return sweep(recorded_command(name, store_dir, further), console, migrates=migrates)
 
 
-def recorded_command(name: str, store_dir: Path) -> CommandLine:
-    """Return the command line that started a study.
+def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) -> CommandLine:
+    """Return the command line that started a study, with `further` overrides.
 
     Raises:
         StudyError: There is no such study in the store.
     """
     stored = read_record(name, store_dir)
+    config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
     return CommandLine(
-        overrides=(*overrides, *(f"{key}={quote(value)}" for key, value in fixed.items())),
+        overrides=(
+            *with_further(overrides, further, stored["config_name"], config_dir),
+            *(f"{key}={quote(value)}" for key, value in fixed.items()),
+        ),
         config_name=stored["config_name"],
-        config_dir=Path(stored["config_dir"]) if stored["config_dir"] else None,
+        config_dir=config_dir,
     )
 
 
@@ -194,7 +205,7 @@ class _Sweep:
         judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
         self._answers = config["pruner"]["_target_"] not in judges_no_epochs
 
-    def run(self) -> SweepResult:
+    def run(self, *, migrates: bool) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
         _require(config)
@@ -208,6 +219,7 @@ class _Sweep:
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
+            check_warm_start(config, storage)
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
                 passed = check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
@@ -215,6 +227,25 @@ class _Sweep:
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder) as since_ns:
+                if migrates:
+                    move_over(
+                        name,
+                        storage,
+                        config=config,
+                        composer=self._composer,
+                        space=self._space,
+                        folder=folder,
+                        console=self._console,
+                    )
+                start_warm(
+                    name,
+                    storage,
+                    config=config,
+                    composer=self._composer,
+                    space=self._space,
+                    store_dir=self._store_dir,
+                    console=self._console,
+                )
                 study = Study.create_or_load(
                     name,
                     storage,
@@ -351,6 +382,7 @@ class _Sweep:
             "config_dir": str(config_dir.resolve()) if config_dir else None,
             "overrides": list(self._command.overrides),
             "space": self._space.describe(),
+            "choices": known_choices(folder, self._composer.choices),
         }
         paths.write_text(folder / paths.STUDY, to_yaml(record))
 
@@ -375,6 +407,7 @@ class _Sweep:
             for run_id, run in (*known.running.items(), *known.interrupted.items()):
                 if _end_of(run, study) is None and run not in self._runs:
                     self._runs[run] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
+            record_move(study, store, known.parent)
             return common
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
@@ -410,7 +443,7 @@ class _Sweep:
         recorder.end(_PARENT, status, run_tags)
 
 
-def _end_of(run: RunKey, study: Study) -> tuple[EndState, float | None, str] | None:
+def _end_of(run: RunKey, study: Study) -> tuple[str, float | None, str] | None:
     """Return how the trial or the replicate ended that a run belongs to; None if it has not."""
     trial, _, replicate = str(run).partition("/")
     if not replicate:

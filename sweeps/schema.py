@@ -182,6 +182,8 @@ class StudyConfig:
     """do not train what a trial of the study has trained already: take its result"""
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     """values to try first, once the study is created: [{optimizer.lr: 0.01, model.depth: 2}]"""
+    warm_start: Any = None
+    """the name of another study in the same storage, or a list of names: a new study's sampler knows their results"""
     storage: str | None = None
     """the SQLAlchemy URL of Optuna's tables; null: SQLite in the store"""
 

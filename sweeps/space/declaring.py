@@ -26,7 +26,7 @@ from sweeps.space.parsing import (
 )
 from sweeps.space.space import Space
 
-__all__ = ["parse_space", "split_overrides"]
+__all__ = ["key_of", "parse_space", "split_overrides"]
 
 FixedValue = Callable[[str], Any]
 OptionRanges = Callable[[str, str | None], Mapping[str, Any]]
@@ -62,6 +62,15 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return plain, sweeps
 
 
+def key_of(override: str) -> str:
+    """Return the key that an override is about, without `+` or `~`.
+
+    Raises:
+        SpaceError: It cannot be read.
+    """
+    return name_of(read_override(_split_off(override)[0]))
+
+
 def parse_space(
     expressions: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -81,7 +90,8 @@ def parse_space(
         overrides: The command line. A sweep wins over the expression of the same key; a plain override
             fixes its key, so that it is searched no more.
         group_options: Names the options of a config group, for `model=glob(*)`.
-        fixed: Gives what the configuration says of a key that is not searched, or raises KeyError.
+        fixed: Gives what the configuration says of a key that is not searched, or raises KeyError; arguments of that
+            beyond the first are the keys that there are.
         option_ranges: Gives the expressions that an option of a group (None: the one that is fixed) states for its
             own keys. What the space or the command line names wins over them.
         brings_options: Whether the options of a searched group bring their ranges without being asked to.
@@ -377,8 +387,9 @@ def _fixed_value(name: str, key: str, searched: set[str], fixed: FixedValue | No
         if fixed is None:
             raise KeyError(key)
         return fixed(key)
-    except KeyError:
-        hint = did_you_mean(key, searched)
+    except KeyError as error:
+        near = did_you_mean(key, {*searched, *error.args[1:]})
+        hint = near if near.startswith("Did") else did_you_mean(key, searched)  # all keys there are would be too many
         raise SpaceError(
             f"{name}: its condition names {key}, which is neither searched nor in the configuration. {hint}".strip()
         ) from None

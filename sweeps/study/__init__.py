@@ -10,17 +10,27 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 from sweeps.study.builders import build_pruner, build_sampler
 from sweeps.study.constraints import parse_constraints
 from sweeps.study.counting import TrialCounts, count_trials
+from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
 from sweeps.study.storage import open_storage
 from sweeps.study.study import Best, Study, parse_objectives
+from sweeps.study.warm_starting import Loan, is_stored, require_lenders, warm_start
 
 __all__ = [
     "Best",
+    "Loan",
+    "Migration",
     "Study",
     "TrialCounts",
     "build_pruner",
     "build_sampler",
     "count_trials",
+    "is_stored",
+    "migrate",
+    "note_recorded",
     "open_storage",
     "parse_constraints",
     "parse_objectives",
+    "require_lenders",
+    "unrecorded",
+    "warm_start",
 ]

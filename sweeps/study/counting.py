@@ -1,10 +1,11 @@
 """How far a study is, read from its storage beside the driver that works on it."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 
+from sweeps.study.states import state_of
 from sweeps.study.storage import storage_errors
 
 __all__ = ["TrialCounts", "count_trials"]
@@ -30,9 +31,9 @@ def count_trials(storage: RDBStorage, name: str) -> TrialCounts:
             trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
         except KeyError:
             trials = []
-    states = [trial.state for trial in trials]
+    counts = Counter(state_of(trial) for trial in trials)
     return TrialCounts(
-        num_finished=sum(state.is_finished() for state in states),
-        num_running=states.count(TrialState.RUNNING),
-        num_waiting=states.count(TrialState.WAITING),
+        num_finished=counts["complete"] + counts["pruned"] + counts["failed"],
+        num_running=counts["running"],
+        num_waiting=counts["waiting"] + counts["interrupted"],
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StudyError
 
@@ -24,10 +24,11 @@ class Grid(optuna.samplers.BaseSampler):
         """Take the points by Optuna's names, with what Optuna stores."""
         order = np.random.RandomState(seed or 0).permutation(len(points))
         self._points = [points[index] for index in order]
+        self._found: dict[int, int | None] = {}  # by trial: the point that it tried without being assigned one
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Assign the first point that no trial has, unless the trial brings its own."""
-        if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs:
+        if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs or trial.params:
             return
         free = set(range(len(self._points))) - self._started(study)
         if not free:
@@ -61,4 +62,16 @@ class Grid(optuna.samplers.BaseSampler):
     def _started(self, study: optuna.Study) -> set[int]:
         """Return the points that a trial has or had, whatever became of it."""
         trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        return {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
+        assigned = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
+        self._find([trial for trial in trials if trial.params and "grid_id" not in trial.system_attrs])
+        return assigned | {index for index in self._found.values() if index is not None}
+
+    def _find(self, trials: Sequence[FrozenTrial]) -> None:
+        """Look the points of trials up that were enqueued, or taken over from another study or space."""
+        new = [t for t in trials if t.number not in self._found and t.state != TrialState.RUNNING]
+        wanted = {frozenset(trial.params.items()): trial.number for trial in new}
+        self._found |= dict.fromkeys((trial.number for trial in new if trial.state.is_finished()), None)
+        for index, point in enumerate(self._points) if wanted else ():
+            number = wanted.get(frozenset(point.items()))
+            if number is not None:
+                self._found[number] = index

@@ -44,7 +44,7 @@ def create_or_check(
         raise StudyError(
             f"A study {name!r} is in this storage, but Lightsweep did not make it. Give another study.name."
         )
-    lines = space.difference(stored["space"])
+    of_space, lines = space.difference(stored["space"]), []
     if stored["metrics"] != metrics:
         lines.append(f"study.metric: was {', '.join(stored['metrics'])}, now {', '.join(metrics)}")
     was, now = _words(storage.get_study_directions(study_id)), _words(directions)
@@ -55,11 +55,13 @@ def create_or_check(
         lines.append(f"study.constraints: was {was}, now {now}")
     if stored.get("replication", replication) != replication:
         lines.append(f"study.replicates, study.folds: was {stored['replication']}, now {replication}")
-    if lines:
+    if of_space or lines:
+        move = ", give another study.name, or move it to this space with --migrate: trials that still fit are kept."
         raise StudyError(
             f"Study {name!r} exists, but differs from what is asked for:\n  "
-            + "\n  ".join(lines)
-            + "\nAsk for the same to go on with it, or give another study.name."
+            + "\n  ".join([*of_space, *lines])
+            + "\nAsk for the same to go on with it"
+            + (", or give another study.name." if lines else move)
         )
     return study_id
 

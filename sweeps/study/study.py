@@ -17,6 +17,8 @@ from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
+from optuna.study._constrained_optimization import _is_constrained_optimization
+from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import ConfigError, StoreError, StudyError
@@ -31,6 +33,7 @@ from sweeps.study.paired import default_test, why_hopeless
 from sweeps.study.proposing import propose
 from sweeps.study.reasons import why_pruned
 from sweeps.study.record import Record
+from sweeps.study.states import DROPPED, INTERRUPTED, state_of
 from sweeps.study.storage import storage_errors
 from sweeps.study.tally import Tally
 
@@ -134,6 +137,7 @@ class Study:
         self._paired = pruner if isinstance(pruner, WilcoxonPruner) else default_test()
         self._seed = seed
         self._storage = storage
+        self._study_id = study_id
         self._record = Record(storage, study_id)
         self._memory = InMemoryStorage()
         self._memory_id = self._memory.create_new_study(list(objectives.values()), name)
@@ -148,12 +152,13 @@ class Study:
             if is_single
             else optuna.Study(name, _ReportedOnly(self._memory, self._direction), pruner=pruner)
         )
-        self._tally = Tally(self._frozen, _state)
+        self._tally = Tally(self._frozen, state_of)
         self._running: dict[int, optuna.Trial] = {}
         self._unwritten: set[int] = set()  # trials whose last change is not in the database
         self._flush_interval_s = flush_interval_s
         self._flushed_at_s = time.monotonic()
         self._learn_of_new_trials()
+        self._has_borrowed = self.counts["borrowed"] > 0
 
     @classmethod
     def create_or_load(
@@ -454,13 +459,15 @@ class Study:
 
     @property
     def best(self) -> Best | None:
-        """The best complete trial that violates no constraint; None before the first.
+        """The best complete trial of the study's own that violates no constraint; None before the first.
 
         Raises:
             StudyError: The study has several objectives.
         """
         if len(self.optuna.directions) > 1:
             raise StudyError("A study of several objectives has no single best trial. Read `best_trials`.")
+        if self._has_borrowed:
+            return next(map(self._best, self._own_front()), None)
         try:
             return self._best(self.optuna.best_trial)
         except ValueError:
@@ -471,35 +478,46 @@ class Study:
         """The best complete trial, or the Pareto front of several objectives."""
         if len(self.optuna.directions) == 1:
             return [] if self.best is None else [self.best]
-        return [self._best(trial) for trial in self.optuna.best_trials]
+        front = self._own_front() if self._has_borrowed else self.optuna.best_trials
+        return [self._best(trial) for trial in front]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many trials are complete, pruned, failed, interrupted, running and waiting."""
-        states = dict.fromkeys((*get_args(EndState), "running", "waiting"), 0)
+        """How many trials are complete, pruned, failed, interrupted, running and waiting; dropped and borrowed."""
+        states = dict.fromkeys((*get_args(EndState), "running", "waiting", "dropped", "borrowed"), 0)
         return states | self._tally.counts(self._num_trials())
 
-    def end_of(self, number: int) -> tuple[EndState, float | None, str] | None:
+    def end_of(self, number: int) -> tuple[str, float | None, str] | None:
         """Return how a trial ended, with its objective and the reason; None if it is unknown or has not ended."""
         if not 0 <= number < self._num_trials() or not self._frozen(number).state.is_finished():
             return None
         trial = self._frozen(number)
-        state: EndState = _state(trial)  # type: ignore[assignment]
+        state = state_of(trial)
         value = trial.values[0] if trial.values and state in ("complete", "pruned") else None
-        return state, value, str(trial.user_attrs.get("reason", ""))
+        return state, value, str(trial.user_attrs.get(DROPPED) or trial.user_attrs.get("reason", ""))
+
+    @property
+    def dropped(self) -> dict[int, str]:
+        """Why trials do not fit the space that the study was moved to, by number."""
+        return {t.number: str(t.user_attrs[DROPPED]) for t in self._trials() if DROPPED in t.user_attrs}
+
+    def values_of(self, number: int) -> dict[str, Any]:
+        """Return what each searched key has in a trial, as far as that is settled."""
+        return self.space.decode(self._frozen(number).params)
 
     @property
     def num_finished(self) -> int:
-        """How many trials count against `study.num_trials`: all that ended, but for interrupted ones."""
+        """How many trials count against `study.num_trials`: its own that ended, if neither interrupted nor dropped."""
         counts = self.counts
         return counts["complete"] + counts["pruned"] + counts["failed"]
 
     @property
     def is_new(self) -> bool:
         """Whether nothing has been tried or asked for yet, but by the configuration."""
+        own = [trial for trial in self._trials() if state_of(trial) != "borrowed"]
         return all(
             trial.state == TrialState.WAITING and str(trial.user_attrs.get("request", "")).startswith("study.enqueue")
-            for trial in self._trials()
+            for trial in own
         )
 
     @property
@@ -535,6 +553,11 @@ class Study:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._memory.get_trial(self._memory.get_trial_id_from_study_id_trial_number(self._memory_id, number))
+
+    def _own_front(self) -> list[FrozenTrial]:
+        """Return what Optuna calls the best trials, of the study's own."""
+        own = [trial for trial in self._trials() if state_of(trial) == "complete"]
+        return _get_pareto_front_trials_by_trials(own, self.optuna.directions, _is_constrained_optimization(own))
 
     def _best(self, trial: FrozenTrial) -> Best:
         return Best(number=trial.number, objectives=tuple(trial.values), values=self.space.decode(trial.params))
@@ -613,7 +636,7 @@ class Study:
     def _suspend(self, number: int, reason: str) -> None:
         """Let a trial wait, with its number, values and reports, until it is asked for again."""
         trial_id = self._frozen(number)._trial_id
-        self._memory.set_trial_user_attr(trial_id, "interrupted", reason)
+        self._memory.set_trial_user_attr(trial_id, INTERRUPTED, reason)
         self._memory.set_trial_state_values(trial_id, TrialState.WAITING)
         self._running.pop(number, None)
 
@@ -679,9 +702,3 @@ def _reseed(sampler: BaseSampler, source: str) -> None:
             value.rng.seed(zlib.crc32(f"{source}/{key}".encode()))
         elif isinstance(value, BaseSampler):
             _reseed(value, f"{source}/{key}")
-
-
-def _state(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.WAITING and "interrupted" in trial.user_attrs:
-        return "interrupted"
-    return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -133,7 +134,7 @@ class MlflowStore:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        entities = [RunTag(key, value[:_MAX_TAG]) for key, value in run_tags.items()]
+        entities = [RunTag(_valid_key(key), value[:_MAX_TAG]) for key, value in run_tags.items()]
         self._client.log_batch(run_id, tags=entities, synchronous=True)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
@@ -167,6 +168,10 @@ class MlflowStore:
             interrupted={run_id: run for run_id, run in interrupted.items() if run_id not in running},
         )
 
+    def trial_runs(self, study: str) -> dict[str, int]:
+        """Return all trials' runs of a study, with their trials' numbers."""
+        return {run_id: int(trial) for run_id, trial in self._runs_of(study, "trial").items()}
+
     def resume_step(self, run_id: str) -> int | None:
         """Return the step from which the trial of a run goes on, if one was noted."""
         step = self._client.get_run(run_id).data.tags.get(tags.RESUME_STEP, "")
@@ -188,9 +193,13 @@ class MlflowStore:
         """Return the ids of a study's runs, with what the driver calls them."""
         # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
         pattern = re.sub(r"['\\]", "_", study)
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{tags.STUDY}` like '{pattern}' and tags.`{tags.KIND}` = '{kind}' {condition}"
-        )
+        query = f"tags.`{tags.STUDY}` like '{pattern}' and tags.`{tags.KIND}` = '{kind}' {condition}"
+        found: list[Any] = []
+        page: str | None = None
+        while page is None or page:
+            some = self._client.search_runs([self._experiment_id], query, page_token=page)
+            found += some
+            page = some.token or ""
         own = [run for run in found if run.data.tags[tags.STUDY] == study]
         return {str(run.info.run_id): _key(run.data.tags) for run in own}
 

@@ -85,6 +85,10 @@ class RunStore(Protocol):
         """Return the runs of a study that a new driver must know."""
         ...
 
+    def trial_runs(self, study: str) -> dict[str, int]:
+        """Return all trials' runs of a study, with their trials' numbers."""
+        ...
+
     def resume_step(self, run_id: str) -> int | None:
         """Return the step from which the trial of a run goes on, if one was noted."""
         ...

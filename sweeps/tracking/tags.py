@@ -1,6 +1,7 @@
 """The names of the tags by which runs, studies and trials find each other, and how an end is written in them."""
 
 __all__ = [
+    "BACKUP",
     "DIRECTION",
     "ENQUEUED",
     "ERROR",
@@ -30,7 +31,7 @@ TRIAL = "lightsweep.trial"
 REPLICATE = "lightsweep.replicate"
 """which training of its trial a replicate is, from 0"""
 STATE = "lightsweep.state"
-"""running, complete, pruned, failed or interrupted"""
+"""running, complete, pruned, failed, interrupted or dropped"""
 REASON = "lightsweep.reason"
 """why the run ended before its time"""
 ERROR = "lightsweep.error"
@@ -55,6 +56,8 @@ ENQUEUED = "lightsweep.enqueued"
 """true for a trial that somebody asked for, by `lightsweep enqueue` or study.enqueue"""
 REUSED_FROM = "lightsweep.reused_from"
 """the number of the trial of the same configuration whose result this one has"""
+BACKUP = "lightsweep.backup"
+"""on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 

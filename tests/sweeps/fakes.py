@@ -201,6 +201,10 @@ class FakeStore:
     def find_study(self, study: str) -> StudyRuns:
         return StudyRuns()
 
+    def trial_runs(self, study: str) -> dict[str, int]:
+        numbers = {run_id: run["tags"].get("lightsweep.trial") for run_id, run in self.runs.items()}
+        return {run_id: int(number) for run_id, number in numbers.items() if number is not None}
+
     def resume_step(self, run_id: str) -> int | None:
         return None
 

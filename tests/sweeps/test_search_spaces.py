@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from sweeps.config import Composer
+from sweeps.errors import SpaceError
 from sweeps.run_sweep import _space
 from sweeps.space import split_overrides
 
@@ -57,6 +58,21 @@ def test_conditions_on_fixed_values_are_those_of_the_command(folder):
     )
     assert space_of("lightsweep sweep search=both", folder)[1].keys == ("model.width",)
     assert space_of("lightsweep sweep search=both model=cnn", folder)[1].keys == ("model.channels",)
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ("model.dpeth=1", "Did you mean 'model.depth'"),  # of the configuration
+        ("optimizer.beta=1", "Did you mean 'optimizer.betas'"),
+        ("optimiser=adam", "Did you mean 'optimizer'"),
+        ("model.wdith=8", "Did you mean 'model.width' or 'model.depth'"),  # searched
+        ("zzz=8", "Valid names: model.dropout, model.width."),  # all that is fixed would be too much
+    ],
+)
+def test_a_key_misspelt_in_a_condition_is_compared_with_all_keys(when, words, folder):
+    with pytest.raises(SpaceError, match=re.escape(words)):
+        space_of(f"lightsweep sweep model.width=8,16 'model.dropout=0.1,0.2 when {when}'", folder)
 
 
 def test_a_key_that_only_one_option_has_is_checked_in_that_option(folder):

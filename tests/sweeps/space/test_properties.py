@@ -1,7 +1,6 @@
 """Random spaces with conditions, repeats, options and forbidden combinations: what holds for all of them."""
 
 import json
-import operator
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -10,114 +9,16 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from spaces import as_text, declared_spaces, require_valid, space_of
 from studies import shipped
 
 from sweeps.config import Composer
-from sweeps.errors import SpaceError, StudyError
+from sweeps.errors import StudyError
 from sweeps.space import parse_space, quote
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.study.proposing import propose
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "!=": operator.ne}
-NUMBERS = {
-    "range(0,4)": range(4),
-    "choice(1,2,5)": (1, 2, 5),
-    "int(interval(1,3))": (1, 2, 3),
-    "interval(0,4)": None,
-    "tag(log,interval(0.5,8))": None,
-    "range(0,2,0.5)": (0.0, 0.5, 1.0, 1.5),
-}
-WORDS = {
-    "choice(a,b,'c d')": ("a", "b", "c d"),
-    "'x and y=1',' when '": ("x and y=1", " when "),
-    "true,null": (True, None),
-}
-COUNTS = {"range(0,4)", "choice(1,2,5)", "int(interval(1,3))"}
-
-
-@st.composite
-def conditions(draw, expressions):
-    """One condition as it is written: key, and what its value must be."""
-    key = draw(st.sampled_from(sorted(expressions)))
-    if expressions[key] in NUMBERS:
-        value = draw(st.sampled_from([0.75, 1, 2, 3]))
-        if NUMBERS[expressions[key]] is None:  # chance hits no single number
-            return key, draw(st.sampled_from([f"> {value}", f"< {value}", f">= {value}", f"<= {value}"]))
-        return key, draw(st.sampled_from([value, *(f"{sign} {value}" for sign in OPERATORS)]))
-    values = WORDS[expressions[key]]
-    return key, draw(st.lists(st.sampled_from(values), min_size=1, max_size=2, unique=True))
-
-
-@st.composite
-def declared_spaces(draw):
-    """A `search` node, and the conditions under which each key is searched."""
-    expressions, node, when = {}, {}, {}
-    for index in range(draw(st.integers(2, 6))):
-        key = f"model.key{index}"
-        expression = draw(st.sampled_from([*NUMBERS, *WORDS]))
-        node[key], when[key] = {"values": expression}, []
-        if expressions and draw(st.booleans()):
-            when[key] = draw(st.lists(conditions(expressions), min_size=1, max_size=2, unique_by=lambda pair: pair[0]))
-            node[key]["when"] = dict(when[key])
-        countable = [other for other, text in expressions.items() if text in COUNTS]
-        if countable and draw(st.integers(0, 3)) == 0:
-            node[key]["repeat"] = draw(st.sampled_from(countable))
-            continue  # conditions are on numbers and words
-        expressions[key] = expression
-    forbidden = draw(st.lists(st.lists(conditions(expressions), min_size=1, max_size=2), max_size=2))
-    forbid = [dict(clause) for clause in forbidden]
-    shuffled = {key: node[key] for key in draw(st.permutations(list(node)))}
-    return {**shuffled, "forbid": forbid}, when, forbid
-
-
-def holds(values, key, wanted):
-    if key not in values:
-        return False
-    value = values[key]
-    if isinstance(wanted, list):
-        return any(value is item or (isinstance(value, str) and value == item) for item in wanted)
-    if isinstance(wanted, str):
-        sign, number = wanted.split()
-        return OPERATORS[sign](value, float(number))
-    return value == wanted
-
-
-def require_valid(values, declared):
-    """Assert, from what was drawn alone, that a trial has just what it should have."""
-    node, when, forbid = declared
-    for key, conditions_of_key in when.items():
-        is_active = all(holds(values, *condition) for condition in conditions_of_key)
-        count = node[key].get("repeat")
-        items = [values[key]] if key in values else []
-        if count is not None:
-            items = values.get(key, [])
-            assert len(items) == (values.get(count, 0) if is_active else 0)
-        else:
-            assert (key in values) == is_active
-        for item in items:
-            require_inside(item, node[key]["values"])
-    assert not any(all(holds(values, *condition) for condition in clause.items()) for clause in forbid)
-
-
-def require_inside(value, expression):
-    allowed = {**NUMBERS, **WORDS}[expression]
-    if allowed is not None:
-        assert quote(value) in [quote(item) for item in allowed]
-    else:
-        assert isinstance(value, float) and 0 <= value <= 8
-
-
-def space_of(declared):
-    """Build the space; one of which a part can never be is refused, and says so."""
-    try:
-        space = parse_space(declared[0])
-        space.corners()
-    except SpaceError as error:
-        assert "never searched" in str(error) or "Every combination is forbidden" in str(error)
-        assume(False)
-    return space
 
 
 @contextmanager
@@ -140,10 +41,6 @@ def composer():
     return Composer("sweep", ["search=none"])
 
 
-def as_text(values):
-    return {key: quote(value) for key, value in values.items()}
-
-
 @given(declared_spaces(), st.integers(0, 99))
 @settings(deadline=None, max_examples=150)
 def test_what_is_proposed_is_valid_composes_and_survives_optuna_and_hydra(declared, seed):
@@ -156,7 +53,11 @@ def test_what_is_proposed_is_valid_composes_and_survives_optuna_and_hydra(declar
         read = OverridesParser.create().parse_overrides(space.overrides(values))
         assert {o.key_or_group: quote(o.value()) for o in read} == as_text(values)
         config = composer().trial(values, seed=0)
-        assert as_text({key: config["model"][key.partition(".")[2]] for key in values}) == as_text(values)
+        optimizer = {"torch.optim.Adam": "adam", "torch.optim.SGD": "sgd"}[config["optimizer"]["_target_"]]
+        composed = {"optimizer": optimizer} | {
+            f"{group}.{key}": value for group in ("model", "optimizer") for key, value in config[group].items()
+        }
+        assert as_text({key: composed[key] for key in values}) == as_text(values)
 
 
 @given(declared_spaces())

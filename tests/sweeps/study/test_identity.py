@@ -2,7 +2,7 @@
 
 import optuna
 import pytest
-from studies import make, run
+from studies import SPACE, make, run
 
 from sweeps.errors import ConfigError, StudyError
 from sweeps.space import parse_space
@@ -22,6 +22,12 @@ def test_another_space_metric_or_direction_is_shown_line_by_line(url):
         "  study.direction: was maximize, now minimize",
         "Ask for the same to go on with it, or give another study.name.",
     ]
+
+
+def test_another_space_alone_may_be_moved_to(url):
+    make(url)
+    with pytest.raises(StudyError, match=r"(?s)width: was not.*or move it to this space with --migrate: trials"):
+        make(url, parse_space({**SPACE.describe(), "width": "8,16"}))
 
 
 def test_a_study_of_another_program_is_not_taken_over(url):

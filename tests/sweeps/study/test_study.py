@@ -169,7 +169,7 @@ def test_what_was_told_survives_the_drivers_death(url):
     driver.join()
     study = make(url)
     assert study.close_stale() == [2]
-    assert study.counts == {"complete": 2, "pruned": 0, "failed": 0, "interrupted": 1, "running": 0, "waiting": 0}
+    assert {state: n for state, n in study.counts.items() if n} == {"complete": 2, "interrupted": 1}
 
 
 def test_a_sampler_that_raises_leaves_no_trial_running(url, monkeypatch):

@@ -1,0 +1,225 @@
+"""What earlier trials bring into a study: moved over to another space (`--migrate`), or known from another study.
+
+Which trials fit is `space/refit.py`'s; here is where their configurations are found, what the terminal says, and what
+the runs are told.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from sweeps import paths
+from sweeps.config import Composer, Config, load_frozen
+from sweeps.errors import ConfigError
+from sweeps.replicates import replication
+from sweeps.space import Composed, Look, Space
+from sweeps.study import (
+    Migration,
+    Study,
+    is_stored,
+    migrate,
+    note_recorded,
+    parse_constraints,
+    require_lenders,
+    unrecorded,
+    warm_start,
+)
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import RunStore
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+__all__ = ["check_warm_start", "known_choices", "move_over", "record_move", "start_warm"]
+
+_NUM_REASONS = 3  # of trials that do not fit, in the terminal
+
+
+def check_warm_start(config: Config, storage: "RDBStorage") -> None:
+    """Check before anything is trained that `study.warm_start` names studies which can be known to a new one.
+
+    Raises:
+        ConfigError: It does not; the study that it is for may be there already, though.
+    """
+    study = config["study"]
+    names = _lenders(config)
+    if names and not (study["name"] and is_stored(storage, study["name"])):
+        require_lenders(
+            storage,
+            names,
+            metric=study["metric"],
+            direction=study["direction"],
+            constraints=list(map(str, parse_constraints(study["constraints"]))),
+        )
+
+
+def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of groups that hold for every trial of a study, with those now chosen."""
+    now = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
+    record = folder / paths.STUDY
+    if not record.is_file():
+        return now
+    before = _choices(record)
+    return {group: option for group, option in now.items() if group in before and before[group] == option}
+
+
+def move_over(
+    name: str,
+    storage: "RDBStorage",
+    *,
+    config: Config,
+    composer: Composer,
+    space: Space,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Move a study over to another space, if it has another one, and say what became of its trials."""
+    past = _Past(folder, composer)
+    moved = migrate(
+        storage,
+        name,
+        space=space,
+        metric=config["study"]["metric"],
+        direction=config["study"]["direction"],
+        recorded=past.of,
+        composed=_composed(composer),
+    )
+    if moved is not None:
+        _say_moved(name, moved, console)
+
+
+def start_warm(
+    name: str,
+    storage: "RDBStorage",
+    *,
+    config: Config,
+    composer: Composer,
+    space: Space,
+    store_dir: Path,
+    console: Console,
+) -> None:
+    """Create a study with what others have found, unless it is there or is to know nothing."""
+    names = _lenders(config)
+    if not names or is_stored(storage, name):
+        return
+    pasts = {lender: _Past(paths.study_dir(store_dir, lender), composer) for lender in names}
+    loans = warm_start(
+        storage,
+        name,
+        lenders=names,
+        space=space,
+        metric=config["study"]["metric"],
+        direction=config["study"]["direction"],
+        constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
+        replication=str(replication(config, space.keys)),
+        recorded=lambda lender, number: pasts[lender].of(number),
+        composed=_composed(composer),
+    )
+    for loan in loans:
+        _say(console, f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
+        _say_reasons(console, loan.misfits)
+
+
+def record_move(study: Study, store: RunStore, parent: str) -> None:
+    """Tell the runs of a study what its last migration did, if they do not know yet."""
+    moved = unrecorded(study)
+    if moved is None:
+        return
+    described = study.space.describe()
+    gone = {key: "not searched" for key in moved.space_before if key not in described}
+    run_tags = {f"search.{key}": text for key, text in {**described, **gone}.items()}
+    store.set_tags(parent, {**run_tags, tags.BACKUP: moved.backup})
+    dropped = study.dropped
+    has_other_keys = described.keys() != moved.space_before.keys()
+    for run_id, trial in store.trial_runs(study.name).items() if dropped or has_other_keys else ():
+        if trial in dropped:
+            store.set_tags(run_id, {tags.STATE: "dropped", tags.REASON: dropped[trial]})
+        elif has_other_keys:
+            store.set_tags(run_id, {tags.PARAMS: json.dumps(study.values_of(trial))})
+    note_recorded(study)
+
+
+def _lenders(config: Config) -> list[str]:
+    given = config["study"]["warm_start"]
+    names = [given] if isinstance(given, str) else given or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"study.warm_start must be the name of a study, or a list of names, but got {given!r}. Example: "
+            "study.warm_start=[first,second]"
+        )
+    return names
+
+
+# --- where configurations are found --------------------------------------------------------------------
+
+
+class _Past:
+    """What the folder of a study tells of the configurations of its trials."""
+
+    def __init__(self, folder: Path, composer: Composer) -> None:
+        self._folder = folder
+        self._composer = composer
+        record = folder / paths.STUDY
+        self._choices = _choices(record) if record.is_file() else {}
+
+    def of(self, number: int) -> Look | None:
+        """Return what is known of a trial; None if it has not begun."""
+        try:
+            config = load_frozen(paths.trial_dir(self._folder, number))
+        except FileNotFoundError:
+            return None
+        return _look(self._composer, config, self._choices)
+
+
+def _composed(composer: Composer) -> Composed:
+    """Return what composes a trial of the command line, to look at it."""
+    return lambda values: _look(composer, composer.trial(values, seed=0), {**composer.choices, **values})
+
+
+def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> Look:
+    def look(key: str) -> Any:
+        if composer.is_group(key):
+            return choices[key]
+        node: Any = config
+        for word in key.split("."):
+            if isinstance(node, list) and word.isdecimal() and int(word) < len(node):
+                node = node[int(word)]
+            elif isinstance(node, Mapping):
+                node = node[word]
+            else:
+                raise KeyError(key)
+        return node
+
+    return look
+
+
+def _choices(record: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(record.read_text(encoding="utf-8")).get("choices") or {})
+
+
+# --- what the terminal says ----------------------------------------------------------------------------
+
+
+def _say_moved(name: str, moved: Migration, console: Console) -> None:
+    _say(
+        console,
+        f"study {name} is moved to the new space: {moved.num_kept} trials are kept, {len(moved.dropped)} dropped "
+        f"(as it was, it is {moved.backup} in the storage)",
+    )
+    _say_reasons(console, moved.dropped)
+
+
+def _say_reasons(console: Console, reasons: Mapping[int, str]) -> None:
+    shown: Sequence[int] = sorted(reasons)[:_NUM_REASONS]
+    for number in shown:
+        _say(console, f"  #{number}: {reasons[number]}")
+    if len(reasons) > len(shown):
+        _say(console, f"  and {len(reasons) - len(shown)} more")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
