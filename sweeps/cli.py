@@ -24,7 +24,7 @@ _STOPPED = {
     "interrupt": "Interrupted",
     "stop": "Stopped by `lightsweep stop`",
     "timeout": "study.timeout_s was over",
-    "device_hours": "study.device_hours was used up; raise it to go on. It ended",
+    "device_hours": "study.device_hours was used up",
 }
 _OVERRIDES = """\
 Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep):
@@ -293,7 +293,8 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     study, where = shlex.quote(result.study), _where(store_dir, None)
     if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
         say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
-        say(f"  lightsweep resume {study}{where}")
+        more = " study.device_hours=N" if totals.stopped == "device_hours" else ""
+        say(f"  lightsweep resume {study}{where}{more}")
     if totals.stopped == "interrupt":
         return _INTERRUPTED
     if totals.stopped == "failures":

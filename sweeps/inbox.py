@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ class Inbox:
 
     def refuse(self, name: str) -> Path:
         """Put an order that cannot be carried out aside, and return the file in which it stays."""
-        return self._file(name).rename(self._file(name).with_suffix(".refused"))
+        kept = self._file(name).with_suffix(".refused")
+        with suppress(FileNotFoundError):  # somebody took it away meanwhile
+            self._file(name).rename(kept)
+        return kept
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"

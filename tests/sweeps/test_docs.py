@@ -1,13 +1,17 @@
 """What the documents promise is there."""
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from sweeps import schema
+from sweeps.cli import _parser
 from sweeps.paths import conf_dir
+from sweeps.run_sweep import compose
+from sweeps.workbench import CommandLine
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -44,6 +48,27 @@ def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def test_every_command_of_the_page_on_steering_parses() -> None:
+    page = (ROOT / "docs" / "steering.md").read_text()
+    commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
+
+
+def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "steering.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "known.yaml").write_text(text)
+    command = CommandLine(overrides=("study=known",), config_name="sweep", config_dir=tmp_path)
+    _, config, space = compose(command)
+    assert [space.encode(values) for values in config["study"]["enqueue"]] == [
+        {"optimizer.lr": 0.003, "model.depth": 2},
+        {"optimizer.lr": 0.01},
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeStore, Script, complete
 from studies import make, stored
 
-from sweeps.driver import Driver, Limits, TrialSetup
+from sweeps.driver import Driver, InterruptedRun, Limits, TrialSetup
 from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.launchers.slots import Slot
 from sweeps.orders import Orders
@@ -44,6 +44,7 @@ class Steered:
         self.launcher = FakeLauncher(script)
         self.recorder = Recorder(lambda: self.store, unsent=folder / "unsent.jsonl", timeout_s=1)
         self.recorder.start("study", "study", params={}, run_tags={})
+        runs = more.pop("runs", {})
         slots, reuse, since_ns = more.pop("slots", 2), more.pop("reuse", True), more.pop("since_ns", 0)
         self.driver = Driver(
             search=self.study,
@@ -55,6 +56,7 @@ class Steered:
                 python_path=(),
                 allowed_modules=(),
                 answers=False,
+                runs=runs,
             ),
             slots=[Slot(index=index, threads=1) for index in range(slots)],
             limits=Limits(**{"num_trials": 6, "device_s_before": self.study.device_s, **more}),
@@ -253,6 +255,20 @@ def test_a_trial_that_takes_too_long_and_does_not_stop_is_killed_and_pruned(tmp_
     assert sweep.launcher.killed == [0]
 
 
+def test_ctrl_c_changes_nothing_for_a_trial_that_takes_too_long(tmp_path: Path) -> None:
+    sweep = Steered(tmp_path, lambda number: complete(0.5, reports=50), num_trials=1, trial_timeout_s=10, grace_s=3)
+    sweep.launcher.deaf = {0}
+
+    def act(polls: int) -> None:
+        sweep.now = float(polls)
+        if polls == 12:
+            sweep.driver.interrupt()
+
+    sweep.on_poll(act).run()
+    assert sweep.states == ["pruned"] and sweep.now <= 16
+    assert stored(sweep.url)[0].user_attrs["reason"] == "study.trial_timeout_s=10 is over"
+
+
 def test_a_limit_for_one_trial_counts_what_it_took_before_an_interruption(tmp_path: Path) -> None:
     def long(number: int) -> list[Event]:
         return complete(0.5, reports=50)
@@ -335,6 +351,16 @@ def test_what_somebody_asks_for_is_trained_all_the_same(tmp_path: Path) -> None:
     Inbox(tmp_path).write(Enqueue(values={"depth": 3}))
     sweep = Steered(tmp_path, space=ONE, num_trials=3).run()
     assert sweep.trained == [1] and sweep.totals.num_reused == 1
+
+
+def test_what_has_been_trained_in_part_goes_on(tmp_path: Path) -> None:
+    Steered(tmp_path, space=ONE, num_trials=1).run()
+    second = Steered(tmp_path, lambda number: complete(0.5, reports=9), space=ONE, num_trials=2, reuse=False)
+    second.on_poll(at(5, second.driver.interrupt)).run()
+    assert second.states == ["complete", "waiting"]
+    third = Steered(tmp_path, space=ONE, num_trials=2, runs={1: InterruptedRun(run_id="run1", resume_step=None)})
+    third.store.runs["run1"] = {"tags": {}, "points": [], "artifacts": [], "params": {}, "name": "#1"}
+    assert third.run().trained == [1]
 
 
 def test_a_seed_that_is_searched_is_trained_again(tmp_path: Path) -> None:
