@@ -38,6 +38,7 @@ from sweeps.records import (
     Saved,
     Started,
     Stop,
+    Tried,
 )
 from sweeps.search import EndState, Search
 from sweeps.tracking import tags
@@ -415,7 +416,7 @@ class Driver:
                 trial.last_word = event
             case Exited():
                 self._conclude(trial)
-            case CheckPassed() | Joined():
+            case CheckPassed() | Joined() | Tried():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
     def _conclude(self, trial: _Running) -> None:

@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sweeps import paths
+from sweeps.check_report import print_warnings
+from sweeps.checking import check
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
@@ -28,7 +30,6 @@ from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.workbench import (
     CommandLine,
-    check,
     common_tags,
     lease_slots,
     open_recorder,
@@ -37,7 +38,16 @@ from sweeps.workbench import (
     start_launcher,
 )
 
-__all__ = ["SweepResult", "resume", "storage_url", "sweep"]
+__all__ = [
+    "SweepResult",
+    "compose_trial",
+    "read_sweep",
+    "require_same_devices",
+    "require_sound",
+    "resume",
+    "storage_url",
+    "sweep",
+]
 
 _PARENT = "study"
 _PARENT_STATES = {"": "complete", "timeout": "complete", "failures": "failed", "interrupt": "interrupted"}
@@ -72,6 +82,16 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
     Raises:
         LightsweepError: The command line makes no sense, the check failed, or a store cannot be opened.
     """
+    composer, config, space = read_sweep(command)
+    return _Sweep(command, composer, config, space, console).run()
+
+
+def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
+    """Compose the command line of a sweep, and build its space.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
     if given_place() is not None:
         raise ConfigError(
             "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
@@ -87,8 +107,7 @@ def sweep(command: CommandLine, console: Console) -> SweepResult:
             f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
             "pruner, study and launcher, as in conf/sweep.yaml."
         )
-    space = _space(composer, config, command.overrides)
-    return _Sweep(command, composer, config, space, console).run()
+    return composer, config, _space(composer, config, command.overrides)
 
 
 def resume(name: str, store_dir: Path, console: Console) -> SweepResult:
@@ -162,19 +181,29 @@ class _Sweep:
     def run(self) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
-        _require(config)
+        require_sound(config)
         sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         corners = self._corners()
-        _require_same_devices(config, corners)
-        launcher = start_launcher(self._composer, corners, log=self._store_dir / "server.log")
+        configs = [corner for _, corner in corners]
+        require_same_devices(config, configs)
+        launcher = start_launcher(self._composer, configs, log=self._store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
-                check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
+                report = check(
+                    launcher,
+                    self._composer,
+                    corners,
+                    slots,
+                    self._store_dir,
+                    space=self._space,
+                    compose=lambda values: self._compose(values, 0),
+                )
+            print_warnings(report, self._console)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder):
@@ -253,12 +282,11 @@ class _Sweep:
         )
 
     def _compose(self, values: Any, number: int) -> Config:
-        seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
-        return self._composer.trial(values, seed)
+        return compose_trial(self._composer, self._config, values, number)
 
-    def _corners(self) -> list[Config]:
+    def _corners(self) -> list[tuple[dict[str, Any], Config]]:
         """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
-        return [self._compose(values, 0) for values in self._space.corners()]
+        return [(values, self._compose(values, 0)) for values in self._space.corners()]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads; for the user alone, since an override may hold a password."""
@@ -320,11 +348,18 @@ class _Sweep:
         recorder.end(_PARENT, status, run_tags)
 
 
+def compose_trial(composer: Composer, config: Config, values: Any, number: int) -> Config:
+    """Compose the config of a trial, with the seed that its number gives."""
+    seed = derive_seed(config["seed"], number) & 0x7FFFFFFF
+    return composer.trial(values, seed)
+
+
 def _ranks_of(slot: Slot) -> str:
     return "" if slot.devices == 1 else f" of {slot.devices} ranks each"
 
 
-def _require(config: Config) -> None:
+def require_sound(config: Config) -> None:
+    """Refuse numbers and words of `study` that mean nothing."""
     study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
@@ -334,7 +369,7 @@ def _require(config: Config) -> None:
         raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {study['direction']!r}.")
 
 
-def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
+def require_same_devices(config: Config, corners: Sequence[Config]) -> None:
     """Refuse a space in which trials differ in what the slots are cut to."""
     for key in ("accelerator", "devices", "num_nodes"):
         if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
