@@ -328,6 +328,12 @@ class _Probe(Callback):
         if self._stops:
             raise _EnoughError
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Watch no more."""
+        if self._saved is not None:
+            self._saved.__exit__(None, None, None)
+            self._saved = None
+
     def note_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Add to the digest what a training has come to: the weights, and all that is logged."""
         self._words += [_digest(tensor.detach()) for tensor in (*module.parameters(), *module.buffers())]

@@ -97,6 +97,6 @@ def _spare_store(real: Path) -> Iterator[Path]:
         yield folder
     except LightsweepError as error:
         keeps_logs = isinstance(error, PreflightError)
-        raise type(error)(str(error).replace(str(data), str(real / _DATA))) from error
+        raise type(error)(str(error).replace(str(data), str((real / _DATA).resolve()))) from error
     finally:
         shutil.rmtree(data if keeps_logs else folder, ignore_errors=True)
