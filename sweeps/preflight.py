@@ -42,6 +42,7 @@ from sweeps.train import (
 __all__ = ["check", "compare", "measure"]
 
 _NUM_BATCHES = 2  # the optimizer has its state from the second on, and in-place errors are seen in the first alone
+_MOST_GARBAGE_BYTES = 500_000_000
 _COMPARED = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1}
 
 
@@ -81,13 +82,15 @@ def check(
     logged = _require_objective(first["objective"]["metric"], trainer, ranks)
     if first["test"] and has_test(data, module):
         trainer.test(module, datamodule=data, verbose=False)
-    channel.send(probe.result(module))
-    size = num_parameters(module)
+    tried = probe.result(module)
+    channel.send(tried)
     del module, trainer, probe
+    garbage = _Garbage()
+    garbage.add(tried)
 
     shared = _SharedData(first, data, allowed)
-    _try_all(corners[1:], shared, channel, ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
-    return _passed(ranks, began, metrics=logged, num_parameters=size)
+    _try_all(corners[1:], shared, channel, garbage, ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
+    return _passed(ranks, began, metrics=logged, num_parameters=tried.num_parameters)
 
 
 def measure(
@@ -102,7 +105,7 @@ def measure(
     """Train each config for two batches, and tell of each; the arguments are those of `check`."""
     began = time.monotonic()
     quieten()
-    _try_all(configs, None, channel, ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
+    _try_all(configs, None, channel, _Garbage(), ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
     return _passed(ranks, began)
 
 
@@ -123,6 +126,7 @@ def compare(
     """
     began = time.monotonic()
     quieten()
+    garbage = _Garbage()
     for config in configs:
         if not ranks.decide(lambda: time.monotonic() - began < limit_s):
             break
@@ -131,9 +135,10 @@ def compare(
         trainer = _trainer(config, probe, _COMPARED, ranks=ranks, folder=folder, allowed=allowed)
         trainer.fit(module, datamodule=data)
         probe.note_end(trainer, module)
-        channel.send(probe.result(module))
+        tried = probe.result(module)
+        channel.send(tried)
         del data, module, trainer, probe
-        gc.collect()
+        garbage.add(tried)
     return _passed(ranks, began)
 
 
@@ -141,6 +146,7 @@ def _try_all(
     configs: Sequence[Config],
     shared: "_SharedData | None",
     channel: Channel,
+    garbage: "_Garbage",
     *,
     ranks: Ranks,
     folder: Path,
@@ -159,9 +165,10 @@ def _try_all(
             with suppress(_EnoughError):
                 trainer.fit(module, datamodule=data)
             del trainer
-        channel.send(probe.result(module))
+        tried = probe.result(module)
+        channel.send(tried)
         del data, module, probe
-        gc.collect()  # a module and its trainer hold each other
+        garbage.add(tried)
 
 
 def _trainer(
@@ -227,6 +234,23 @@ class _SharedData:
         if config["data"] == self._node:
             return self._data
         return build(config["data"], key="data", allowed=self._allowed)
+
+
+class _Garbage:
+    """Frees what was tried: a module and its trainer hold each other.
+
+    It waits until there is much, since to look for it takes longer than to run a small corner.
+    """
+
+    def __init__(self) -> None:
+        self._num_bytes = 0
+
+    def add(self, tried: Tried) -> None:
+        """Count something that is not needed any more."""
+        self._num_bytes += tried.memory.total if tried.memory is not None else 4 * tried.num_parameters
+        if self._num_bytes > _MOST_GARBAGE_BYTES:
+            gc.collect()
+            self._num_bytes = 0
 
 
 # --- what is measured ----------------------------------------------------------------------------------
