@@ -27,7 +27,7 @@ _STOPPED = {
     "device_hours": "study.device_hours was used up",
 }
 _OVERRIDES = """\
-Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep):
+Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep and check):
   optimizer.lr='tag(log,interval(1e-4,1e-1))'  model.depth='range(1,5)'  data.batch_size=32,64,128
   model.activation='choice(relu,tanh)'         optimizer='choice(sgd,adam)'
 """
@@ -85,17 +85,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_no_command(parser))
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    for name, text, run in (
-        ("train", "train once, and record it", _train),
-        ("sweep", "search for the best configuration", _sweep),
+    for name, text, run, primary in (
+        ("train", "train once, and record it", _train, "train"),
+        ("sweep", "search for the best configuration", _sweep, "sweep"),
+        ("check", "try every corner of a search, and train nothing", _check, "sweep"),
     ):
         command = _add(commands, name, text, run, epilog=_OVERRIDES + _groups_text())
         command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="key=value or group=option")
         command.add_argument("--config-dir", "-cd", type=Path, help="a folder of your own options and modules")
-        command.add_argument("--config-name", "-cn", default=name, help=f"the primary config (default: {name})")
+        command.add_argument("--config-name", "-cn", default=primary, help=f"the primary config (default: {primary})")
         command.add_argument("--cfg", "-c", choices=["job"], help="print the composed configuration and exit")
         command.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
-    _add_migrate(command)
+        if name == "sweep":
+            _add_migrate(command)
+        if name == "check":
+            command.add_argument("--format", choices=["table", "json"], default="table")
 
     command = _add(commands, "resume", "go on with a study up to its total", _resume, epilog=_OVERRIDES)
     command.add_argument("study")
@@ -243,6 +247,18 @@ def _sweep(args: argparse.Namespace) -> int:
 
     console = _console()
     return _conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
+
+
+def _check(args: argparse.Namespace) -> int:
+    if args.cfg:
+        return _print_config(args)
+    from sweeps.check_report import print_report
+    from sweeps.run_check import run_check
+
+    console = _console()
+    result = run_check(_command_line(args), console)
+    print_report(result.report, args.format, title=result.title, console=console, out=sys.stdout)
+    return 0
 
 
 def _resume(args: argparse.Namespace) -> int:

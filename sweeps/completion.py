@@ -66,13 +66,14 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        return _matching((f"{form} " for form in ("csv", "json", "table")), word)
+        forms = ("json", "table") if command == "check" else ("csv", "json", "table")
+        return _matching((f"{form} " for form in forms), word)
     if last == "--cfg":
         return _matching(("job ",), word)
     if last.startswith("-") and last not in ("--debug", "--resolve", "--migrate"):
         return []  # its value: a path, which the shell completes, or a number
-    if command in ("train", "sweep"):
-        return _overrides(command, typed, word)
+    if command in ("train", "sweep", "check"):
+        return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "resume"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
     if command in ("enqueue", "stop"):
@@ -130,10 +131,10 @@ def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
 # --- overrides -----------------------------------------------------------------------------------------
 
 
-def _overrides(command: str, typed: Sequence[str], word: str) -> list[str]:
+def _overrides(primary: str, typed: Sequence[str], word: str) -> list[str]:
     from sweeps.config import Composer
 
-    primary = _option(typed, "--config-name", "-cn") or command
+    primary = _option(typed, "--config-name", "-cn") or primary
     folder = _option(typed, "--config-dir", "-cd")
     plain = [item for item in typed if "=" in item and not item.startswith("-")]
     composer = None

@@ -39,6 +39,7 @@ from sweeps.records import (
     Saved,
     Started,
     Stop,
+    Tried,
 )
 from sweeps.replicates import combined, means
 from sweeps.reuse import Twins, identity
@@ -736,7 +737,7 @@ class Driver:
                 job.last_word = event
             case Exited():
                 self._conclude(job)
-            case CheckPassed() | Joined():
+            case CheckPassed() | Joined() | Tried():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
     def _judge_report(self, job: _Job, value: float, step: int) -> Verdict:

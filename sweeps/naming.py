@@ -1,9 +1,9 @@
 """Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["duration", "number", "run_name", "short_names", "values_text"]
+__all__ = ["duration", "memory", "number", "run_name", "short_names", "some_of", "values_text"]
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
@@ -48,3 +48,19 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(num_bytes: float) -> str:
+    """Write an amount of memory as `512 B`, `3.4 MB` or `21 GB`; 1 MB is 1,000,000 bytes."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while num_bytes >= 999.5 and len(units) > 1:
+        num_bytes /= 1000
+        units.pop(0)
+    digits = 0 if units[0] == "B" or num_bytes >= 9.95 else 1
+    return f"{num_bytes:.{digits}f} {units[0]}"
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """Write a list of names, of a long one its beginning and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -16,6 +16,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Joined",
+    "Memory",
     "MetricPoint",
     "Metrics",
     "Order",
@@ -26,6 +27,7 @@ __all__ = [
     "Saved",
     "Started",
     "Stop",
+    "Tried",
 ]
 
 
@@ -58,8 +60,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; `check` builds everything and runs one batch, to fail before any trial. The configs
-            in folders below `folder` are only built.
+        kind: `fit` trains; the others try the config and those in folders below `folder` before any trial, see
+            `preflight`.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
@@ -70,9 +72,10 @@ class RankJob:
         resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
+        limit_s: How long a check may try one corner after the other.
     """
 
-    kind: Literal["fit", "check"] = "fit"
+    kind: Literal["fit", "check", "measure", "compare"] = "fit"
     folder: str
     place: Place = Place()
     python_path: tuple[str, ...] = ()
@@ -83,6 +86,7 @@ class RankJob:
     resume_step: int | None = None
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
+    limit_s: float = 20.0
 
 
 # --- the driver's orders -----------------------------------------------------------------------------
@@ -210,11 +214,63 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckPassed:
-    """The last word of a check: what the module logged in one batch of each kind."""
+class Memory:
+    """The bytes that training takes on one rank, as far as they were measured; see `preflight`.
 
-    metrics: tuple[str, ...]
+    Attributes:
+        parameters: Parameters and buffers.
+        gradients: Gradients, and the buckets in which ranks exchange them.
+        optimizer: The optimizer's state after a step.
+        activations: What autograd saves of one batch; None where that was not measured.
+        peak: The most that a GPU's allocator has given out; None on other devices.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int | None
+    peak: int | None = None
+
+    @property
+    def total(self) -> int:
+        """The peak, or else the sum of the parts."""
+        return self.peak or self.parameters + self.gradients + self.optimizer + (self.activations or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What rank 0 saw of a config that a check has tried; these come in the order of the configs.
+
+    Attributes:
+        was_run: Whether batches were trained; else it was only built.
+        num_parameters: The number of parameters, over all ranks.
+        memory: What training takes; None if it was not run.
+        digest: The same for configs that do the same in these batches; empty if it was not run.
+        unused: Parameters that want a gradient and got none.
+    """
+
+    was_run: bool
     num_parameters: int
+    memory: Memory | None = None
+    digest: str = ""
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPassed:
+    """The last word of a check.
+
+    Attributes:
+        metrics: What the module of the first config has logged.
+        num_parameters: The parameters of the first config.
+        device_bytes: The memory of the GPU that a rank can have; None where none was used.
+        duration_s: How long it took, once the modules were imported and the ranks had met.
+    """
+
+    metrics: tuple[str, ...] = ()
+    num_parameters: int = 0
+    device_bytes: int | None = None
+    duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,4 +278,6 @@ class Exited:
     """No process of the trial is left; written by the launcher."""
 
 
-Event = Joined | Started | Progress | Metrics | Report | Saved | Artifact | Finished | Failed | CheckPassed | Exited
+Event = (
+    Joined | Started | Progress | Metrics | Report | Saved | Artifact | Finished | Failed | Tried | CheckPassed | Exited
+)

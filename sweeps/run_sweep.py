@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sweeps import paths
+from sweeps.check_report import print_warnings
+from sweeps.checking import check
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, make_display
 from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
@@ -27,7 +29,7 @@ from sweeps.orders import Orders
 from sweeps.randomness import derive_seed
 from sweeps.recorded import read_record
 from sweeps.records import MetricPoint
-from sweeps.replicates import replication
+from sweeps.replicates import Replication, replication
 from sweeps.reuse import Twins
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import (
@@ -43,7 +45,6 @@ from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
     CommandLine,
-    check,
     common_tags,
     lease_slots,
     open_recorder,
@@ -52,7 +53,18 @@ from sweeps.workbench import (
     start_launcher,
 )
 
-__all__ = ["SweepResult", "compose", "recorded_command", "resume", "storage_url", "sweep"]
+__all__ = [
+    "SweepResult",
+    "compose_trial",
+    "read_sweep",
+    "recorded_command",
+    "require_logged",
+    "require_same_devices",
+    "require_sound",
+    "resume",
+    "storage_url",
+    "sweep",
+]
 
 _PARENT = "study"
 _LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an instant, to see whether it is free
@@ -101,14 +113,14 @@ def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> 
             "A sweep starts the ranks of its trials itself, but this process was started as one of several: run "
             "`lightsweep sweep` once, without torchrun or srun. They are for `lightsweep train` on several hosts."
         )
-    composer, config, space = compose(command)
+    composer, config, space = read_sweep(command)
     if migrates and config["study"]["name"] is None:
         raise ConfigError("--migrate moves a study that is there to another space: say which, study.name=NAME.")
     return _Sweep(command, composer, config, space, console).run(migrates=migrates)
 
 
-def compose(command: CommandLine) -> tuple[Composer, Config, Space]:
-    """Compose a sweep's command line and build its space.
+def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
+    """Compose the command line of a sweep, and build its space.
 
     Raises:
         UsageError: The command line makes no sense.
@@ -208,22 +220,32 @@ class _Sweep:
     def run(self, *, migrates: bool) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
-        _require(config)
+        require_sound(config)
         _require_in_space(config["study"]["enqueue"], self._space)
         sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         corners = self._corners()
-        _require_same_devices(config, corners)
-        launcher = start_launcher(self._composer, corners, log=self._store_dir / "server.log")
+        configs = [corner for _, corner in corners]
+        require_same_devices(config, configs)
+        launcher = start_launcher(self._composer, configs, log=self._store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))
             check_warm_start(config, storage)
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
-                passed = check(launcher, self._composer, corners[0], corners[1:], slots[0], self._store_dir)
-            self._require_logged(passed.metrics)
+                report = check(
+                    launcher,
+                    self._composer,
+                    corners,
+                    slots,
+                    self._store_dir,
+                    space=self._space,
+                    compose=lambda values: self._compose(values, 0, 0),
+                )
+            require_logged(config, report.metrics)
+            print_warnings(report, self._console)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder) as since_ns:
@@ -349,29 +371,11 @@ class _Sweep:
         )
 
     def _compose(self, values: Mapping[str, Any], number: int, replicate: int | None) -> Config:
-        seed = derive_seed(self._config["seed"], number) & 0x7FFFFFFF
-        if replicate is None:
-            return self._composer.trial(values, seed)
-        changes = self._replication.changes(replicate, seed=self._config["seed"], trial_seed=seed)
-        return self._composer.trial({**changes, **values}, seed)
+        return compose_trial(self._composer, self._config, self._replication, values, number, replicate)
 
-    def _require_logged(self, logged: Sequence[str]) -> None:
-        """Refuse objectives and constraints that no trial can have."""
-        known = {*logged, NUM_PARAMS}
-        for key, metrics in (
-            ("study.metric", self._objectives),
-            ("study.constraints", [constraint.metric for constraint in self._constraints]),
-        ):
-            for metric in metrics:
-                if metric not in known:
-                    raise ConfigError(
-                        f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
-                        f"{did_you_mean(metric, known)}"
-                    )
-
-    def _corners(self) -> list[Config]:
+    def _corners(self) -> list[tuple[dict[str, Any], Config]]:
         """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
-        return [self._compose(values, 0, 0) for values in self._space.corners()]
+        return [(values, self._compose(values, 0, 0)) for values in self._space.corners()]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads; for the user alone, since an override may hold a password."""
@@ -443,6 +447,22 @@ class _Sweep:
         recorder.end(_PARENT, status, run_tags)
 
 
+def compose_trial(
+    composer: Composer,
+    config: Config,
+    replication: Replication,
+    values: Mapping[str, Any],
+    number: int = 0,
+    replicate: int | None = 0,
+) -> Config:
+    """Compose the config of a trial, with the seed that its number gives; or of one of its replicates."""
+    seed = derive_seed(config["seed"], number) & 0x7FFFFFFF
+    if replicate is None:
+        return composer.trial(values, seed)
+    changes = replication.changes(replicate, seed=config["seed"], trial_seed=seed)
+    return composer.trial({**changes, **values}, seed)
+
+
 def _end_of(run: RunKey, study: Study) -> tuple[str, float | None, str] | None:
     """Return how the trial or the replicate ended that a run belongs to; None if it has not."""
     trial, _, replicate = str(run).partition("/")
@@ -456,12 +476,11 @@ def _ranks_of(slot: Slot) -> str:
     return "" if slot.devices == 1 else f" of {slot.devices} ranks each"
 
 
-def _require(config: Config) -> None:
+def require_sound(config: Config) -> None:
+    """Refuse numbers and words of `study` that mean nothing."""
     study = config["study"]
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
-    if study["timeout_s"] is not None and study["timeout_s"] <= 0:
-        raise ConfigError(f"study.timeout_s must be above 0, or null for no limit, but got {study['timeout_s']}.")
     for key in ("timeout_s", "device_hours", "trial_timeout_s"):
         if study[key] is not None and not study[key] > 0:
             raise ConfigError(f"study.{key} must be above 0, or null for no limit, but got {study[key]}.")
@@ -482,7 +501,22 @@ def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
             study.enqueue(values, request=f"study.enqueue[{index}]")
 
 
-def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
+def require_logged(config: Config, logged: Sequence[str]) -> None:
+    """Refuse objectives and constraints that no trial can have."""
+    known = {*logged, NUM_PARAMS}
+    for key, metrics in (
+        ("study.metric", parse_objectives(config["study"]["metric"], config["study"]["direction"])),
+        ("study.constraints", [constraint.metric for constraint in parse_constraints(config["study"]["constraints"])]),
+    ):
+        for metric in metrics:
+            if metric not in known:
+                raise ConfigError(
+                    f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
+                    f"{did_you_mean(metric, known)}"
+                )
+
+
+def require_same_devices(config: Config, corners: Sequence[Config]) -> None:
     """Refuse a space in which trials differ in what the slots are cut to."""
     for key in ("accelerator", "devices", "num_nodes"):
         if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):

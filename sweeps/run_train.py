@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from sweeps import paths
+from sweeps.check_report import print_warnings
+from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits, Outcome, RunRecorder, Totals, TrialSetup
@@ -23,7 +25,6 @@ from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
 from sweeps.workbench import (
     CommandLine,
-    check,
     common_tags,
     lease_slots,
     open_recorder,
@@ -147,10 +148,13 @@ def train(command: CommandLine, console: Console) -> TrainResult:
         if place and place.rank > 0:
             return run.follow(paths.guest_dir(store_dir, place.rank))
         recorder = open_recorder(composer, store_dir)
+        report = None
         with preparing(console):
             recorder.wait_until_open()  # the server imports meanwhile
             if place is None:  # else the other ranks would have to be checked too
-                check(launcher, composer, config, [], slots[0], store_dir)  # a fork more, and no half-made run
+                report = check(launcher, composer, [({}, config)], slots, store_dir)  # and no half-made run
+        if report is not None:
+            print_warnings(report, console)
         return run.lead(paths.train_dir(store_dir), recorder, console)
 
 

@@ -25,11 +25,15 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
         StudyError: There is no such study in the store.
         SpaceError: A value cannot be read, its key is not searched, or it is not in the space.
     """
-    from sweeps.run_sweep import compose, recorded_command, storage_url  # seconds of imports that `stop` does without
+    from sweeps.run_sweep import (
+        read_sweep,
+        recorded_command,
+        storage_url,
+    )  # seconds of imports that `stop` does without
     from sweeps.space import read_values
     from sweeps.study import count_trials, open_storage
 
-    _, config, space = compose(recorded_command(name, store_dir))
+    _, config, space = read_sweep(recorded_command(name, store_dir))
     values = read_values(overrides)
     space.encode(values)
     folder = paths.study_dir(store_dir, name)

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import math
 import os
 import random
 import warnings
@@ -27,7 +26,7 @@ from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.records import Artifact, CheckPassed, Finished
+from sweeps.records import Artifact, Finished
 from sweeps.resuming import ResumePoint
 from sweeps.telemetry import Telemetry
 from sweeps.tracking.logger import ChannelLogger
@@ -35,9 +34,12 @@ from sweeps.tracking.logger import ChannelLogger
 __all__ = [
     "DerivedRandomness",
     "build_module",
-    "check",
     "fit",
+    "has_test",
+    "metric_is_missing",
+    "num_parameters",
     "quieten",
+    "seed_process",
     "trainer_for",
 ]
 
@@ -75,7 +77,7 @@ def fit(
         channel,
         ranks,
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
-        num_parameters=_num_parameters(module),
+        num_parameters=num_parameters(module),
     )
     own = fingerprint(config)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
@@ -119,7 +121,7 @@ def fit(
         return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
     if telemetry.is_stopped:
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
-    if config["test"] and _has_test(data, module) and not is_stopping:
+    if config["test"] and has_test(data, module) and not is_stopping:
         best = _at_hand(best, ranks, folder)
         trainer.test(
             module,
@@ -130,69 +132,6 @@ def fit(
         )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
     return Finished(state="complete", value=value, metrics=metrics)
-
-
-def check(
-    config: Config, corners: Sequence[Config], *, ranks: Ranks, folder: Path, allowed: Sequence[str]
-) -> CheckPassed:
-    """Build everything and run one batch of training and validation, to fail before any trial does.
-
-    Args:
-        config: A trial's config.
-        corners: Configs at the ends of the search space, which are built (by rank 0) but not run.
-        ranks: The ranks of a trial, which have joined.
-        folder: For what Lightning writes.
-        allowed: The modules that a `_target_` may name.
-
-    Raises:
-        ConfigError: As `fit` would; a missing objective names the metrics that are logged.
-    """
-    quieten()
-    seed_process(config["seed"])
-    for corner in corners if ranks.is_first else ():
-        _build_all(corner, allowed=allowed)
-    data, module = _build_all(config, allowed=allowed)
-    num_parameters = _num_parameters(module)
-    short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
-    limits = [
-        f"limit_{split}_batches"
-        for split in ("train", "val", "test")
-        if config["trainer"][f"limit_{split}_batches"] != 0
-    ]
-    one_batch = dict.fromkeys([*limits, "accumulate_grad_batches"], 1)
-    trainer = trainer_for(
-        config | {"trainer": config["trainer"] | short | one_batch | {"check_val_every_n_epoch": 1}},
-        ranks=ranks,
-        logger=False,
-        callbacks=[],
-        folder=folder,
-        allowed=allowed,
-    )
-    trainer.fit(module, datamodule=data)
-    objective, logged = config["objective"]["metric"], tuple(sorted(trainer.callback_metrics))
-    if ranks.decide(lambda: objective not in logged):
-        raise metric_is_missing(objective, logged)
-    _require_same_value(objective, trainer.callback_metrics.get(objective), ranks)
-    if config["test"] and _has_test(data, module):
-        trainer.test(module, datamodule=data, verbose=False)
-    return CheckPassed(metrics=logged, num_parameters=num_parameters)
-
-
-def _require_same_value(objective: str, value: torch.Tensor | None, ranks: Ranks) -> None:
-    """Refuse an objective that each rank takes from its own samples alone: only rank 0's would count."""
-    own = torch.tensor([math.nan if value is None else float(value)], dtype=torch.float64).nan_to_num(nan=-1.0)
-    first = ranks.decide(own.item)
-    if ranks.sum((own != first).double()).item() > 0:
-        raise ConfigError(
-            f"Each of the {ranks.size} ranks has another {objective!r}, that of its own share of the samples: log it "
-            "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
-        )
-
-
-def _build_all(config: Config, *, allowed: Sequence[str]) -> tuple[Any, pl.LightningModule]:
-    for name, node in (config["callbacks"] or {}).items():
-        build(node, key=f"callbacks.{name}", allowed=allowed)
-    return build(config["data"], key="data", allowed=allowed), build_module(config, allowed=allowed)
 
 
 def seed_process(seed: int) -> None:
@@ -390,14 +329,17 @@ def _restated(reporter: Reporter, trainer: pl.Trainer) -> dict[str, float]:
     }
 
 
-def _has_test(data: Any, module: pl.LightningModule) -> bool:
+def has_test(data: Any, module: pl.LightningModule) -> bool:
+    """Tell whether there is something to test, and a way to."""
+
     def is_own(instance: Any, base: type, name: str) -> bool:
         return getattr(type(instance), name, None) is not getattr(base, name)
 
     return is_own(data, pl.LightningDataModule, "test_dataloader") and is_own(module, pl.LightningModule, "test_step")
 
 
-def _num_parameters(module: pl.LightningModule) -> int:
+def num_parameters(module: pl.LightningModule) -> int:
+    """Count the parameters, those that are not trained included."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

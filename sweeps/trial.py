@@ -81,7 +81,7 @@ def _warm_up() -> None:
     """
     import torch
 
-    from sweeps import ranks, train  # noqa: F401
+    from sweeps import preflight, ranks  # noqa: F401
 
     if torch.version.cuda:  # a backward pass and a step ask for the GPUs, before the job says which are visible
         return
@@ -103,7 +103,7 @@ def _run(
     try:
         import torch
 
-        from sweeps import train
+        from sweeps import preflight, train
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()
@@ -112,9 +112,17 @@ def _run(
         ranks.join(config, job, listener)
         has_joined.set()
         channel.send(Joined())
-        if job.kind == "check":
-            corners = [load_frozen(corner) for corner in sorted(folder.iterdir()) if corner.is_dir()]
-            last_word = train.check(config, corners, ranks=ranks, folder=folder, allowed=job.allowed_modules)
+        if job.kind != "fit":
+            more = [load_frozen(corner) for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
+            do = {"check": preflight.check, "measure": preflight.measure, "compare": preflight.compare}[job.kind]
+            last_word = do(
+                [config, *more],
+                channel,
+                ranks=ranks,
+                folder=folder,
+                allowed=job.allowed_modules,
+                limit_s=job.limit_s,
+            )
         else:
             last_word = train.fit(
                 config,

@@ -1,6 +1,5 @@
-"""What `train` and `sweep` set up alike: the composed command line, processes, the record, the check."""
+"""What `train` and `sweep` set up alike: the composed command line, processes, the record."""
 
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,19 +10,17 @@ from typing import Any
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.config import Composer, Config, freeze
-from sweeps.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.config import Composer, Config
+from sweeps.errors import ConfigError
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder, RunStore
 from sweeps.urls import hide_password
 
 __all__ = [
     "CommandLine",
-    "check",
     "common_tags",
     "lease_slots",
     "open_recorder",
@@ -31,8 +28,6 @@ __all__ = [
     "python_path",
     "start_launcher",
 ]
-
-_CHECK = -1  # the number of the check among the trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,67 +112,6 @@ def preparing(console: Console) -> AbstractContextManager[object]:
     if not console.is_terminal:
         return nullcontext()
     return console.status("Importing torch, opening the store, trying one batch ...", spinner="dots")
-
-
-def check(
-    launcher: LocalLauncher,
-    composer: Composer,
-    config: Config,
-    corners: Sequence[Config],
-    slot: Slot,
-    store_dir: Path,
-) -> CheckPassed:
-    """Build trials and run one batch in a process of its own, before any trial is asked for.
-
-    Args:
-        launcher: Starts the process.
-        composer: The composed command line.
-        config: The trial that is built and run.
-        corners: Trials that are only built.
-        slot: The lease to run in.
-        store_dir: The store, in which the check's log stays if it fails.
-
-    Raises:
-        ConfigError: The configuration is to blame.
-        PreflightError: Something else failed.
-    """
-    folder = paths.check_dir(store_dir)
-    freeze(config, folder)
-    for number, corner in enumerate(corners):
-        freeze(corner, paths.trial_dir(folder, number))
-    launcher.start(
-        _CHECK,
-        RankJob(
-            kind="check",
-            folder=str(folder),
-            python_path=python_path(composer),
-            allowed_modules=composer.allowed_modules,
-            threads=slot.threads,
-            environment=slot.environment,
-        ),
-        slot.devices,
-    )
-    heard: list[Event] = []
-    while not any(isinstance(event, Exited) for event in heard):
-        heard += [event for _, event in launcher.poll(1.0)]
-    for event in heard:
-        if isinstance(event, CheckPassed):
-            shutil.rmtree(folder)
-            return event
-        if isinstance(event, Failed):
-            if event.cause == "usage":  # the message says all
-                shutil.rmtree(folder)
-            raise _failure(event, folder)
-    raise AssertionError("a launcher says how a check ended before it says that nothing is left")
-
-
-def _failure(failed: Failed, folder: Path) -> LightsweepError:
-    if failed.cause == "usage":
-        return ConfigError(failed.message)
-    return PreflightError(
-        f"{failed.message}\n(one batch was tried before the first trial; all of it is in "
-        f"{', '.join(str(log) for log in paths.rank_logs(folder))})"
-    )
 
 
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def _preload() -> None:
     os.dup2(log, 2)
     os.close(log)
     sys.path[:0] = [path for path in order["path"] if path not in sys.path]
-    for module in ("sweeps.cli", "sweeps.trial", "sweeps.train", *_LAZY, *order["modules"]):
+    for module in ("sweeps.cli", "sweeps.trial", "sweeps.train", "sweeps.preflight", *_LAZY, *order["modules"]):
         try:
             importlib.import_module(module)
         except Exception:  # the trial that needs the module says so, with the configuration's key

@@ -190,6 +190,32 @@ class Space:
                 raise SpaceError(_never_active(parameter, self._forbidden_text))
         return [self._values({self._by_name[name].place: v for name, v in point.items()}) for point in found]
 
+    def places(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a point by place: `model.width[0]` for an element that is a parameter of its own.
+
+        Raises:
+            SpaceError: A key is not in the space.
+        """
+        self._check_keys(values)
+        return self._places(values)
+
+    def moved(self, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a point with the values at some places changed; None if that is no point of the space.
+
+        What the change makes inactive is left out; what it makes active must be among the changes.
+        """
+        wanted = self.places(values) | dict(changes)
+        chosen: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if not all_hold(parameter.when, chosen):
+                continue
+            if parameter.place not in wanted or not _as_own(parameter, wanted[parameter.place]):
+                return None
+            chosen[parameter.place] = wanted[parameter.place]
+        if not changes.keys() <= chosen.keys() or any(all_hold(clause, chosen) for clause in self.forbidden):
+            return None
+        return self._values(chosen)
+
     # --- the space as text
 
     def describe(self) -> dict[str, str]:

@@ -20,10 +20,16 @@ def completed(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("lightsweep ", ["compare ", "completion ", "enqueue ", "resume ", "stop ", "sweep ", "train ", "ui "]),
+        (
+            "lightsweep ",
+            ["check ", "compare ", "completion ", "enqueue ", "resume ", "stop ", "sweep ", "train ", "ui "],
+        ),
         ("lightsweep co", ["compare ", "completion "]),
         ("lightsweep compare --to", ["--top "]),
         ("lightsweep compare --format ", ["csv ", "json ", "table "]),
+        ("lightsweep check --fo", ["--format "]),
+        ("lightsweep check --format ", ["json ", "table "]),
+        ("lightsweep check search=m", ["search=mlp "]),
         ("lightsweep train --cfg ", ["job "]),
         ("lightsweep train --config-dir ", []),
         ("lightsweep completion z", ["zsh "]),

@@ -96,16 +96,3 @@ def train_modules() -> tuple[str, ...]:
     from sweeps.config import ALLOWED_MODULES
 
     return ALLOWED_MODULES
-
-
-def test_a_check_runs_the_test_as_well(configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import user_modules
-
-    def broken(self: Any, batch: Any, batch_idx: int) -> None:
-        raise RuntimeError("the test is broken")
-
-    monkeypatch.setattr(user_modules.Own, "test_step", broken)
-    with pytest.raises(RuntimeError, match="the test is broken"):
-        train.check(
-            configure("val_score"), [], ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
-        )

@@ -31,3 +31,60 @@ class Own(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self.parameters())
+
+
+class _FailsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("broken in backward")
+
+
+class Fragile(torch.nn.Linear):
+    """A linear net of digits that fails, and where."""
+
+    def __init__(self, fails_in: str = "nothing") -> None:
+        super().__init__(64, 10)
+        self.fails_in = fails_in
+        self.num_batches = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.num_batches += self.training
+        if self.fails_in == "forward" or (self.fails_in == "second" and self.num_batches == 2):
+            raise RuntimeError(f"broken in {self.fails_in}")
+        scores = super().forward(x.flatten(1))
+        if self.fails_in == "backward":
+            return _FailsBackward.apply(scores)  # type: ignore[no-any-return, no-untyped-call]
+        if self.fails_in == "place":
+            hidden = torch.sigmoid(scores)
+            kept = hidden * 1
+            hidden.add_(1)
+            return kept
+        return scores
+
+
+class Spare(torch.nn.Linear):
+    """A linear net of digits with a layer that it does not use.
+
+    Args:
+        frozen: Whether that layer is not to be trained.
+        decay: What the running mean of the weights decays by, which only validation uses.
+        scale: What scores are multiplied by in validation.
+    """
+
+    def __init__(self, frozen: bool = False, decay: float = 0.9, scale: float = 1.0) -> None:
+        super().__init__(64, 10)
+        self.spare = torch.nn.Linear(4, 4).requires_grad_(not frozen)
+        self.decay, self.scale = decay, scale
+        self.register_buffer("mean", torch.zeros(10))
+        self.mean: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(x.flatten(1))
+        if self.training:
+            self.mean.lerp_(scores.detach().mean(0), 1 - self.decay)
+            return scores
+        return scores * self.scale - self.mean

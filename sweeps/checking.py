@@ -1,0 +1,360 @@
+"""The check before the first trial, on the driver's side: let processes try the corners, and judge what they say.
+
+A rank tells what it saw of each corner (`preflight`); what follows from several of them together is found here.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sweeps import paths
+from sweeps.check_report import CheckReport, Point, Room, Size, Unused, text_of
+from sweeps.config import Composer, Config, fingerprint, freeze
+from sweeps.dead_keys import dead_places, suspects, variants
+from sweeps.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.launchers.slots import Slot
+from sweeps.naming import memory
+from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob, Tried
+from sweeps.space import Space, quote
+from sweeps.workbench import python_path
+
+__all__ = ["check"]
+
+_CHECK = -1  # the number of the check among the trials
+_LIMIT_S = 20.0  # for running the corners after the first
+_LAST_S = 5.0  # for a process that is killed to be gone
+_MOST_COMPARED = 40  # configs that are trained to find out whether a key changes anything
+_JUDGED = ("model.", "system.", "data.", "optimizer.")  # what else there is acts later than in the first batches
+_UNJUDGED = {  # of a loader: they change how fast batches come, not what is in them
+    "multiprocessing_context",
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "timeout",
+    "timeout_s",
+}
+
+Compose = Callable[[Point], Config]
+Corner = tuple[Point, Config]
+
+
+class CheckLauncher(Protocol):
+    """What a check needs of a launcher; see `LocalLauncher`."""
+
+    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
+        """Start the ranks of a trial."""
+
+    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
+        """Wait for events."""
+
+    def kill(self, number: int) -> None:
+        """End a trial at once."""
+
+
+def check(
+    launcher: CheckLauncher,
+    composer: Composer,
+    corners: Sequence[Corner],
+    slots: Sequence[Slot],
+    store_dir: Path,
+    *,
+    space: Space | None = None,
+    compose: Compose | None = None,
+) -> CheckReport:
+    """Build and run the corners of a space, before any trial is asked for.
+
+    Args:
+        launcher: Starts the processes.
+        composer: The composed command line.
+        corners: The points to try, with their configs; for a single run its config alone, without values.
+        slots: The leases; the check runs in the first.
+        store_dir: The store, in which the check's log stays if what fails is no error of usage.
+        space: What is searched; None for a single run.
+        compose: Composes the config of any point of the space; needed where there is one.
+
+    Raises:
+        ConfigError: The configuration is to blame.
+        PreflightError: Something else failed.
+    """
+    points = [point for point, _ in corners]
+    configs = [config for _, config in corners]
+    bench = _Bench(launcher, composer, slots[0], paths.check_dir(store_dir))
+    try:
+        tried, last_word = bench.run("check", configs)
+        if isinstance(last_word, Failed):
+            raise _failure(last_word, points, len(tried), bench.folder)
+        view = _View(
+            points=points,
+            tried=tried,
+            prints=[fingerprint(config) for config in configs],
+            passed=last_word,
+            room=_room(last_word, slots),
+        )
+        search = None if space is None or compose is None else (space, compose)
+        report = view.report(search, bench)
+    except BaseException as error:
+        bench.clear(keeps_logs=isinstance(error, PreflightError))
+        raise
+    bench.clear()
+    return report
+
+
+class _Bench:
+    """Runs checks in processes of their own, one at a time, in one folder."""
+
+    def __init__(self, launcher: CheckLauncher, composer: Composer, slot: Slot, folder: Path) -> None:
+        self.folder = folder
+        self._launcher = launcher
+        self._composer = composer
+        self._slot = slot
+        self._num_runs = 0
+        self._is_running = False
+        self.elapsed_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """How much time there is left."""
+        return max(0.0, _LIMIT_S - self.elapsed_s)
+
+    def run(
+        self, kind: Literal["check", "measure", "compare"], configs: Sequence[Config]
+    ) -> tuple[list[Tried], CheckPassed | Failed]:
+        """Let a process try configs, and return what it told of each, as far as it came, and its last word."""
+        folder = self.folder / f"again-{self._num_runs}" if self._num_runs else self.folder
+        self._num_runs += 1
+        freeze(configs[0], folder)
+        for number, config in enumerate(configs[1:]):
+            freeze(config, paths.trial_dir(folder, number))
+        self._is_running = True
+        self._launcher.start(
+            _CHECK,
+            RankJob(
+                kind=kind,
+                folder=str(folder),
+                python_path=python_path(self._composer),
+                allowed_modules=self._composer.allowed_modules,
+                threads=self._slot.threads,
+                environment=self._slot.environment,
+                limit_s=self.left_s,
+            ),
+            self._slot.devices,
+        )
+        heard = self._heard_to_the_end()
+        last_words = [event for event in heard if isinstance(event, (CheckPassed, Failed))]
+        assert last_words, "a launcher says how a check ended before it says that nothing is left"
+        last_word = last_words[0]
+        self.elapsed_s += last_word.duration_s if isinstance(last_word, CheckPassed) else _LIMIT_S
+        return [event for event in heard if isinstance(event, Tried)], last_word
+
+    def clear(self, *, keeps_logs: bool = False) -> None:
+        """End what still runs, and remove the folder, unless an error names the logs in it."""
+        if self._is_running:
+            self._launcher.kill(_CHECK)
+            with suppress(LightsweepError):
+                self._heard_to_the_end(_LAST_S)
+        if not keeps_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _heard_to_the_end(self, timeout_s: float = float("inf")) -> list[Event]:
+        heard: list[Event] = []
+        deadline = time.monotonic() + timeout_s
+        while self._is_running and time.monotonic() < deadline:
+            heard += [event for number, event in self._launcher.poll(1.0) if number == _CHECK]
+            self._is_running = not any(isinstance(event, Exited) for event in heard)
+        return heard
+
+
+def _failure(failed: Failed, points: Sequence[Point], index: int, folder: Path) -> LightsweepError:
+    """Say what failed, and at which values: of a later corner those in which it differs from the first."""
+    point = points[min(index, len(points) - 1)]
+    own = _differing(point, points[0]) if index else {}
+    message = f"{text_of(own)}: {failed.message}" if own else failed.message
+    if failed.cause == "usage":
+        return ConfigError(message)
+    where = f" with {text_of(point)}" if point and not own else ""
+    return PreflightError(
+        f"{message}\n(one batch was tried before the first trial{where}; all of it is in "
+        f"{', '.join(str(log) for log in paths.rank_logs(folder))})"
+    )
+
+
+def _differing(point: Point, first: Point) -> Point:
+    differing = {k: v for k, v in point.items() if k not in first or quote(first[k]) != quote(v)}
+    return differing or point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """All that is known after the corners were tried."""
+
+    points: Sequence[Point]
+    tried: Sequence[Tried]
+    prints: Sequence[str]
+    passed: CheckPassed
+    room: Room
+
+    def report(self, search: tuple[Space, Compose] | None, bench: _Bench) -> CheckReport:
+        """Judge what was seen, and look once more where that is needed."""
+        sizes = [
+            Size(values=_differing(point, self.points[0]) if number else point, **_size(tried))
+            for number, (point, tried) in enumerate(zip(self.points, self.tried, strict=True))
+        ]
+        combination: tuple[Point, str] | None = None
+        unread: list[str] = []
+        idle: list[str] = []
+        if search is not None:
+            space, compose = search
+            unread = self._unread(space, compose)
+            idle = self._idle(space, compose, bench, unread)
+            largest = _largest(space, self.points, self.tried)
+            if largest is not None:
+                size, why = self._measured(largest, compose(largest), bench)
+                sizes += [] if size is None else [size]
+                combination = None if why is None else (largest, why)
+        measured = [size for size in sizes if size.memory is not None]
+        return CheckReport(
+            num_corners=len(self.points),
+            num_run=sum(tried.was_run for tried in self.tried),
+            elapsed_s=bench.elapsed_s,
+            metrics=self.passed.metrics,
+            smallest=min(sizes, key=lambda size: size.num_parameters),
+            largest=max(sizes, key=lambda size: size.num_parameters),
+            hungriest=max(measured, key=lambda size: size.memory.total if size.memory else 0, default=None),
+            room=self.room,
+            unread=tuple(unread),
+            idle=tuple(idle),
+            unused=self._unused(),
+            combination=combination,
+        )
+
+    def _unread(self, space: Space, compose: Compose) -> list[str]:
+        """Return the places whose values leave the whole configuration of a run as it is."""
+        places = suspects(space, self.points, self.prints)
+        return dead_places(space, self.points, places, lambda point: fingerprint(compose(point)))
+
+    def _idle(self, space: Space, compose: Compose, bench: _Bench, unread: Sequence[str]) -> list[str]:
+        """Return the places that are read, but change nothing of what the first batches of any corner compute."""
+        digests = [tried.digest or None for tried in self.tried]
+        places = [
+            place
+            for place in suspects(space, self.points, digests)
+            if place.startswith(_JUDGED) and place.rpartition(".")[2] not in _UNJUDGED and place not in unread
+        ]
+        asked = {
+            text_of(point): point for place in places for pair in variants(space, self.points, place) for point in pair
+        }
+        if not asked or len(asked) > _MOST_COMPARED or bench.left_s <= 0:
+            return []
+        tried, last_word = bench.run("compare", [compose(point) for point in asked.values()])
+        if isinstance(last_word, Failed):  # a combination of no corner; a trial there will say so
+            return []
+        known = {text: one.digest for text, one in zip(asked, tried, strict=False)}  # as far as the time went
+        return dead_places(space, self.points, places, lambda point: known.get(text_of(point)))
+
+    def _measured(self, point: Point, config: Config, bench: _Bench) -> tuple[Size | None, str | None]:
+        """Run the point that joins what is large; return its size, or why there is none."""
+        expected = _extrapolated(self.points, self.tried)
+        if expected > self.room.num_bytes:  # or the kernel would choose what to kill
+            return None, (
+                f"may take {memory(expected)} a rank (extrapolated from the corners), but "
+                f"{memory(self.room.num_bytes)} are free: trials there may fail. This was not tried."
+            )
+        if bench.left_s <= 0:
+            return None, None
+        tried_once, last_word = bench.run("measure", [config])
+        if isinstance(last_word, Failed):
+            return None, f"fail, and so will trials there: {last_word.message}"
+        return Size(values=_differing(point, self.points[0]), **_size(tried_once[0])), None
+
+    def _unused(self) -> tuple[Unused, ...]:
+        """Return the parameters without a gradient, those of all corners first."""
+        ran = [(point, tried) for point, tried in zip(self.points, self.tried, strict=True) if tried.was_run]
+        everywhere = {name for _, tried in ran[:1] for name in tried.unused}
+        everywhere.intersection_update(*(tried.unused for _, tried in ran))
+        told, found = set(everywhere), []
+        if everywhere:
+            found.append(Unused(names=tuple(n for n in ran[0][1].unused if n in everywhere), values=None))
+        for point, tried in ran:
+            own = tuple(name for name in tried.unused if name not in told)
+            if own:
+                told |= set(own)
+                found.append(Unused(names=own, values=_differing(point, self.points[0])))
+        return tuple(found)
+
+
+def _size(tried: Tried) -> dict[str, Any]:
+    return {"num_parameters": tried.num_parameters, "memory": tried.memory}
+
+
+def _largest(space: Space, points: Sequence[Point], tried: Sequence[Tried]) -> Point | None:
+    """Join what makes each corner larger than the first; None if that is a corner already, or nothing is larger.
+
+    A corner differs from the first by as little as can be, so none of them has the largest of everything.
+    """
+    first = tried[0].memory
+    if first is None:
+        return None
+    larger = [(it.memory.total, point) for it, point in zip(tried, points, strict=True) if it.memory is not None]
+    larger = sorted((pair for pair in larger if pair[0] > first.total), key=lambda pair: pair[0])
+    firsts = {(parameter.place, quote(parameter.ends[0])) for parameter in space}
+    base = space.places(points[0])
+    found: Point = points[0]
+    for _, point in larger:  # the largest last, which so has the say
+        joined = space.places(found)
+        changes = {
+            place: value
+            for place, value in space.places(point).items()
+            if quote(base.get(place)) != quote(value)
+            and not (place in joined and (place, quote(value)) in firsts)  # it is there for the sake of others
+        }
+        found = space.moved(found, changes) or found
+    return None if text_of(found) in {text_of(point) for point in points} else found
+
+
+def _extrapolated(points: Sequence[Point], tried: Sequence[Tried]) -> float:
+    """Multiply by how much each group of keys makes the first corner larger."""
+    first = tried[0].memory
+    assert first is not None
+    ratios: dict[frozenset[str], float] = {}
+    for point, it in zip(points[1:], tried[1:], strict=True):
+        keys = frozenset(_differing(point, points[0]))
+        if it.memory is not None:
+            ratios[keys] = max(ratios.get(keys, 1.0), it.memory.total / first.total)
+    return first.total * math.prod(ratios.values())
+
+
+# --- the memory that there is --------------------------------------------------------------------------
+
+
+def _room(passed: CheckPassed, slots: Sequence[Slot]) -> Room:
+    if passed.device_bytes is not None:
+        uses = [gpu for slot in slots for gpu in slot.gpus]
+        sharing = max((uses.count(gpu) for gpu in uses), default=1)  # a trial has one rank on each of its GPUs
+        return Room(where="gpu", num_bytes=passed.device_bytes, num_ranks=sharing)
+    return Room(where="host", num_bytes=host_memory_bytes(), num_ranks=sum(slot.devices for slot in slots))
+
+
+def host_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how much memory this process and its children may still take, as Linux and the container's limit say."""
+    kilobytes = {}
+    with suppress(OSError):
+        for line in (proc / "meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            kilobytes[name] = int(rest.split()[0])
+    free = kilobytes.get("MemAvailable", 0) * 1024 or _physical_bytes()
+    with suppress(OSError, ValueError):  # no limit is the word `max`
+        limit, used = ((cgroup / f"memory.{name}").read_text() for name in ("max", "current"))
+        free = min(free, max(0, int(limit) - int(used)))
+    return free
+
+
+def _physical_bytes() -> int:
+    import os
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,111 @@
+"""`lightsweep check`: what a sweep does before its first trial, and nothing more; the store stays as it is."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sweeps.check_report import CheckReport
+from sweeps.checking import check
+from sweeps.config import Composer, Config
+from sweeps.errors import LightsweepError, PreflightError
+from sweeps.replicates import replication
+from sweeps.run_sweep import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
+from sweeps.space import Space, quote, split_overrides
+from sweeps.study import build_pruner, build_sampler
+from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
+
+__all__ = ["CheckResult", "run_check"]
+
+_DATA = "data"  # the folder of decoded data in the store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What was checked, and what was found."""
+
+    title: str
+    report: CheckReport
+
+
+def run_check(command: CommandLine, console: Console) -> CheckResult:
+    """Check what the command line describes, a sweep or a single run, in a temporary store.
+
+    Raises:
+        LightsweepError: As `sweep` or `train` would before its first trial. The logs that a `PreflightError` names
+            stay in the temporary folder.
+    """
+    typed = Composer(command.config_name, split_overrides(command.overrides)[0], command.config_dir)
+    with _spare_store(Path(typed.tree.store_dir)) as store_dir:
+        aside = replace(command, overrides=(*command.overrides, f"store_dir={quote(str(store_dir))}"))
+        if "study" in typed.tree:
+            return _check_sweep(aside, store_dir, console)
+        composer = Composer(aside.config_name, aside.overrides, aside.config_dir)
+        return _check(composer, None, [({}, composer.trial({}, seed=composer.tree.seed))], store_dir, console)
+
+
+def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> CheckResult:
+    composer, config, space = read_sweep(command)
+    require_sound(config)
+    build_sampler(config["sampler"], space, composer.tree.allowed_modules)
+    build_pruner(config["pruner"], composer.tree.allowed_modules)
+    replicates = replication(config, space.keys)
+
+    def compose(values: Mapping[str, Any]) -> Config:
+        return compose_trial(composer, config, replicates, values)
+
+    corners = [(values, compose(values)) for values in space.corners()]
+    require_same_devices(config, [corner for _, corner in corners])
+    result = _check(composer, space, corners, store_dir, console, compose)
+    require_logged(config, result.report.metrics)
+    return result
+
+
+def _check(
+    composer: Composer,
+    space: Space | None,
+    corners: list[tuple[dict[str, Any], Config]],
+    store_dir: Path,
+    console: Console,
+    compose: Callable[[Mapping[str, Any]], Config] | None = None,
+) -> CheckResult:
+    base = composer.base()
+    slots = lease_slots(base, slots=None if space is not None else 1)
+    launcher = start_launcher(composer, [config for _, config in corners], log=store_dir / "server.log")
+    with closing(launcher), preparing(console):
+        report = check(
+            launcher,
+            composer,
+            corners,
+            slots,
+            store_dir,
+            space=space,
+            compose=compose,
+        )
+    ranks = f" of {slots[0].devices} ranks each" if slots[0].devices > 1 else ""
+    num_keys = 0 if space is None else len(space.keys)
+    what = f"{num_keys} key{'s' if num_keys > 1 else ''} searched, {len(slots)} at once" if num_keys else "a single run"
+    return CheckResult(title=f"{composer.choices['data']} {composer.choices['model']}: {what}{ranks}", report=report)
+
+
+@contextmanager
+def _spare_store(real: Path) -> Iterator[Path]:
+    """Make a store for a while, with the decoded data of the real one, which messages name."""
+    folder = Path(tempfile.mkdtemp(prefix="lightsweep-check-"))
+    data = folder / _DATA
+    data.mkdir()
+    for entry in (real / _DATA).glob("*/"):
+        (data / entry.name).symlink_to(entry.resolve(), target_is_directory=True)
+    keeps_logs = False
+    try:
+        yield folder
+    except LightsweepError as error:
+        keeps_logs = isinstance(error, PreflightError)
+        raise type(error)(str(error).replace(str(data), str((real / _DATA).resolve()))) from error
+    finally:
+        shutil.rmtree(data if keeps_logs else folder, ignore_errors=True)
