@@ -6,6 +6,7 @@ the runs are told.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,11 +169,11 @@ class _Past:
 
     def of(self, number: int) -> Look | None:
         """Return what is known of a trial; None if it has not begun."""
-        try:
-            config = load_frozen(paths.trial_dir(self._folder, number))
-        except FileNotFoundError:
+        folder = paths.trial_dir(self._folder, number)
+        if not (folder / paths.CONFIG).is_file():
             return None
-        return _look(self._composer, config, self._choices)
+        config = cache(lambda: load_frozen(folder))  # read when something is asked for
+        return lambda key: _look(self._composer, config(), self._choices)(key)
 
 
 def _composed(composer: Composer) -> Composed:

@@ -57,9 +57,9 @@ def refit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed
     try:
         params = _encoded(space, searched, recorded)
         values = space.decode(params)
-        _require_same({key: value for key, value in searched.items() if key not in values}, composed(values))
-    except _Misfit as misfit:
-        return Refit(misfit=str(misfit))
+        _require_same({key: value for key, value in searched.items() if key not in values}, values, composed)
+    except (_Misfit, SpaceError) as misfit:  # of a list, an element may be active without the one before it
+        return Refit(misfit=_reason(misfit))
     return Refit(params=params)
 
 
@@ -73,12 +73,15 @@ def refit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) 
     """
     values = {key: value for key, value in given.items() if key in space.keys}
     try:
-        _require_same({key: value for key, value in given.items() if key not in values}, composed({}))
+        _require_same({key: value for key, value in given.items() if key not in values}, {}, composed)
         return Refit(params=space.encode(values))
-    except _Misfit as misfit:
-        return Refit(misfit=str(misfit))
-    except SpaceError as error:
-        return Refit(misfit=str(error).partition(". ")[0])  # without the way out, which is another here
+    except (_Misfit, SpaceError) as misfit:
+        return Refit(misfit=_reason(misfit))
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong; the way out that the space names is another here."""
+    return str(error) if isinstance(error, _Misfit) else str(error).partition(". ")[0]
 
 
 def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[str, Any]:
@@ -124,8 +127,11 @@ def _of_key(key: str, searched: Mapping[str, Any], recorded: Look) -> Any:
         raise _Misfit(f"its {key} was not searched, and is not known") from None
 
 
-def _require_same(gone: Mapping[str, Any], now: Look) -> None:
+def _require_same(gone: Mapping[str, Any], values: Mapping[str, Any], composed: Composed) -> None:
     """Require of keys that are searched no more that the configuration has their values."""
+    if not gone:
+        return
+    now = composed(values)  # which takes milliseconds
     for key, was in gone.items():
         try:
             value = now(key)

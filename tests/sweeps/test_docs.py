@@ -10,7 +10,7 @@ import pytest
 from sweeps import schema
 from sweeps.cli import _parser
 from sweeps.paths import conf_dir
-from sweeps.run_sweep import compose
+from sweeps.run_sweep import read_sweep
 from sweeps.workbench import CommandLine
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "known.yaml").write_text(text)
     command = CommandLine(overrides=("study=known",), config_name="sweep", config_dir=tmp_path)
-    _, config, space = compose(command)
+    _, config, space = read_sweep(command)
     assert [space.encode(values) for values in config["study"]["enqueue"]] == [
         {"optimizer.lr": 0.003, "model.depth": 2},
         {"optimizer.lr": 0.01},

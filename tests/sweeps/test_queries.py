@@ -1,6 +1,7 @@
 """Rows from MLflow's tables and from a server: the same, whatever else is in the store."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,12 @@ def test_study_without_trials_has_no_rows(uri: str) -> None:
 def test_rows_are_sorted_best_first_and_those_without_a_value_last(uri: str) -> None:
     assert [row.trial for row in sorted_rows(trial_rows(uri, ["a"]))] == [1, 0, 2]
     assert [row.trial for row in sorted_rows(trial_rows(uri, ["a"]), "val/loss")] == [1, 0, 2]
+
+
+def test_rows_that_were_dropped_come_last_however_good(uri: str) -> None:
+    best, second, without = sorted_rows(trial_rows(uri, ["a"]))
+    dropped = replace(best, state="dropped")
+    assert sorted_rows([without, dropped, second]) == [second, without, dropped]
 
 
 def test_rows_of_another_metric_stay_apart(uri: str) -> None:

@@ -18,7 +18,7 @@ from sweeps.config import to_yaml
 from sweeps.errors import SpaceError, StudyError
 from sweeps.inbox import Enqueue, Inbox
 from sweeps.orders import Orders
-from sweeps.run_sweep import _enqueue_first, _only_driver, compose
+from sweeps.run_sweep import _enqueue_first, _only_driver, read_sweep
 from sweeps.space import parse_space, read_values
 from sweeps.steering import enqueue, is_driven, stop
 from sweeps.workbench import CommandLine
@@ -241,5 +241,5 @@ def test_known_good_points_are_not_queued_in_a_study_that_has_begun(store: Path,
     ["study.enqueue=[{optimizer.lr:0.01,model.depth:2}]", "study.enqueue=[{optimizer.lr: 0.01, model.depth: 2}]"],
 )
 def test_known_good_points_are_typed_as_a_list_of_mappings(typed: str) -> None:
-    _, config, _ = compose(CommandLine(overrides=(typed,), config_name="sweep"))
+    _, config, _ = read_sweep(CommandLine(overrides=(typed,), config_name="sweep"))
     assert config["study"]["enqueue"] == [{"optimizer.lr": 0.01, "model.depth": 2}]

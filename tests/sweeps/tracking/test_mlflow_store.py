@@ -93,7 +93,9 @@ def test_a_tag_is_cut_at_the_limit(store: MlflowStore, uri: str) -> None:
 def test_characters_that_mlflow_refuses_in_a_key_are_replaced(store: MlflowStore, uri: str) -> None:
     run_id = new_run(store, params={"callbacks[0]+model.äö": 1})
     store.log_metrics(run_id, [MetricPoint("val/acc@5", 0.5, 0, 1000)])
+    store.set_tags(run_id, {"search.optimizer.lr@sgd": "0.1,0.2"})
     data = stored(uri, run_id).data
+    assert data.tags["search.optimizer.lr_sgd"] == "0.1,0.2"
     assert (data.params, data.metrics) == ({"callbacks_0__model.äö": "1"}, {"val/acc_5": 0.5})
 
 
@@ -123,6 +125,7 @@ def test_a_study_is_found_by_its_name_with_the_trials_left_running(store: Mlflow
     store.end_run(children[0], "KILLED", end_time_ms=5000)
     assert store.find_study(name).interrupted == {children[0]: 0}
     assert store.find_study("another") == StudyRuns()
+    assert store.trial_runs(name) == {run_id: number for number, run_id in enumerate(children)}
 
 
 def test_a_run_that_goes_on_knows_its_points_and_where_it_goes_on(store: MlflowStore, uri: str) -> None:
