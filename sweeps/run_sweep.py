@@ -23,7 +23,7 @@ from sweeps.naming import run_name
 from sweeps.randomness import derive_seed
 from sweeps.records import MetricPoint
 from sweeps.space import Space, parse_space, quote, split_overrides
-from sweeps.study import Best, Study, build_pruner, build_sampler, open_storage
+from sweeps.study import ENUMERATING, Best, Study, build_pruner, build_sampler, open_storage, seed_of
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.workbench import (
@@ -125,7 +125,7 @@ def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Spac
         composer.options,
         fixed=composer.value,
         option_ranges=composer.ranges,
-        brings_options=config["sampler"]["_target_"] != "optuna.samplers.GridSampler",  # ranges are no grid
+        brings_options=config["sampler"]["_target_"] not in ENUMERATING,  # ranges are no grid
     )
     if not space:
         raise ConfigError(
@@ -186,7 +186,7 @@ class _Sweep:
                     pruner=pruner,
                     metric=self._metric,
                     direction=self._direction,
-                    seed=config["seed"],
+                    seed=seed_of(config["sampler"], config["seed"]),
                 )
                 study.close_stale()
                 return self._drive(study, folder, slots, launcher, recorder)

@@ -7,8 +7,8 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 `flush_interval_s`; a finished trial is on disk when `tell` returns.
 """
 
-from sweeps.study.builders import build_pruner, build_sampler
+from sweeps.study.builders import ENUMERATING, build_pruner, build_sampler, seed_of
 from sweeps.study.storage import open_storage
 from sweeps.study.study import Best, Study
 
-__all__ = ["Best", "Study", "build_pruner", "build_sampler", "open_storage"]
+__all__ = ["ENUMERATING", "Best", "Study", "build_pruner", "build_sampler", "open_storage", "seed_of"]
