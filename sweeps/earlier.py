@@ -86,6 +86,8 @@ def move_over(
         space=space,
         metric=config["study"]["metric"],
         direction=config["study"]["direction"],
+        constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
+        replication=str(replication(config, space.keys)),
         recorded=past.of,
         composed=_composed(composer),
     )

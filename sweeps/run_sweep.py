@@ -33,6 +33,7 @@ from sweeps.replicates import Replication, replication
 from sweeps.reuse import Twins
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import (
+    ENUMERATING,
     Best,
     Study,
     build_pruner,
@@ -40,6 +41,7 @@ from sweeps.study import (
     open_storage,
     parse_constraints,
     parse_objectives,
+    seed_of,
 )
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
@@ -178,7 +180,7 @@ def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Spac
         composer.options,
         fixed=composer.value,
         option_ranges=composer.ranges,
-        brings_options=config["sampler"]["_target_"] != "optuna.samplers.GridSampler",  # ranges are no grid
+        brings_options=config["sampler"]["_target_"] not in ENUMERATING,  # ranges are no grid
     )
     if not space:
         raise ConfigError(
@@ -279,7 +281,7 @@ class _Sweep:
                     reported=(config["objective"]["metric"], config["objective"]["direction"]),
                     constraints=self._constraints,
                     replication=self._replication,
-                    seed=config["seed"],
+                    seed=seed_of(config["sampler"], config["seed"]),
                 )
                 study.close_stale()
                 _enqueue_first(study, config["study"]["enqueue"])

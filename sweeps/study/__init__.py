@@ -7,7 +7,7 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 `flush_interval_s`; a finished trial is on disk when `tell` returns.
 """
 
-from sweeps.study.builders import build_pruner, build_sampler
+from sweeps.study.builders import ENUMERATING, build_pruner, build_sampler, seed_of
 from sweeps.study.constraints import parse_constraints
 from sweeps.study.counting import TrialCounts, count_trials
 from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
@@ -16,6 +16,7 @@ from sweeps.study.study import Best, Study, parse_objectives
 from sweeps.study.warm_starting import Loan, is_stored, require_lenders, warm_start
 
 __all__ = [
+    "ENUMERATING",
     "Best",
     "Loan",
     "Migration",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_constraints",
     "parse_objectives",
     "require_lenders",
+    "seed_of",
     "unrecorded",
     "warm_start",
 ]

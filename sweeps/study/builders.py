@@ -15,7 +15,10 @@ from sweeps.errors import ConfigError, SpaceError
 from sweeps.space import Space
 from sweeps.study.grid import Grid
 
-__all__ = ["build_pruner", "build_sampler"]
+__all__ = ["ENUMERATING", "build_pruner", "build_sampler", "seed_of"]
+
+ENUMERATING = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
+"""Samplers that go through all values, so that they need values that can be counted."""
 
 _MAX_GRID_POINTS = 1_000_000
 
@@ -34,6 +37,10 @@ def build_sampler(
         ConfigError: The target or an option does not exist or has the wrong type.
         SpaceError: A grid over a continuous parameter.
     """
+    if config.get("_target_") == "optuna.samplers.BruteForceSampler" and space is not None:
+        space.grid()
+        if space.forbidden:
+            raise SpaceError("sampler=brute_force does not end where combinations are forbidden: take sampler=grid.")
     if config.get("_target_") != "optuna.samplers.GridSampler":
         sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
         return sampler
@@ -60,6 +67,12 @@ def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()
     """
     pruner: BasePruner = _build(config, "pruner", BasePruner, ("optuna.pruners", *allowed_prefixes))
     return pruner
+
+
+def seed_of(sampler: Mapping[str, Any], default: int) -> int | None:
+    """Return the seed that a sampler's config node names; one without that option takes the default."""
+    seed: int | None = sampler.get("seed", default)
+    return seed
 
 
 def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[str], **more: Any) -> Any:

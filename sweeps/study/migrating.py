@@ -57,6 +57,8 @@ def migrate(
     space: Space,
     metric: str | Sequence[str],
     direction: str | Sequence[str],
+    constraints: Sequence[str] = (),
+    replication: str = "one training",
     recorded: Callable[[int], Look | None],
     composed: Composed,
 ) -> Migration | None:
@@ -70,11 +72,13 @@ def migrate(
         space: The new space.
         metric: The objective, or several; the same as before.
         direction: Likewise.
+        constraints: Likewise.
+        replication: How often each trial is trained; likewise.
         recorded: What is known of a trial's configuration, by number; None for one that has not begun.
         composed: What the configuration is now.
 
     Raises:
-        StudyError: The study has another metric or direction.
+        StudyError: The study has another metric, direction, constraint or replication.
         StoreError: The database does not answer; the study is what it was.
     """
     with storage_errors(storage):
@@ -88,6 +92,8 @@ def migrate(
         directions = storage.get_study_directions(study_id)
         _require_same("metric", name, attrs["metrics"], metric)
         _require_same("direction", name, [each.name.lower() for each in directions], direction)
+        _require_same("constraints", name, attrs.get("constraints", []), constraints)
+        _require_same("replicates", name, [attrs.get("replication", replication)], replication)
         backup = backup_name(storage, name)
         old = parse_space(attrs["space"])
         trials: list[FrozenTrial] = []
@@ -139,6 +145,6 @@ def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[
     if list(was) != wanted:
         raise StudyError(
             f"study.{word}: --migrate moves study {name!r} to another space, not to another {word}, which would make "
-            f"its results incomparable: was {', '.join(was)}, now {', '.join(wanted)}. Ask for the same, or give "
+            f"its results incomparable: was {', '.join(was) or 'null'}, now {', '.join(wanted) or 'null'}. Ask for the same, or give "
             f"another study.name."
         )

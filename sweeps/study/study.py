@@ -638,6 +638,9 @@ class Study:
         trial_id = self._frozen(number)._trial_id
         self._memory.set_trial_user_attr(trial_id, INTERRUPTED, reason)
         self._memory.set_trial_state_values(trial_id, TrialState.WAITING)
+        # Optuna looks for waiting trials only behind those that it has seen waiting no more
+        first = self._memory._prev_waiting_trial_number
+        first[self._memory_id] = min(first[self._memory_id], number)
         self._running.pop(number, None)
 
     def _close_half_asked(self, exc: Exception) -> None:

@@ -1,34 +1,11 @@
 """Samplers and pruners are built from their config nodes, and a wrong option is named."""
 
-import inspect
-
 import optuna
 import pytest
 from studies import FINITE, MEDIAN, SPACE, shipped
 
 from sweeps.errors import ConfigError, SpaceError
-from sweeps.paths import conf_dir
 from sweeps.study import build_pruner, build_sampler
-
-
-def test_every_shipped_file_opens_with_its_command_and_builds():
-    for group, build in (("sampler", lambda config: build_sampler(config, FINITE)), ("pruner", build_pruner)):
-        for file in sorted((conf_dir() / group).glob("*.yaml")):
-            assert file.read_text().startswith(f"# lightsweep sweep {group}={file.stem}"), file
-            build(shipped(group, file.stem))
-
-
-def test_the_shipped_options_are_optunas_defaults():
-    ours = {"seed", "warn_independent_sampling", "percentile", "_target_"}
-    for group in ("sampler", "pruner"):
-        for file in sorted((conf_dir() / group).glob("*.yaml")):
-            config = shipped(group, file.stem)
-            parameters = inspect.signature(
-                getattr(getattr(optuna, f"{group}s"), config["_target_"].split(".")[-1])
-            ).parameters
-            assert {k: parameters[k].default for k in config.keys() - ours} == {
-                k: config[k] for k in config.keys() - ours
-            }
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,14 @@ def test_an_interrupted_trial_does_not_count_and_goes_on_with_its_number_and_its
     assert stored(url)[0].state == TrialState.COMPLETE
 
 
+def test_an_interrupted_trial_is_the_next_one_though_others_have_started_since(url):
+    study = make(url)
+    first, second = study.ask(), study.ask()
+    study.tell(first.number, "interrupted", reason="Ctrl-C")
+    assert study.ask() == first
+    assert study.ask().number == second.number + 1
+
+
 def test_trials_of_a_dead_driver_wait_to_go_on(url):
     dead = make(url)
     asks = [dead.ask(), dead.ask()]
