@@ -145,6 +145,6 @@ def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[
     if list(was) != wanted:
         raise StudyError(
             f"study.{word}: --migrate moves study {name!r} to another space, not to another {word}, which would make "
-            f"its results incomparable: was {', '.join(was) or 'null'}, now {', '.join(wanted) or 'null'}. Ask for the same, or give "
-            f"another study.name."
+            f"its results incomparable: was {', '.join(was) or 'null'}, now {', '.join(wanted) or 'null'}. "
+            "Ask for the same, or give another study.name."
         )
