@@ -71,8 +71,8 @@ class _AskTellStudy(optuna.Study):
 
     @property
     def direction(self) -> StudyDirection:
-        """The direction of what is reported."""
-        return self.reported_direction
+        """The direction of the objective, or of what is reported if there are several."""
+        return self.directions[0] if len(self.directions) == 1 else self.reported_direction
 
     def stop(self) -> None:
         """Remember that the sampler has nothing left to try."""
