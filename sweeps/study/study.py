@@ -67,12 +67,12 @@ class _AskTellStudy(optuna.Study):
     """
 
     is_stopped = False
-    reported_direction: StudyDirection
+    only_direction: StudyDirection
 
     @property
     def direction(self) -> StudyDirection:
-        """The direction of what is reported."""
-        return self.reported_direction
+        """The direction of the only objective, or of what is reported if there are several."""
+        return self.only_direction
 
     def stop(self) -> None:
         """Remember that the sampler has nothing left to try."""
@@ -146,7 +146,7 @@ class Study:
         is_single = len(objectives) == 1
         # A sampler asks Hyperband for its brackets, which it has for one objective only
         self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
-        self.optuna.reported_direction = self._direction
+        self.optuna.only_direction = next(iter(objectives.values())) if is_single else self._direction
         self._judged = (
             self.optuna
             if is_single
@@ -245,7 +245,7 @@ class Study:
         if self.is_exhausted:
             raise StudyError(f"Study {self.name!r} has tried every point of its space. Widen the space.")
         if self._seed is not None:
-            _reseed(self.optuna.sampler, f"{self._seed}/{self._num_trials()}")
+            _reseed(self.optuna.sampler, f"{self._seed}/{self._next_number()}")
         try:
             trial = propose(self.optuna, self.space, self._seed)
         except Exception as exc:
@@ -550,6 +550,11 @@ class Study:
 
     def _num_trials(self) -> int:
         return self._memory.get_n_trials(self._memory_id)
+
+    def _next_number(self) -> int:
+        """Return the number of the trial that the next `ask` returns: the first that waits, or else a new one."""
+        waiting = self._memory.get_all_trials(self._memory_id, deepcopy=False, states=(TrialState.WAITING,))
+        return min((trial.number for trial in waiting), default=self._num_trials())
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._memory.get_trial(self._memory.get_trial_id_from_study_id_trial_number(self._memory_id, number))
