@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from sweeps.config import build
 from sweeps.errors import ConfigError, SpaceError
 from sweeps.space import Space
-from sweeps.study.grid import Grid
+from sweeps.study.grid import BruteForce, Grid
 
 __all__ = ["ENUMERATING", "build_pruner", "build_sampler", "seed_of"]
 
@@ -37,10 +37,14 @@ def build_sampler(
         ConfigError: The target or an option does not exist or has the wrong type.
         SpaceError: A grid over a continuous parameter.
     """
-    if config.get("_target_") == "optuna.samplers.BruteForceSampler" and space is not None:
-        space.grid()
-        if space.forbidden:
-            raise SpaceError("sampler=brute_force does not end where combinations are forbidden: take sampler=grid.")
+    if config.get("_target_") == "optuna.samplers.BruteForceSampler":
+        if space is not None:
+            space.grid()
+            if space.forbidden:
+                raise SpaceError(
+                    "sampler=brute_force does not end where combinations are forbidden: take sampler=grid."
+                )
+        return _build_own(config, BruteForce)
     if config.get("_target_") != "optuna.samplers.GridSampler":
         sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
         return sampler
@@ -54,9 +58,7 @@ def build_sampler(
             f"The grid has more than {_MAX_GRID_POINTS:,} points, which is the most that is possible. Take fewer "
             f"values, or sampler=random."
         )
-    node = {**config, "_target_": f"{Grid.__module__}.{Grid.__name__}"}
-    built: Grid = _build(node, "sampler", Grid, (Grid.__module__,), points=points)
-    return built
+    return _build_own(config, Grid, points=points)
 
 
 def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()) -> BasePruner:
@@ -73,6 +75,13 @@ def seed_of(sampler: Mapping[str, Any], default: int) -> int | None:
     """Return the seed that a sampler's config node names; one without that option takes the default."""
     seed: int | None = sampler.get("seed", default)
     return seed
+
+
+def _build_own(config: Mapping[str, Any], kind: type[BaseSampler], **more: Any) -> BaseSampler:
+    """Build a sampler of ours in place of Optuna's that the node names."""
+    node = {**config, "_target_": f"{kind.__module__}.{kind.__name__}"}
+    built: BaseSampler = _build(node, "sampler", kind, (kind.__module__,), **more)
+    return built
 
 
 def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[str], **more: Any) -> Any:

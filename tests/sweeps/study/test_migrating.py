@@ -113,6 +113,16 @@ def test_samplers_learn_from_the_trials_that_were_kept(url, sampler):
     assert inferred == wider.distributions
 
 
+def test_brute_force_goes_on_where_trials_were_dropped(url):
+    space = parse_space({"depth": "1,2,3", "act": "relu,tanh,gelu"})
+    run(make(url, space, "brute_force"), 9)
+    fewer = parse_space({"depth": "1,2", "act": "relu,tanh,gelu,selu"})
+    assert len(move(url, fewer).dropped) == 3
+    study = make(url, fewer, "brute_force")
+    found = run(study, 2)
+    assert study.is_exhausted and {tuple(values.values()) for values in found} == {(1, "selu"), (2, "selu")}
+
+
 def test_a_grid_does_not_try_again_what_was_tried(url):
     study = make(url, FINITE, "grid")
     seen = run(study, 2)
