@@ -224,7 +224,12 @@ class _Sweep:
         slots = lease_slots(config, slots=None)
         require_sound(config)
         _require_in_space(config["study"]["enqueue"], self._space)
-        sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
+        sampler = build_sampler(
+            config["sampler"],
+            self._space,
+            self._composer.tree.allowed_modules,
+            num_objectives=len(self._objectives),
+        )
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         corners = self._corners()
@@ -481,6 +486,8 @@ def _ranks_of(slot: Slot) -> str:
 def require_sound(config: Config) -> None:
     """Refuse numbers and words of `study` that mean nothing."""
     study = config["study"]
+    parse_objectives(study["metric"], study["direction"])
+    parse_constraints(study["constraints"])
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
     for key in ("timeout_s", "device_hours", "trial_timeout_s"):

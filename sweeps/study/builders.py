@@ -24,7 +24,11 @@ _MAX_GRID_POINTS = 1_000_000
 
 
 def build_sampler(
-    config: Mapping[str, Any], space: Space | None = None, allowed_prefixes: Sequence[str] = ()
+    config: Mapping[str, Any],
+    space: Space | None = None,
+    allowed_prefixes: Sequence[str] = (),
+    *,
+    num_objectives: int = 1,
 ) -> BaseSampler:
     """Build a sampler from its config node, `{_target_: optuna.samplers.TPESampler, seed: 1}`.
 
@@ -32,9 +36,10 @@ def build_sampler(
         config: The node; nested nodes with a `_target_` are built first.
         space: The search space; a grid needs it.
         allowed_prefixes: Modules of the user's own from which `_target_` may come as well.
+        num_objectives: What it is to optimise.
 
     Raises:
-        ConfigError: The target or an option does not exist or has the wrong type.
+        ConfigError: The target or an option does not exist or has the wrong type, or it cannot do several objectives.
         SpaceError: A grid over a continuous parameter.
     """
     if config.get("_target_") == "optuna.samplers.BruteForceSampler":
@@ -47,6 +52,8 @@ def build_sampler(
         return _build_own(config, BruteForce)
     if config.get("_target_") != "optuna.samplers.GridSampler":
         sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
+        if num_objectives > 1:
+            _require_many(sampler, "sampler")
         return sampler
     for key in {"search_space", "points"} & config.keys():
         raise ConfigError(f"sampler.{key}: the grid is the study's search space; delete this key.")
@@ -92,6 +99,18 @@ def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[st
         raise ConfigError(f"{key}._target_: {config['_target_']!r} is no {key} of Optuna's.")
     _check_types(found, config, key)
     return found
+
+
+def _require_many(sampler: BaseSampler, key: str) -> None:
+    """Refuse what raises at the first trial of several objectives, inside another sampler as well."""
+    if isinstance(sampler, optuna.samplers.CmaEsSampler):
+        raise ConfigError(
+            f"{key}: CMA-ES takes one objective, but study.metric names several. Choose another sampler, such as "
+            "sampler=nsgaii or sampler=tpe, or one metric."
+        )
+    for name, inner in vars(sampler).items():
+        if isinstance(inner, BaseSampler):
+            _require_many(inner, f"{key}.{name.lstrip('_')}")
 
 
 def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:

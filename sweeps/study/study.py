@@ -677,15 +677,15 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     Raises:
         ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
     """
-    metrics = [metric] if isinstance(metric, str) else list(metric)
-    directions = [direction] if isinstance(direction, str) else list(direction)
+    metrics: list[Any] = list(metric) if isinstance(metric, list | tuple) else [metric]
+    directions: list[Any] = list(direction) if isinstance(direction, list | tuple) else [direction]
     for name in directions:
         if name not in get_args(Direction):
             raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {name!r}.")
     if len(metrics) != len(directions):
         raise ConfigError(f"study.direction: one direction for each metric, but got {len(directions)} for {metrics}.")
     twice = [name for index, name in enumerate(metrics) if name in metrics[:index]]
-    if twice or not metrics:
+    if twice or not metrics or not all(isinstance(name, str) for name in metrics):
         raise ConfigError(f"study.metric must name one metric or several different ones, but got {metrics}.")
     return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
 

@@ -96,6 +96,9 @@ def test_a_single_objective_refuses_a_pruner_that_judges_the_other_way(url):
         (["a", "b"], "maximize", "one direction for each metric"),
         (["a", "a"], ["maximize", "maximize"], "several different ones"),
         ([], [], "must name one metric"),
+        (5, "maximize", "must name one metric"),
+        (["a", None], ["maximize", "maximize"], "must name one metric"),
+        ({"a": 1}, "maximize", "must name one metric"),
         ("a", "up", "must be 'maximize' or 'minimize', but got 'up'"),
     ],
 )
