@@ -313,6 +313,8 @@ class _Sweep:
         )
         self._leave_record(study.name, folder)
         parent_tags = self._open_parent(study, recorder)
+        reported = self._config["objective"]["metric"]
+        is_judged_by_another = reported != study.metrics[0]
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
             title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{_ranks_of(slots[0])}, "
@@ -322,6 +324,7 @@ class _Sweep:
             metric=study.metrics[0],
             direction=self._objectives[study.metrics[0]],
             objectives=self._objectives if len(self._objectives) > 1 else {},
+            reported=reported if is_judged_by_another else None,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
             replicates=self._replication.count,
@@ -346,6 +349,7 @@ class _Sweep:
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
                 replicates=self._replication.count,
+                objective=study.metrics[0] if is_judged_by_another else None,
                 runs=self._runs,
             ),
             slots=slots,

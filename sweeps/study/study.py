@@ -414,7 +414,7 @@ class Study:
         self.note(number, "reused_from", source)
         metrics = twin.user_attrs.get("metrics", {})
         told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
-        return Reused(told=told, value=twin.values[0] if twin.values else None, metrics=metrics)
+        return Reused(told=told, value=self._first_objective(twin), metrics=metrics)
 
     def enqueue(self, values: Mapping[str, Any], request: str = "") -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.
@@ -493,7 +493,7 @@ class Study:
             return None
         trial = self._frozen(number)
         state = state_of(trial)
-        value = trial.values[0] if trial.values and state in ("complete", "pruned") else None
+        value = self._first_objective(trial) if state in ("complete", "pruned") else None
         return state, value, str(trial.user_attrs.get(DROPPED) or trial.user_attrs.get("reason", ""))
 
     @property
@@ -617,6 +617,13 @@ class Study:
 
     def _objectives(self, value: float | None, metrics: Mapping[str, float]) -> list[float | None]:
         return [value if metric == self._reported else metrics.get(metric) for metric in self.metrics]
+
+    def _first_objective(self, trial: FrozenTrial) -> float | None:
+        """Return it as far as it is known: a pruned trial has its last report in its place, if that is the same."""
+        if trial.state == TrialState.PRUNED and self._reported != self.metrics[0]:
+            found: float | None = trial.user_attrs.get("metrics", {}).get(self.metrics[0])
+            return found
+        return trial.values[0] if trial.values else None
 
     def _constrain(self, number: int, constraint: str, violation: float) -> None:
         # As Trial.set_constraint does, which a trial that another driver began has no handle for

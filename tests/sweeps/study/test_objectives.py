@@ -226,3 +226,13 @@ def test_a_single_objective_is_searched_in_its_own_direction_whatever_is_reporte
         study.tell(ask.number, "complete", 0.5, metrics={"val/acc": ask.values["lr"]})
     late = [trial.params["lr"] for trial in stored(url)[20:]]
     assert sum(lr > 0.01 for lr in late) > len(late) / 2  # by chance a third, on a logarithmic scale
+
+
+def test_a_pruned_trial_has_no_report_of_another_metric_for_its_objective(url):
+    study = make(url, pruner=MEDIAN, reported=("train/acc", "maximize"))
+    number = study.ask().number
+    study.report(number, 0.99, 0)
+    study.note(number, "metrics", {"val/acc": 0.5})
+    study.tell(number, "pruned", 0.99, "poor", metrics={"val/acc": 0.5})
+    assert study.end_of(number) == ("pruned", 0.5, "poor")
+    assert study.reuse(study.ask().number, number).value == 0.5
