@@ -41,6 +41,7 @@ from sweeps.study import (
     open_storage,
     parse_constraints,
     parse_objectives,
+    require_judgeable,
     seed_of,
 )
 from sweeps.tracking import tags
@@ -231,6 +232,9 @@ class _Sweep:
             num_objectives=len(self._objectives),
         )
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
+        reported = (config["objective"]["metric"], config["objective"]["direction"])
+        objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
+        require_judgeable(pruner, objectives, reported, self._replication)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         corners = self._corners()
         configs = [corner for _, corner in corners]
@@ -283,7 +287,7 @@ class _Sweep:
                     pruner=pruner,
                     metric=list(self._objectives),
                     direction=list(self._objectives.values()),
-                    reported=(config["objective"]["metric"], config["objective"]["direction"]),
+                    reported=reported,
                     constraints=self._constraints,
                     replication=self._replication,
                     seed=seed_of(config["sampler"], config["seed"]),

@@ -37,7 +37,7 @@ from sweeps.study.states import DROPPED, INTERRUPTED, state_of
 from sweeps.study.storage import storage_errors
 from sweeps.study.tally import Tally
 
-__all__ = ["Best", "Study", "parse_objectives"]
+__all__ = ["Best", "Study", "parse_objectives", "require_judgeable"]
 
 _log = logging.getLogger(__name__)
 _ONE_TRAINING = Replication()
@@ -199,15 +199,9 @@ class Study:
         """
         objectives = parse_objectives(metric, direction)
         metrics, directions = list(objectives), list(objectives.values())
-        metric, direction = reported or (metrics[0], directions[0].name.lower())
-        judged = (metric, parse_objectives(metric, direction)[metric])
-        if pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner):
-            _require_comparable(objectives, judged)
-        if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
-            raise ConfigError(
-                "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
-                "choose a pruner of epochs, such as pruner=median."
-            )
+        reported = reported or (metrics[0], directions[0].name.lower())
+        judged = (reported[0], parse_objectives(*reported)[reported[0]])
+        require_judgeable(pruner, objectives, reported, replication)
         with storage_errors(storage):
             return cls(
                 name=name,
@@ -220,6 +214,7 @@ class Study:
                     metrics=metrics,
                     constraints=[str(constraint) for constraint in constraints],
                     replication=str(replication),
+                    reported=" ".join(reversed(reported)),
                 ),
                 objectives=objectives,
                 reported=judged,
@@ -697,9 +692,26 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
 
 
-def _require_comparable(objectives: Mapping[str, StudyDirection], reported: tuple[str, StudyDirection]) -> None:
-    """Refuse one objective whose reports go the other way: samplers and pruners of one objective know one direction."""
-    if len(objectives) == 1 and reported[1] not in objectives.values():
+def require_judgeable(
+    pruner: BasePruner | None,
+    objectives: Mapping[str, StudyDirection],
+    reported: tuple[str, str],
+    replication: Replication,
+) -> None:
+    """Refuse what a pruner cannot judge.
+
+    Raises:
+        ConfigError: There is one objective and its reports go the other way: samplers and pruners of one objective know
+            one direction. Or there is one training of each trial where several are compared.
+    """
+    if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
+        raise ConfigError(
+            "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
+            "choose a pruner of epochs, such as pruner=median."
+        )
+    prunes = pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner)
+    directions = [direction.name.lower() for direction in objectives.values()]
+    if prunes and len(directions) == 1 and reported[1] not in directions:
         raise ConfigError(
             f"objective.direction: the pruner judges {reported[0]!r} by the direction of the study's only metric, "
             "which is another. Choose pruner=none, or another objective.metric."

@@ -31,6 +31,7 @@ def move(url, space, base=BASE, recorded=lambda number: unknown, **more):
         space=space,
         metric=more.get("metric", "val/acc"),
         direction=more.get("direction", "maximize"),
+        reported=more.get("reported"),
         recorded=recorded,
         composed=lambda values: {**base, **values}.__getitem__,
     )
@@ -318,3 +319,10 @@ def test_a_study_that_happens_to_have_the_unfinished_ones_name_is_not_deleted(ur
     with pytest.raises(StudyError, match="'study~new'"):
         move(url, NARROW)
     assert len(stored(url, "study~new")) == 1
+
+
+def test_a_move_does_not_change_what_is_reported(url):
+    fill(url)
+    with pytest.raises(StudyError, match=r"objective.metric: .*was maximize val/acc, now minimize val/loss"):
+        move(url, NARROW, reported="minimize val/loss")
+    assert optuna.get_all_study_names(url) == ["study"]

@@ -236,3 +236,10 @@ def test_a_pruned_trial_has_no_report_of_another_metric_for_its_objective(url):
     study.tell(number, "pruned", 0.99, "poor", metrics={"val/acc": 0.5})
     assert study.end_of(number) == ("pruned", 0.5, "poor")
     assert study.reuse(study.ask().number, number).value == 0.5
+
+
+def test_what_a_study_reports_does_not_change(url):
+    make(url, SPACE, reported=("val/f1", "maximize"))
+    make(url, SPACE, reported=("val/f1", "maximize"))
+    with pytest.raises(StudyError, match=r"objective.metric: was maximize val/f1, now maximize val/acc"):
+        make(url, SPACE)
