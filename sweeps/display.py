@@ -41,6 +41,7 @@ class Heading:
         metric: The first objective.
         direction: Its direction.
         objectives: The direction of each, if there are several.
+        reported: The metric that trainings report, if it is not the first objective.
         num_finished: Trials that were finished before.
         replicates: Trainings of each trial.
         is_sweep: Whether there are many trials; a single run shows its epochs instead.
@@ -56,6 +57,7 @@ class Heading:
     num_finished: int = 0
     is_sweep: bool = True
     objectives: Mapping[str, str] = field(default_factory=dict)
+    reported: str | None = None
     replicates: int = 1
     budget: Budget | None = None
     device_s_before: float = 0.0
@@ -252,7 +254,8 @@ class _Tally:
         head = f"{self.noun(outcome.number, outcome.replicate)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
             mark = self.mark(outcome)
-            objectives = outcome.objectives if self.heading.objectives else {self.heading.metric: outcome.value}
+            # A training of several has the first objective alone
+            objectives = outcome.objectives or {self.heading.metric: outcome.value}
             texts = [
                 f"{name}={number(float(value))}"
                 + (f" ± {number(outcome.errors[name])}" if name in outcome.errors else "")
@@ -417,7 +420,8 @@ class LiveDisplay:
         if progress is not None:
             epochs = "" if progress.max_epochs < 0 else f"/{progress.max_epochs}"
             where = f"epoch {progress.epoch + 1}{epochs} step {progress.step}"
-        value = "" if row.value is None else f"{self._tally.heading.metric}={number(row.value)}"
+        heading = self._tally.heading
+        value = "" if row.value is None else f"{heading.reported or heading.metric}={number(row.value)}"
         return (
             Text(_name(row.view) if self._tally.heading.is_sweep else "", style="cyan"),
             bar,

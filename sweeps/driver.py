@@ -162,6 +162,7 @@ class TrialSetup:
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
         replicates: How often a trial is trained.
+        objective: The first metric of the study, if trainings report another one.
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
@@ -176,6 +177,7 @@ class TrialSetup:
     allowed_modules: tuple[str, ...]
     answers: bool
     replicates: int = 1
+    objective: str | None = None
     has_parent: bool = True
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
@@ -187,7 +189,7 @@ class Outcome:
     """What became of a trial.
 
     Attributes:
-        value: The first objective; of a trial that did not complete, the reported metric at its best.
+        value: The first objective; of a trial that did not complete, as far as it is known.
         objectives: All of them, of a complete trial.
         errors: The standard errors of the objectives, of a trial of several replicates.
         values: What was searched.
@@ -784,6 +786,7 @@ class Driver:
                 trial.why_pruned = verdict.reason
         elif result.state != "interrupted":
             trial.why_pruned = trial.why_pruned or result.reason
+        result = replace(result, value=self._value(result))
         self._end_run(job.run, Told(state=result.state), result.value, result.reason)
         self._drop_resume_points(job.folder, result.state)
         self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
@@ -804,10 +807,14 @@ class Driver:
         result = replace(result, state=told.state, reason=told.reason or result.reason)
         if self._setup.replicates == 1:
             self._drop_resume_points(trial.folder, told.state)
-        value = next(iter(told.objectives.values()), result.value)
+        value = next(iter(told.objectives.values()), self._value(result))
         self._end_run(trial.number, told, value, result.reason)
         self._count(self._outcome(trial, replace(result, value=value), told, job=job))
         self._settle(trial.number, told.state)
+
+    def _value(self, result: Result) -> float | None:
+        """Return the first objective of what was not told as complete, if it is known."""
+        return result.metrics.get(self._setup.objective) if self._setup.objective else result.value
 
     def _count(self, outcome: Outcome) -> None:
         self.totals.outcomes.append(outcome)

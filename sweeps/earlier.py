@@ -55,6 +55,7 @@ def check_warm_start(config: Config, storage: "RDBStorage") -> None:
             metric=study["metric"],
             direction=study["direction"],
             constraints=list(map(str, parse_constraints(study["constraints"]))),
+            reported=_reported(config),
         )
 
 
@@ -88,6 +89,7 @@ def move_over(
         direction=config["study"]["direction"],
         constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
         replication=str(replication(config, space.keys)),
+        reported=_reported(config),
         recorded=past.of,
         composed=_composed(composer),
     )
@@ -119,6 +121,7 @@ def start_warm(
         direction=config["study"]["direction"],
         constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
         replication=str(replication(config, space.keys)),
+        reported=_reported(config),
         recorded=lambda lender, number: pasts[lender].of(number),
         composed=_composed(composer),
     )
@@ -144,6 +147,10 @@ def record_move(study: Study, store: RunStore, parent: str) -> None:
         elif has_other_keys:
             store.set_tags(run_id, {tags.PARAMS: json.dumps(study.values_of(trial))})
     note_recorded(study)
+
+
+def _reported(config: Config) -> str:
+    return f"{config['objective']['direction']} {config['objective']['metric']}"
 
 
 def _lenders(config: Config) -> list[str]:

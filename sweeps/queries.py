@@ -292,7 +292,8 @@ def _with_fronts(rows: list[TrialRow]) -> list[TrialRow]:
     """Mark the Pareto front of each study of several objectives."""
     able: dict[str | None, list[TrialRow]] = defaultdict(list)
     for row in rows:
-        if len(row.objectives) > 1 and row.values.keys() == row.objectives.keys() and not row.infeasible:
+        is_able = row.state == "complete" and not row.infeasible
+        if is_able and len(row.objectives) > 1 and row.values.keys() == row.objectives.keys():
             able[row.study].append(row)
     best: set[str] = set()
     for trials in able.values():

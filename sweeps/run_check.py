@@ -17,7 +17,7 @@ from sweeps.errors import LightsweepError, PreflightError
 from sweeps.replicates import replication
 from sweeps.run_sweep import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
 from sweeps.space import Space, quote, split_overrides
-from sweeps.study import build_pruner, build_sampler
+from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
 from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
 
 __all__ = ["CheckResult", "run_check"]
@@ -52,9 +52,11 @@ def run_check(command: CommandLine, console: Console) -> CheckResult:
 def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> CheckResult:
     composer, config, space = read_sweep(command)
     require_sound(config)
-    build_sampler(config["sampler"], space, composer.tree.allowed_modules)
-    build_pruner(config["pruner"], composer.tree.allowed_modules)
+    objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
+    build_sampler(config["sampler"], space, composer.tree.allowed_modules, num_objectives=len(objectives))
+    pruner = build_pruner(config["pruner"], composer.tree.allowed_modules)
     replicates = replication(config, space.keys)
+    require_judgeable(pruner, objectives, (config["objective"]["metric"], config["objective"]["direction"]), replicates)
 
     def compose(values: Mapping[str, Any]) -> Config:
         return compose_trial(composer, config, replicates, values)

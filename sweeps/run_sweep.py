@@ -41,6 +41,7 @@ from sweeps.study import (
     open_storage,
     parse_constraints,
     parse_objectives,
+    require_judgeable,
     seed_of,
 )
 from sweeps.tracking import tags
@@ -224,8 +225,16 @@ class _Sweep:
         slots = lease_slots(config, slots=None)
         require_sound(config)
         _require_in_space(config["study"]["enqueue"], self._space)
-        sampler = build_sampler(config["sampler"], self._space, self._composer.tree.allowed_modules)
+        sampler = build_sampler(
+            config["sampler"],
+            self._space,
+            self._composer.tree.allowed_modules,
+            num_objectives=len(self._objectives),
+        )
         pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
+        reported = (config["objective"]["metric"], config["objective"]["direction"])
+        objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
+        require_judgeable(pruner, objectives, reported, self._replication)
         # From here on processes and files exist: the server and the recorder import while Optuna's tables open.
         corners = self._corners()
         configs = [corner for _, corner in corners]
@@ -278,7 +287,7 @@ class _Sweep:
                     pruner=pruner,
                     metric=list(self._objectives),
                     direction=list(self._objectives.values()),
-                    reported=(config["objective"]["metric"], config["objective"]["direction"]),
+                    reported=reported,
                     constraints=self._constraints,
                     replication=self._replication,
                     seed=seed_of(config["sampler"], config["seed"]),
@@ -308,6 +317,8 @@ class _Sweep:
         )
         self._leave_record(study.name, folder)
         parent_tags = self._open_parent(study, recorder)
+        reported = self._config["objective"]["metric"]
+        is_judged_by_another = reported != study.metrics[0]
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         heading = Heading(
             title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{_ranks_of(slots[0])}, "
@@ -317,6 +328,7 @@ class _Sweep:
             metric=study.metrics[0],
             direction=self._objectives[study.metrics[0]],
             objectives=self._objectives if len(self._objectives) > 1 else {},
+            reported=reported if is_judged_by_another else None,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
             replicates=self._replication.count,
@@ -341,6 +353,7 @@ class _Sweep:
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
                 replicates=self._replication.count,
+                objective=study.metrics[0] if is_judged_by_another else None,
                 runs=self._runs,
             ),
             slots=slots,
@@ -481,6 +494,8 @@ def _ranks_of(slot: Slot) -> str:
 def require_sound(config: Config) -> None:
     """Refuse numbers and words of `study` that mean nothing."""
     study = config["study"]
+    parse_objectives(study["metric"], study["direction"])
+    parse_constraints(study["constraints"])
     if study["num_trials"] < 1:
         raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
     for key in ("timeout_s", "device_hours", "trial_timeout_s"):

@@ -183,6 +183,11 @@ def metric_is_missing(metric: str, logged: Any) -> ConfigError:
             f"{metric!r}, which study.metric (for `train`: objective.metric) names, never came to be reported: "
             "training ended before its first validation. See trainer.check_val_every_n_epoch and trainer.max_steps."
         )
+    if metric == "num_params":
+        return ConfigError(
+            "num_params does not change while a model trains, so that no training can be judged by it. Name a metric "
+            "that the model logs beside it, such as objective.metric=val/acc objective.direction=maximize."
+        )
     return ConfigError(
         f"The model never logs {metric!r}, which study.metric (for `train`: objective.metric) names. It logs "
         f"{', '.join(sorted(logged)) or 'nothing'}. {did_you_mean(metric, logged)}"

@@ -12,7 +12,7 @@ from sweeps.study.constraints import parse_constraints
 from sweeps.study.counting import TrialCounts, count_trials
 from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
 from sweeps.study.storage import open_storage
-from sweeps.study.study import Best, Study, parse_objectives
+from sweeps.study.study import Best, Study, parse_objectives, require_judgeable
 from sweeps.study.warm_starting import Loan, is_stored, require_lenders, warm_start
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "open_storage",
     "parse_constraints",
     "parse_objectives",
+    "require_judgeable",
     "require_lenders",
     "seed_of",
     "unrecorded",

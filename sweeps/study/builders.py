@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from sweeps.config import build
 from sweeps.errors import ConfigError, SpaceError
 from sweeps.space import Space
-from sweeps.study.grid import Grid
+from sweeps.study.grid import BruteForce, Grid
 
 __all__ = ["ENUMERATING", "build_pruner", "build_sampler", "seed_of"]
 
@@ -24,7 +24,11 @@ _MAX_GRID_POINTS = 1_000_000
 
 
 def build_sampler(
-    config: Mapping[str, Any], space: Space | None = None, allowed_prefixes: Sequence[str] = ()
+    config: Mapping[str, Any],
+    space: Space | None = None,
+    allowed_prefixes: Sequence[str] = (),
+    *,
+    num_objectives: int = 1,
 ) -> BaseSampler:
     """Build a sampler from its config node, `{_target_: optuna.samplers.TPESampler, seed: 1}`.
 
@@ -32,17 +36,24 @@ def build_sampler(
         config: The node; nested nodes with a `_target_` are built first.
         space: The search space; a grid needs it.
         allowed_prefixes: Modules of the user's own from which `_target_` may come as well.
+        num_objectives: What it is to optimise.
 
     Raises:
-        ConfigError: The target or an option does not exist or has the wrong type.
+        ConfigError: The target or an option does not exist or has the wrong type, or it cannot do several objectives.
         SpaceError: A grid over a continuous parameter.
     """
-    if config.get("_target_") == "optuna.samplers.BruteForceSampler" and space is not None:
-        space.grid()
-        if space.forbidden:
-            raise SpaceError("sampler=brute_force does not end where combinations are forbidden: take sampler=grid.")
+    if config.get("_target_") == "optuna.samplers.BruteForceSampler":
+        if space is not None:
+            space.grid()
+            if space.forbidden:
+                raise SpaceError(
+                    "sampler=brute_force does not end where combinations are forbidden: take sampler=grid."
+                )
+        return _build_own(config, BruteForce)
     if config.get("_target_") != "optuna.samplers.GridSampler":
         sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
+        if num_objectives > 1:
+            _require_many(sampler, "sampler")
         return sampler
     for key in {"search_space", "points"} & config.keys():
         raise ConfigError(f"sampler.{key}: the grid is the study's search space; delete this key.")
@@ -54,9 +65,7 @@ def build_sampler(
             f"The grid has more than {_MAX_GRID_POINTS:,} points, which is the most that is possible. Take fewer "
             f"values, or sampler=random."
         )
-    node = {**config, "_target_": f"{Grid.__module__}.{Grid.__name__}"}
-    built: Grid = _build(node, "sampler", Grid, (Grid.__module__,), points=points)
-    return built
+    return _build_own(config, Grid, points=points)
 
 
 def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()) -> BasePruner:
@@ -75,6 +84,13 @@ def seed_of(sampler: Mapping[str, Any], default: int) -> int | None:
     return seed
 
 
+def _build_own(config: Mapping[str, Any], kind: type[BaseSampler], **more: Any) -> BaseSampler:
+    """Build a sampler of ours in place of Optuna's that the node names."""
+    node = {**config, "_target_": f"{kind.__module__}.{kind.__name__}"}
+    built: BaseSampler = _build(node, "sampler", kind, (kind.__module__,), **more)
+    return built
+
+
 def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[str], **more: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -83,6 +99,18 @@ def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[st
         raise ConfigError(f"{key}._target_: {config['_target_']!r} is no {key} of Optuna's.")
     _check_types(found, config, key)
     return found
+
+
+def _require_many(sampler: BaseSampler, key: str) -> None:
+    """Refuse what raises at the first trial of several objectives, inside another sampler as well."""
+    if isinstance(sampler, optuna.samplers.CmaEsSampler):
+        raise ConfigError(
+            f"{key}: CMA-ES takes one objective, but study.metric names several. Choose another sampler, such as "
+            "sampler=nsgaii or sampler=tpe, or one metric."
+        )
+    for name, inner in vars(sampler).items():
+        if isinstance(inner, BaseSampler):
+            _require_many(inner, f"{key}.{name.lstrip('_')}")
 
 
 def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:

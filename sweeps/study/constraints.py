@@ -1,5 +1,6 @@
 """What a trial must satisfy to be the best: `num_params <= 1e6`."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Constraint:
         return f"{self.metric}={number(float(value))} violates {self}"
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self.bound:g}"
+        return f"{self.metric} {self.operator} {self.bound:.15g}"  # all digits: a study knows its constraints by it
 
 
 def parse_constraints(texts: Any) -> tuple[Constraint, ...]:
@@ -57,7 +58,7 @@ def parse_constraints(texts: Any) -> tuple[Constraint, ...]:
     Raises:
         ConfigError: A text does not have this form.
     """
-    many: Sequence[Any] = [texts] if isinstance(texts, str) else list(texts or ())
+    many: Sequence[Any] = [] if texts is None else texts if isinstance(texts, list) else [texts]
     return tuple(_parsed(text) for text in many)
 
 
@@ -75,10 +76,11 @@ def why_infeasible(constraints: Sequence[Constraint], metrics: Mapping[str, floa
 def _parsed(text: Any) -> Constraint:
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     try:
-        if found is None:
+        bound = math.nan if found is None else float(found["bound"])
+        if found is None or math.isnan(bound):
             raise ValueError
         operator: Any = found["operator"]
-        return Constraint(metric=found["metric"], operator=operator, bound=float(found["bound"]))
+        return Constraint(metric=found["metric"], operator=operator, bound=bound)
     except ValueError:
         raise ConfigError(
             f"study.constraints: {text!r} is none. Write a metric, <=, >=, < or >, and a number: "

@@ -1,6 +1,6 @@
-"""A grid for asking and telling, and for spaces with conditions."""
+"""A grid for asking and telling, and for spaces with conditions; and brute force in a study that was moved."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StudyError
 
-__all__ = ["Grid"]
+__all__ = ["BruteForce", "Grid"]
 
 
 class Grid(optuna.samplers.BaseSampler):
@@ -75,3 +75,12 @@ class Grid(optuna.samplers.BaseSampler):
             number = wanted.get(frozenset(point.items()))
             if number is not None:
                 self._found[number] = index
+
+
+class BruteForce(optuna.samplers.BruteForceSampler):
+    """Optuna's, which cannot read a trial that has ended without values: one that was dropped from its study."""
+
+    @staticmethod
+    def _populate_tree(tree: Any, trials: Iterable[FrozenTrial], params: dict[str, Any]) -> None:
+        known = [trial for trial in trials if trial.params or not trial.state.is_finished()]
+        optuna.samplers.BruteForceSampler._populate_tree(tree, known, params)

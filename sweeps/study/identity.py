@@ -21,11 +21,12 @@ def create_or_check(
     metrics: list[str],
     constraints: list[str],
     replication: str,
+    reported: str,
 ) -> int:
     """Return the id of the study of this name, made if it is not there.
 
     Raises:
-        StudyError: It is there with another space, direction, metric, constraint or replication; one line for each.
+        StudyError: It is there with another space, direction, metric, constraint, replication or report, each named.
     """
     try:
         study_id = storage.create_new_study(directions, name)
@@ -38,6 +39,7 @@ def create_or_check(
         storage.set_study_user_attr(study_id, "metrics", metrics)
         storage.set_study_user_attr(study_id, "constraints", constraints)
         storage.set_study_user_attr(study_id, "replication", replication)
+        storage.set_study_user_attr(study_id, "reported", reported)
         storage.set_study_user_attr(study_id, "space", space.describe())
     stored = storage.get_study_user_attrs(study_id)
     if "space" not in stored:
@@ -50,6 +52,8 @@ def create_or_check(
     was, now = _words(storage.get_study_directions(study_id)), _words(directions)
     if was != now:
         lines.append(f"study.direction: was {was}, now {now}")
+    if not lines and stored.get("reported", reported) != reported:  # it is the first of study.metric by default
+        lines.append(f"objective.direction, objective.metric: was {stored['reported']}, now {reported}")
     if stored.get("constraints", []) != constraints:
         was, now = ("; ".join(texts) or "none" for texts in (stored.get("constraints", []), constraints))
         lines.append(f"study.constraints: was {was}, now {now}")
@@ -69,7 +73,7 @@ def create_or_check(
 def _was_cut_short(storage: RDBStorage, study_id: int, directions: Sequence[StudyDirection]) -> bool:
     """Tell whether a study's creator died before it had written all that identifies it."""
     return (
-        storage.get_study_user_attrs(study_id).keys() <= {"metrics", "constraints", "replication"}
+        storage.get_study_user_attrs(study_id).keys() <= {"metrics", "constraints", "replication", "reported"}
         and not storage.get_n_trials(study_id)
         and storage.get_study_directions(study_id) == list(directions)
     )

@@ -59,6 +59,7 @@ def migrate(
     direction: str | Sequence[str],
     constraints: Sequence[str] = (),
     replication: str = "one training",
+    reported: str | None = None,
     recorded: Callable[[int], Look | None],
     composed: Composed,
 ) -> Migration | None:
@@ -74,11 +75,12 @@ def migrate(
         direction: Likewise.
         constraints: Likewise.
         replication: How often each trial is trained; likewise.
+        reported: The direction and the metric of what trainings report; likewise. None takes what was.
         recorded: What is known of a trial's configuration, by number; None for one that has not begun.
         composed: What the configuration is now.
 
     Raises:
-        StudyError: The study has another metric, direction, constraint or replication.
+        StudyError: The study has another metric, direction, constraint, replication or report.
         StoreError: The database does not answer; the study is what it was.
     """
     with storage_errors(storage):
@@ -94,6 +96,8 @@ def migrate(
         _require_same("direction", name, [each.name.lower() for each in directions], direction)
         _require_same("constraints", name, attrs.get("constraints", []), constraints)
         _require_same("replicates", name, [attrs.get("replication", replication)], replication)
+        if reported is not None:
+            _require_same("metric", name, [attrs.get("reported", reported)], reported, group="objective")
         backup = backup_name(storage, name)
         old = parse_space(attrs["space"])
         trials: list[FrozenTrial] = []
@@ -140,11 +144,11 @@ def note_recorded(study: "Study") -> None:
         study._storage.set_study_user_attr(study._study_id, _MIGRATION, {**found, "is_recorded": True})
 
 
-def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[str]) -> None:
+def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[str], *, group: str = "study") -> None:
     wanted = [now] if isinstance(now, str) else list(now)
     if list(was) != wanted:
         raise StudyError(
-            f"study.{word}: --migrate moves study {name!r} to another space, not to another {word}, which would make "
+            f"{group}.{word}: --migrate moves study {name!r} to another space, not to another {word}, which would make "
             f"its results incomparable: was {', '.join(was) or 'null'}, now {', '.join(wanted) or 'null'}. "
             "Ask for the same, or give another study.name."
         )

@@ -37,7 +37,7 @@ from sweeps.study.states import DROPPED, INTERRUPTED, state_of
 from sweeps.study.storage import storage_errors
 from sweeps.study.tally import Tally
 
-__all__ = ["Best", "Study", "parse_objectives"]
+__all__ = ["Best", "Study", "parse_objectives", "require_judgeable"]
 
 _log = logging.getLogger(__name__)
 _ONE_TRAINING = Replication()
@@ -67,12 +67,12 @@ class _AskTellStudy(optuna.Study):
     """
 
     is_stopped = False
-    reported_direction: StudyDirection
+    only_direction: StudyDirection
 
     @property
     def direction(self) -> StudyDirection:
-        """The direction of the objective, or of what is reported if there are several."""
-        return self.directions[0] if len(self.directions) == 1 else self.reported_direction
+        """The direction of the only objective, or of what is reported if there are several."""
+        return self.only_direction
 
     def stop(self) -> None:
         """Remember that the sampler has nothing left to try."""
@@ -146,7 +146,7 @@ class Study:
         is_single = len(objectives) == 1
         # A sampler asks Hyperband for its brackets, which it has for one objective only
         self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
-        self.optuna.reported_direction = self._direction
+        self.optuna.only_direction = next(iter(objectives.values())) if is_single else self._direction
         self._judged = (
             self.optuna
             if is_single
@@ -199,15 +199,9 @@ class Study:
         """
         objectives = parse_objectives(metric, direction)
         metrics, directions = list(objectives), list(objectives.values())
-        metric, direction = reported or (metrics[0], directions[0].name.lower())
-        judged = (metric, parse_objectives(metric, direction)[metric])
-        if pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner):
-            _require_comparable(objectives, judged)
-        if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
-            raise ConfigError(
-                "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
-                "choose a pruner of epochs, such as pruner=median."
-            )
+        reported = reported or (metrics[0], directions[0].name.lower())
+        judged = (reported[0], parse_objectives(*reported)[reported[0]])
+        require_judgeable(pruner, objectives, reported, replication)
         with storage_errors(storage):
             return cls(
                 name=name,
@@ -220,6 +214,7 @@ class Study:
                     metrics=metrics,
                     constraints=[str(constraint) for constraint in constraints],
                     replication=str(replication),
+                    reported=" ".join(reversed(reported)),
                 ),
                 objectives=objectives,
                 reported=judged,
@@ -245,7 +240,7 @@ class Study:
         if self.is_exhausted:
             raise StudyError(f"Study {self.name!r} has tried every point of its space. Widen the space.")
         if self._seed is not None:
-            _reseed(self.optuna.sampler, f"{self._seed}/{self._num_trials()}")
+            _reseed(self.optuna.sampler, f"{self._seed}/{self._next_number()}")
         try:
             trial = propose(self.optuna, self.space, self._seed)
         except Exception as exc:
@@ -414,7 +409,7 @@ class Study:
         self.note(number, "reused_from", source)
         metrics = twin.user_attrs.get("metrics", {})
         told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
-        return Reused(told=told, value=twin.values[0] if twin.values else None, metrics=metrics)
+        return Reused(told=told, value=self._first_objective(twin), metrics=metrics)
 
     def enqueue(self, values: Mapping[str, Any], request: str = "") -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.
@@ -493,7 +488,7 @@ class Study:
             return None
         trial = self._frozen(number)
         state = state_of(trial)
-        value = trial.values[0] if trial.values and state in ("complete", "pruned") else None
+        value = self._first_objective(trial) if state in ("complete", "pruned") else None
         return state, value, str(trial.user_attrs.get(DROPPED) or trial.user_attrs.get("reason", ""))
 
     @property
@@ -550,6 +545,11 @@ class Study:
 
     def _num_trials(self) -> int:
         return self._memory.get_n_trials(self._memory_id)
+
+    def _next_number(self) -> int:
+        """Return the number of the trial that the next `ask` returns: the first that waits, or else a new one."""
+        waiting = self._memory.get_all_trials(self._memory_id, deepcopy=False, states=(TrialState.WAITING,))
+        return min((trial.number for trial in waiting), default=self._num_trials())
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._memory.get_trial(self._memory.get_trial_id_from_study_id_trial_number(self._memory_id, number))
@@ -613,6 +613,13 @@ class Study:
     def _objectives(self, value: float | None, metrics: Mapping[str, float]) -> list[float | None]:
         return [value if metric == self._reported else metrics.get(metric) for metric in self.metrics]
 
+    def _first_objective(self, trial: FrozenTrial) -> float | None:
+        """Return it as far as it is known: a pruned trial has its last report in its place, if that is the same."""
+        if trial.state == TrialState.PRUNED and self._reported != self.metrics[0]:
+            found: float | None = trial.user_attrs.get("metrics", {}).get(self.metrics[0])
+            return found
+        return trial.values[0] if trial.values else None
+
     def _constrain(self, number: int, constraint: str, violation: float) -> None:
         # As Trial.set_constraint does, which a trial that another driver began has no handle for
         key = f"constraints:{constraint}"
@@ -672,22 +679,39 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     Raises:
         ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
     """
-    metrics = [metric] if isinstance(metric, str) else list(metric)
-    directions = [direction] if isinstance(direction, str) else list(direction)
+    metrics: list[Any] = list(metric) if isinstance(metric, list | tuple) else [metric]
+    directions: list[Any] = list(direction) if isinstance(direction, list | tuple) else [direction]
     for name in directions:
         if name not in get_args(Direction):
             raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {name!r}.")
     if len(metrics) != len(directions):
         raise ConfigError(f"study.direction: one direction for each metric, but got {len(directions)} for {metrics}.")
     twice = [name for index, name in enumerate(metrics) if name in metrics[:index]]
-    if twice or not metrics:
+    if twice or not metrics or not all(isinstance(name, str) for name in metrics):
         raise ConfigError(f"study.metric must name one metric or several different ones, but got {metrics}.")
     return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
 
 
-def _require_comparable(objectives: Mapping[str, StudyDirection], reported: tuple[str, StudyDirection]) -> None:
-    """Refuse one objective whose reports go the other way: samplers and pruners of one objective know one direction."""
-    if len(objectives) == 1 and reported[1] not in objectives.values():
+def require_judgeable(
+    pruner: BasePruner | None,
+    objectives: Mapping[str, StudyDirection],
+    reported: tuple[str, str],
+    replication: Replication,
+) -> None:
+    """Refuse what a pruner cannot judge.
+
+    Raises:
+        ConfigError: There is one objective and its reports go the other way: samplers and pruners of one objective know
+            one direction. Or there is one training of each trial where several are compared.
+    """
+    if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
+        raise ConfigError(
+            "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
+            "choose a pruner of epochs, such as pruner=median."
+        )
+    prunes = pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner)
+    directions = [direction.name.lower() for direction in objectives.values()]
+    if prunes and len(directions) == 1 and reported[1] not in directions:
         raise ConfigError(
             f"objective.direction: the pruner judges {reported[0]!r} by the direction of the study's only metric, "
             "which is another. Choose pruner=none, or another objective.metric."

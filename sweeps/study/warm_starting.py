@@ -50,6 +50,7 @@ def require_lenders(
     metric: str | Sequence[str],
     direction: str | Sequence[str],
     constraints: Sequence[str] = (),
+    reported: str | None = None,
 ) -> None:
     """Require studies in the storage that were judged as the new one is.
 
@@ -79,6 +80,11 @@ def require_lenders(
                         f"{','.join(now) or 'null'}, so that its results say nothing here. Leave it out, or "
                         "ask for the same."
                     )
+            if reported is not None and attrs.get("reported", reported) != reported:
+                raise ConfigError(
+                    f"study.warm_start: the trainings of study {lender!r} reported {attrs['reported']}, but here they "
+                    f"report {reported} (objective.direction, objective.metric). Leave it out, or ask for the same."
+                )
 
 
 def warm_start(
@@ -91,6 +97,7 @@ def warm_start(
     direction: str | Sequence[str],
     constraints: Sequence[str] = (),
     replication: str = "one training",
+    reported: str | None = None,
     recorded: Callable[[str, int], Look | None],
     composed: Composed,
 ) -> list[Loan]:
@@ -108,6 +115,7 @@ def warm_start(
         direction: Likewise.
         constraints: Likewise.
         replication: How often the new study trains each trial.
+        reported: The direction and the metric of what its trainings report; None is not compared.
         recorded: What is known of the configuration of a trial, by its study and number; None if nothing is.
         composed: What the configuration is now.
 
@@ -115,7 +123,7 @@ def warm_start(
         ConfigError: As for `require_lenders`.
         StoreError: The database does not answer; there is no new study then.
     """
-    require_lenders(storage, lenders, metric=metric, direction=direction, constraints=constraints)
+    require_lenders(storage, lenders, metric=metric, direction=direction, constraints=constraints, reported=reported)
     with storage_errors(storage):
         loans = []
         trials: list[FrozenTrial] = []
@@ -143,6 +151,7 @@ def warm_start(
             "metrics": metrics,
             "constraints": list(constraints),
             "replication": replication,
+            **({} if reported is None else {"reported": reported}),
             "space": space.describe(),
             "warm_start": list(dict.fromkeys(lenders)),
         }

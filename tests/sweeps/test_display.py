@@ -246,3 +246,17 @@ def test_each_way_to_stop_is_told(why: str, words: str) -> None:
     display, out = shown(False)
     display.stopping(why, 1)
     assert words in out.getvalue()
+
+
+def test_a_bar_names_what_is_reported_and_a_training_has_the_first_objective() -> None:
+    live, out = shown(True, reported="val/loss")
+    start(live)
+    live.trial_reported(0, 0.43, 1)
+    start(live, 1)  # draws at once
+    live.close()
+    assert "val/loss=0.43" in out.getvalue()
+
+    lines, out = shown(False, objectives={"val/acc": "maximize", "num_params": "minimize"}, replicates=2)
+    start(lines)
+    lines.trial_ended(Ended(replicate=0))
+    assert "replicate 0 complete  val/acc=0.9  2.0 s" in out.getvalue()

@@ -18,7 +18,15 @@ class Sweep:
     """A driver over fakes, with what a test looks at afterwards."""
 
     def __init__(
-        self, folder: Path, script: Any, *, slots: int = 2, devices: int = 1, replicates: int = 1, **limits: Any
+        self,
+        folder: Path,
+        script: Any,
+        *,
+        slots: int = 2,
+        devices: int = 1,
+        replicates: int = 1,
+        objective: str | None = None,
+        **limits: Any,
     ) -> None:
         self.store, self.search, self.display = FakeStore(), FakeSearch(), FakeDisplay()
         self.launcher = FakeLauncher(script)
@@ -36,6 +44,7 @@ class Sweep:
                 allowed_modules=(),
                 answers=True,
                 replicates=replicates,
+                objective=objective,
             ),
             slots=[Slot(index=index, threads=1, devices=devices) for index in range(slots)],
             limits=Limits(**{"num_trials": 6, **limits}),
@@ -327,3 +336,16 @@ def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -
     assert sweep.search.told[0][:2] == ("complete", 0.25)
     assert sweep.launcher.jobs.keys() == {3, 4, 5}
     assert sweep.store.runs["run7"]["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_the_value_of_what_did_not_complete_is_the_objective_not_what_it_reports(
+    tmp_path: Path, replicates: int
+) -> None:
+    def script(job: int) -> list[Event]:
+        word = Finished(state="pruned", value=2.5, metrics={"val/acc": 0.75}, reason="too slow")
+        return [Report(value=2.5, step=0), word, Exited()]
+
+    sweep = Sweep(tmp_path, script, num_trials=1, replicates=replicates, objective="val/acc").run()
+    assert sweep.totals.outcomes[0].value == 0.75
+    assert {run["tags"].get(tags.VALUE) for run in sweep.store.runs.values()} == {None, "0.75"}  # None: the study's

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.errors import StoreError, StudyError, UsageError
-from sweeps.queries import TrialRow, sorted_rows, trial_rows
+from sweeps.queries import TrialRow, _with_fronts, sorted_rows, trial_rows
 from sweeps.tracking import tags
 
 
@@ -101,6 +101,15 @@ def test_rows_that_were_dropped_come_last_however_good(uri: str) -> None:
     best, second, without = sorted_rows(trial_rows(uri, ["a"]))
     dropped = replace(best, state="dropped")
     assert sorted_rows([without, dropped, second]) == [second, without, dropped]
+
+
+def test_what_was_dropped_is_on_no_front(uri: str) -> None:
+    both = {"objectives": {"val/acc": "maximize", "val/loss": "minimize"}, "study": "two"}
+    good, dropped = (
+        replace(trial_rows(uri, ["a"])[0], run_id=state, state=state, values={"val/acc": acc, "val/loss": 0.1}, **both)
+        for state, acc in (("complete", 0.5), ("dropped", 0.9))
+    )
+    assert [row.is_on_front for row in _with_fronts([good, dropped])] == [True, False]
 
 
 def test_rows_of_another_metric_stay_apart(uri: str) -> None:

@@ -96,3 +96,7 @@ def train_modules() -> tuple[str, ...]:
     from sweeps.config import ALLOWED_MODULES
 
     return ALLOWED_MODULES
+
+
+def test_num_params_alone_judges_no_training() -> None:
+    assert "objective.metric=val/acc" in str(train.metric_is_missing("num_params", {"val/acc": 0.5}))

@@ -57,3 +57,16 @@ def test_what_is_built_must_be_a_sampler():
 def test_a_grid_over_an_interval_names_the_parameter():
     with pytest.raises(SpaceError, match=r"^lr="):
         build_sampler(shipped("sampler", "grid"), SPACE)
+
+
+CMA = {"_target_": "optuna.samplers.CmaEsSampler"}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [(CMA, "sampler"), ({"_target_": "optuna.samplers.QMCSampler", "independent_sampler": CMA}, "independent_sampler")],
+)
+def test_a_sampler_of_one_objective_is_refused_for_several(config, key):
+    build_sampler(config, SPACE)
+    with pytest.raises(ConfigError, match=rf"{key}: CMA-ES takes one objective, .*sampler=nsgaii"):
+        build_sampler(config, SPACE, num_objectives=2)

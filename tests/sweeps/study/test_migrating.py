@@ -31,6 +31,7 @@ def move(url, space, base=BASE, recorded=lambda number: unknown, **more):
         space=space,
         metric=more.get("metric", "val/acc"),
         direction=more.get("direction", "maximize"),
+        reported=more.get("reported"),
         recorded=recorded,
         composed=lambda values: {**base, **values}.__getitem__,
     )
@@ -111,6 +112,16 @@ def test_samplers_learn_from_the_trials_that_were_kept(url, sampler):
     run(study, 2)
     inferred = study.optuna.sampler.infer_relative_search_space(study.optuna, stored(url)[-1])
     assert inferred == wider.distributions
+
+
+def test_brute_force_goes_on_where_trials_were_dropped(url):
+    space = parse_space({"depth": "1,2,3", "act": "relu,tanh,gelu"})
+    run(make(url, space, "brute_force"), 9)
+    fewer = parse_space({"depth": "1,2", "act": "relu,tanh,gelu,selu"})
+    assert len(move(url, fewer).dropped) == 3
+    study = make(url, fewer, "brute_force")
+    found = run(study, 2)
+    assert study.is_exhausted and {tuple(values.values()) for values in found} == {(1, "selu"), (2, "selu")}
 
 
 def test_a_grid_does_not_try_again_what_was_tried(url):
@@ -308,3 +319,10 @@ def test_a_study_that_happens_to_have_the_unfinished_ones_name_is_not_deleted(ur
     with pytest.raises(StudyError, match="'study~new'"):
         move(url, NARROW)
     assert len(stored(url, "study~new")) == 1
+
+
+def test_a_move_does_not_change_what_is_reported(url):
+    fill(url)
+    with pytest.raises(StudyError, match=r"objective.metric: .*was maximize val/acc, now minimize val/loss"):
+        move(url, NARROW, reported="minimize val/loss")
+    assert optuna.get_all_study_names(url) == ["study"]

@@ -105,6 +105,9 @@ def test_what_is_reported_does_not_turn_a_single_objective_round(url, tmp_path):
         (["a", "b"], "maximize", "one direction for each metric"),
         (["a", "a"], ["maximize", "maximize"], "several different ones"),
         ([], [], "must name one metric"),
+        (5, "maximize", "must name one metric"),
+        (["a", None], ["maximize", "maximize"], "must name one metric"),
+        ({"a": 1}, "maximize", "must name one metric"),
         ("a", "up", "must be 'maximize' or 'minimize', but got 'up'"),
     ],
 )
@@ -143,7 +146,7 @@ def test_what_violates_a_constraint_before_it_trains_is_not_admitted(url):
     study = make(url, constraints=parse_constraints(["num_params <= 1e6", "val/acc > 0.5"]))
     assert not study.admit({"num_params": 1e6}).prune
     verdict = study.admit({"num_params": 1000001.0})
-    assert verdict.prune and verdict.reason == "num_params=1000001 violates num_params <= 1e+06"
+    assert verdict.prune and verdict.reason == "num_params=1000001 violates num_params <= 1000000"
 
 
 def test_a_trial_without_the_constrained_metric_fails(url):
@@ -211,3 +214,41 @@ def test_a_violation_is_a_share_of_the_bound(text, value, holds, violation):
     (constraint,) = parse_constraints(text)
     assert constraint.holds(value) == holds
     assert constraint.violation(value) == violation
+
+
+@pytest.mark.parametrize("given", [5, True, {"num_params": 1e5}, "num_params <= nan"])
+def test_constraints_that_are_no_text_or_no_number_are_refused_in_words(given):
+    with pytest.raises(ConfigError, match=r"study.constraints: .*num_params <= 1e6"):
+        parse_constraints(given)
+
+
+def test_bounds_that_differ_in_any_digit_are_other_constraints(url):
+    make(url, SPACE, constraints=parse_constraints("num_params <= 1234567"))
+    with pytest.raises(StudyError, match=r"was num_params <= 1234567, now num_params <= 1234568"):
+        make(url, SPACE, constraints=parse_constraints("num_params <= 1234568"))
+
+
+def test_a_single_objective_is_searched_in_its_own_direction_whatever_is_reported(url):
+    study = make(url, sampler="tpe", reported=("val/loss", "minimize"))
+    for _ in range(40):
+        ask = study.ask()
+        study.tell(ask.number, "complete", 0.5, metrics={"val/acc": ask.values["lr"]})
+    late = [trial.params["lr"] for trial in stored(url)[20:]]
+    assert sum(lr > 0.01 for lr in late) > len(late) / 2  # by chance a third, on a logarithmic scale
+
+
+def test_a_pruned_trial_has_no_report_of_another_metric_for_its_objective(url):
+    study = make(url, pruner=MEDIAN, reported=("train/acc", "maximize"))
+    number = study.ask().number
+    study.report(number, 0.99, 0)
+    study.note(number, "metrics", {"val/acc": 0.5})
+    study.tell(number, "pruned", 0.99, "poor", metrics={"val/acc": 0.5})
+    assert study.end_of(number) == ("pruned", 0.5, "poor")
+    assert study.reuse(study.ask().number, number).value == 0.5
+
+
+def test_what_a_study_reports_does_not_change(url):
+    make(url, SPACE, reported=("val/f1", "maximize"))
+    make(url, SPACE, reported=("val/f1", "maximize"))
+    with pytest.raises(StudyError, match=r"objective.metric: was maximize val/f1, now maximize val/acc"):
+        make(url, SPACE)

@@ -216,3 +216,12 @@ def test_a_study_that_goes_on_knows_how_each_trial_ended(url):
         None,  # the interrupted one goes on
         None,
     ]
+
+
+def test_values_that_were_not_enqueued_are_drawn_anew_for_each_trial(url):
+    study = make(url)
+    for depth in (1, 2, 3):
+        study.enqueue({"depth": depth})
+    asks = [study.ask().values for _ in range(3)]
+    assert [values["depth"] for values in asks] == [1, 2, 3]
+    assert len({values["lr"] for values in asks}) == 3

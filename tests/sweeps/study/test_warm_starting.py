@@ -26,6 +26,7 @@ def begin(url, lenders=("study",), space=SPACE, name="new", recorded=lambda lend
         space=space,
         metric=more.get("metric", "val/acc"),
         direction=more.get("direction", "maximize"),
+        reported=more.get("reported"),
         recorded=recorded,
         composed=lambda values: {"act": "tanh", "depth": 2, **values}.__getitem__,
     )
@@ -151,3 +152,11 @@ def test_a_pruner_knows_the_values_of_borrowed_trials(url):
     study = make(url, name="new", pruner=MEDIAN)
     verdict = study.report(study.ask().number, -math.pi, 0)
     assert verdict.prune and "median" in verdict.reason
+
+
+def test_a_lender_whose_trainings_reported_something_else_is_refused(url):
+    lend(url)
+    with pytest.raises(ConfigError, match=r"'study' reported maximize val/acc, but here they report maximize val/f1"):
+        begin(url, reported="maximize val/f1")
+    begin(url, reported="maximize val/acc")
+    make(url, name="new")
