@@ -60,11 +60,11 @@ def _finite(value: Any) -> Any:
 def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
     params = _params(rows)
     metrics = sorted({key for row in rows for key in row.metrics})
-    fixed = ["study", "trial", "state", "value", "duration_s", "run_id"]
+    fixed = ["study", "trial", "state", "value", "duration_s", "run_id", "reason", "infeasible", "is_on_front"]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
     for row in rows:
-        cells = [row.study, row.trial, row.state, row.value, row.duration_s, row.run_id]
+        cells: list[Any] = [getattr(row, name) for name in fixed]
         cells += [row.params.get(key) for key in params] + [row.metrics.get(key) for key in metrics]
         writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
 
