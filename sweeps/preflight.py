@@ -337,11 +337,11 @@ class _Probe(Callback):
             self._words.append(_digest(loss.detach()))
         if self._memory is not None:
             return
-        if batch_idx == 0 and self._used:
+        if self._used:
             self._unused = tuple(
                 name for name, p in pl_module.named_parameters() if p.requires_grad and name not in self._used
             )
-            self._require_used(trainer, pl_module)
+            self._require_used(trainer, pl_module)  # at the first already: DDP fails in the second
         self._optimizer_bytes = max(self._optimizer_bytes, sum(_state_bytes(each) for each in trainer.optimizers))
         if batch_idx < min(_NUM_BATCHES, trainer.num_training_batches) - 1:
             return

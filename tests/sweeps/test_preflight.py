@@ -137,6 +137,11 @@ def test_parameters_without_a_gradient_are_named_unless_frozen(
     assert tried.unused == unused
 
 
+def test_parameters_that_take_turns_are_used(config: Config, tmp_path: Path) -> None:
+    (tried,) = attempt(preflight.measure, [own(config, "TakesTurns")], tmp_path)
+    assert tried.unused == ()
+
+
 def test_data_is_set_up_once_for_all_corners_that_share_it(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
