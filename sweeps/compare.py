@@ -61,11 +61,16 @@ def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
     params = _params(rows)
     metrics = sorted({key for row in rows for key in row.metrics})
     fixed = ["study", "trial", "state", "value", "duration_s", "run_id"]
+    more = {"is_on_front": any(len(row.objectives) > 1 for row in rows), "infeasible": any(r.infeasible for r in rows)}
+    judged = [name for name, is_needed in more.items() if is_needed]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
+    writer.writerow([_no_formula(name) for name in (*fixed, *judged, *params, *metrics)])
     for row in rows:
         cells = [row.study, row.trial, row.state, row.value, row.duration_s, row.run_id]
-        cells += [row.params.get(key) for key in params] + [row.metrics.get(key) for key in metrics]
+        cells += [getattr(row, name) for name in judged] + [row.params.get(key) for key in params]
+        # Of several objectives, those at the best checkpoint; `value` has only the first
+        known = row.metrics | row.values if len(row.objectives) > 1 else row.metrics
+        cells += [known.get(key) for key in metrics]
         writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
 
 
