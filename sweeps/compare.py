@@ -64,8 +64,10 @@ def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
     for row in rows:
+        # Of several objectives, those at the best checkpoint; `value` has only the first
+        known = row.metrics | row.values if len(row.objectives) > 1 else row.metrics
         cells: list[Any] = [getattr(row, name) for name in fixed]
-        cells += [row.params.get(key) for key in params] + [row.metrics.get(key) for key in metrics]
+        cells += [row.params.get(key) for key in params] + [known.get(key) for key in metrics]
         writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
 
 

@@ -785,7 +785,7 @@ class Driver:
             if verdict.prune and trial.waiting:
                 trial.why_pruned = verdict.reason
         elif result.state != "interrupted":
-            trial.why_pruned = trial.why_pruned or result.reason
+            trial.why_pruned = trial.why_pruned or result.reason or result.state
         result = replace(result, value=self._value(result))
         self._end_run(job.run, Told(state=result.state), result.value, result.reason)
         self._drop_resume_points(job.folder, result.state)

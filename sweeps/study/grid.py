@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers._brute_force import _TreeNode
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import StudyError
@@ -78,7 +79,17 @@ class Grid(optuna.samplers.BaseSampler):
 
 
 class BruteForce(optuna.samplers.BruteForceSampler):
-    """Optuna's, which cannot read a trial that has ended without values: one that was dropped from its study."""
+    """Optuna's, which cannot read a trial that has ended without values: one that was dropped from its study.
+
+    Nor does it know of a study that goes on whether all has been tried, before one trial more has ended.
+    """
+
+    def is_done(self, study: optuna.Study) -> bool:
+        """Return whether every point has been started."""
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        tree = _TreeNode()
+        self._populate_tree(tree, [trial for trial in trials if trial.state != TrialState.WAITING], {})
+        return not tree.is_any_expandable(True)
 
     @staticmethod
     def _populate_tree(tree: Any, trials: Iterable[FrozenTrial], params: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from sweeps.replicates import Replication
 from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.constraints import Constraint, violations, why_infeasible
-from sweeps.study.grid import Grid
+from sweeps.study.grid import BruteForce, Grid
 from sweeps.study.identity import create_or_check
 from sweeps.study.paired import default_test, why_hopeless
 from sweeps.study.proposing import propose
@@ -158,6 +158,8 @@ class Study:
         self._flush_interval_s = flush_interval_s
         self._flushed_at_s = time.monotonic()
         self._learn_of_new_trials()
+        if isinstance(sampler, BruteForce):
+            self.optuna.is_stopped = sampler.is_done(self.optuna)
         self._has_borrowed = self.counts["borrowed"] > 0
 
     @classmethod

@@ -146,3 +146,12 @@ def test_negative_number_in_csv_stays_a_number() -> None:
     (found,) = csv.DictReader(io.StringIO(printed(row(value=-1.5), form="csv")))
 
     assert found["value"] == "-1.5"
+
+
+def test_csv_of_several_objectives_has_the_front_and_the_values_that_count() -> None:
+    objectives = {"val/acc": "maximize", "val/loss": "minimize"}
+    best = row(objectives=objectives, values={"val/acc": 0.9, "val/loss": 0.125}, is_on_front=True)
+    infeasible = row(1, objectives=objectives, infeasible="num_params=2 violates num_params <= 1")
+    first, second = csv.DictReader(io.StringIO(printed(best, infeasible, form="csv")))
+    assert (first["is_on_front"], first["val/loss"], first["infeasible"]) == ("True", "0.125", "")
+    assert (second["is_on_front"], second["infeasible"]) == ("False", infeasible.infeasible)

@@ -349,3 +349,8 @@ def test_the_value_of_what_did_not_complete_is_the_objective_not_what_it_reports
     sweep = Sweep(tmp_path, script, num_trials=1, replicates=replicates, objective="val/acc").run()
     assert sweep.totals.outcomes[0].value == 0.75
     assert {run["tags"].get(tags.VALUE) for run in sweep.store.runs.values()} == {None, "0.75"}  # None: the study's
+
+
+def test_a_training_that_is_pruned_without_a_reason_spares_its_trial_the_others(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda job: [Finished(state="pruned"), Exited()], replicates=3, num_trials=1, slots=1).run()
+    assert (list(sweep.launcher.jobs), sweep.states) == ([0], {0: "pruned"})

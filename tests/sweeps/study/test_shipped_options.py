@@ -222,3 +222,18 @@ def test_the_seed_of_a_sampler_wins_over_the_seed_of_the_runs():
     assert seed_of(shipped("sampler", "tpe", "seed=7", "sampler.seed=3"), 7) == 3
     assert seed_of(shipped("sampler", "tpe", "sampler.seed=null"), 7) is None
     assert seed_of({"_target_": "mine.Sampler"}, 7) == 7
+
+
+def test_a_brute_force_that_has_tried_all_asks_for_no_more_when_it_goes_on(url):
+    def reopened():
+        return study(url, shipped("sampler", "brute_force"), space=FINITE)
+
+    assert not reopened().is_exhausted
+    run(reopened(), 5)
+    opened = reopened()
+    last = opened.ask()
+    opened.tell(last.number, "interrupted")
+    assert not reopened().is_exhausted
+    run(reopened(), 1)
+    assert reopened().is_exhausted
+    assert reopened().enqueue({"depth": 1}) == 6 and not reopened().is_exhausted
