@@ -27,7 +27,7 @@ _STOPPED = {
     "device_hours": "study.device_hours was used up",
 }
 _OVERRIDES = """\
-Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep and check):
+Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep, check and resume):
   optimizer.lr='tag(log,interval(1e-4,1e-1))'  model.depth='range(1,5)'  data.batch_size=32,64,128
   model.activation='choice(relu,tanh)'         optimizer='choice(sgd,adam)'
 """

@@ -17,7 +17,7 @@ from sweeps.naming import duration, number, values_text
 from sweeps.pareto import on_front
 from sweeps.records import Progress
 
-__all__ = ["Display", "Heading", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
+__all__ = ["Display", "Heading", "Leader", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
 
 _REFRESH_S = 0.25
 _KEYS = {"timeout": "timeout_s", "device_hours": "device_hours"}
@@ -47,6 +47,7 @@ class Heading:
         is_sweep: Whether there are many trials; a single run shows its epochs instead.
         budget: What the sweep may use; None makes no forecast.
         device_s_before: Seconds of devices that earlier runs of the study have used.
+        best_before: The best trial of earlier runs of the study, or their Pareto front.
     """
 
     title: str
@@ -61,6 +62,16 @@ class Heading:
     replicates: int = 1
     budget: Budget | None = None
     device_s_before: float = 0.0
+    best_before: tuple["Leader", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """A best trial of an earlier run of the study."""
+
+    number: int
+    value: float | None
+    objectives: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +175,9 @@ class _Tally:
     def __init__(self, heading: Heading, clock: Callable[[], float]) -> None:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
-        self.best: Ended | None = None
-        self.front: list[Ended] = []  # of several objectives: the best trials of this run of the command
+        before = heading.best_before
+        self.best: Ended | Leader | None = before[0] if before and not heading.objectives else None
+        self.front: list[Ended | Leader] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}

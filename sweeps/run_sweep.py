@@ -15,7 +15,7 @@ from sweeps import paths
 from sweeps.check_report import print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config, flatten, to_yaml
-from sweeps.display import Heading, make_display
+from sweeps.display import Heading, Leader, make_display
 from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
 from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
@@ -340,6 +340,14 @@ class _Sweep:
                 device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
             ),
             device_s_before=limits.device_s_before,
+            best_before=tuple(
+                Leader(
+                    number=trial.number,
+                    value=trial.value,
+                    objectives=dict(zip(study.metrics, trial.objectives, strict=True)),
+                )
+                for trial in study.best_trials
+            ),
         )
         display = make_display(heading, self._console)
         driver = Driver(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.display import Display, Heading, LineDisplay, LiveDisplay, TrialView, make_display
+from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display
 from sweeps.forecast import Budget
 from sweeps.records import Progress
 
@@ -162,6 +162,24 @@ def test_of_several_objectives_each_is_shown_and_the_front_is_marked() -> None:
     assert "val/acc=0.9 num_params=12345  on the front" in out.getvalue()
     assert [line for line in out.getvalue().splitlines() if "trial 1" in line and "front" in line] == []
     assert "val/acc=0.8 num_params=100  on the front" in out.getvalue()
+
+
+def test_the_best_so_far_is_that_of_the_study() -> None:
+    display, out = shown(False, best_before=(Leader(number=0, value=0.95, objectives={"val/acc": 0.95}),))
+    display.trial_ended(Ended(number=1, value=0.9))
+    assert "best so far" not in out.getvalue()
+    display.trial_ended(Ended(number=2, value=0.96))
+    assert "trial 2 complete  val/acc=0.96  best so far" in out.getvalue()
+
+
+def test_the_front_is_that_of_the_study() -> None:
+    sizes = {"val/acc": "maximize", "num_params": "minimize"}
+    before = Leader(number=0, value=0.9, objectives={"val/acc": 0.9, "num_params": 100.0})
+    display, out = shown(False, objectives=sizes, best_before=(before,))
+    display.trial_ended(Ended(number=1, value=0.8, objectives={"val/acc": 0.8, "num_params": 200.0}))
+    assert "on the front" not in out.getvalue()
+    display.trial_ended(Ended(number=2, value=0.8, objectives={"val/acc": 0.8, "num_params": 50.0}))
+    assert "num_params=50  on the front" in out.getvalue()
 
 
 def test_a_trial_that_violates_a_constraint_is_not_the_best() -> None:
