@@ -12,8 +12,8 @@ help:            ## list the targets
 sweep: install   ## search twenty trainings on real data, and list the best
 	$(BIN)/lightsweep sweep
 
-test: install    ## run every test that this machine can run
-	$(BIN)/pytest
+test: install    ## run every test that this machine can run, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: install   ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ python benchmarks/propose.py 50    # after 50 trials instead of 500, and no resu
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def main() -> None:
         f"{num_ended} have ended: at most 30 ms (median), flat and conditional; with sampler.group=true, as it is",
     )
     medians: dict[str, float] = {}
+    load_before = os.getloadavg()[0]
     for case, (search, options) in _CASES.items():
         with scratch() as folder:
             steps = measure(folder, search, options, num_ended)
@@ -106,6 +108,7 @@ def main() -> None:
             f"median of {len(whole)} ({parts}); 90 % within {1000 * tenth:.1f} ms, 99 % within "
             f"{1000 * hundredth:.1f} ms; processor time {1000 * median(cpu):.1f} ms",
         )
+    result.add("load of the machine", f"{load_before:.1f} before, {os.getloadavg()[0]:.1f} after", "1 is its own")
     result.holds = max(medians["flat"], medians["conditional"]) <= 0.030
     if num_ended == _ENDED:
         result.save()

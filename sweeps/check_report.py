@@ -96,7 +96,7 @@ class CheckReport:
             for place in self.idle
         ]
         found += [
-            f"{some_of(unused.names)} got no gradient in the first batch{_with(unused.values)}: use "
+            f"{some_of(unused.names)} got no gradient in the first batches{_with(unused.values)}: use "
             f"{'it' if len(unused.names) == 1 else 'them'}, or freeze {'it' if len(unused.names) == 1 else 'them'} "
             "(requires_grad=False). Plain DDP with several ranks refuses this."
             for unused in self.unused
@@ -110,7 +110,7 @@ class CheckReport:
                 found.append(
                     f"{self._ranks} may take about {memory(needed)} (estimated{_with(self.hungriest.values)}), but "
                     f"{memory(self.room.num_bytes)} of memory are free on the {self._place}: set fewer launcher.slots, "
-                    f"or smaller {'batches or models' if self.hungriest.values else 'data.batch_size or model'}."
+                    "or smaller models and batches."
                 )
         if self.num_run < self.num_corners:
             found.append(

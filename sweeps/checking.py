@@ -179,7 +179,7 @@ def _failure(failed: Failed, points: Sequence[Point], index: int, folder: Path) 
         return ConfigError(message)
     where = f" with {text_of(point)}" if point and not own else ""
     return PreflightError(
-        f"{message}\n(one batch was tried before the first trial{where}; all of it is in "
+        f"{message}\n(two batches were tried beforehand{where}; all of it is in "
         f"{', '.join(str(log) for log in paths.rank_logs(folder))})"
     )
 

@@ -297,6 +297,8 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
+    if not totals.stopped and result.num_finished < result.num_trials:
+        say(f"The space has no more combinations: {result.num_finished} trials of {result.num_trials} took them all.")
     if totals.num_reused:
         say(f"{totals.num_reused} of {len(totals.outcomes)} reused: their configurations had been trained before.")
     _print_leaders(result, console)
@@ -306,6 +308,8 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         objectives = dict(zip(result.metrics, trial.objectives, strict=True))
         found = f"#{trial.number} {values_text(objectives, is_short=False)}  {values_text(trial.values)}"
         say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
+    if not best and result.num_finished:
+        say("There is no best trial: none is complete and satisfies the constraints of the study.")
     study, where = shlex.quote(result.study), _where(store_dir, None)
     if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
         say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")

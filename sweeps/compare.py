@@ -60,14 +60,12 @@ def _finite(value: Any) -> Any:
 def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
     params = _params(rows)
     metrics = sorted({key for row in rows for key in row.metrics})
-    fixed = ["study", "trial", "state", "value", "duration_s", "run_id"]
-    more = {"is_on_front": any(len(row.objectives) > 1 for row in rows), "infeasible": any(r.infeasible for r in rows)}
-    judged = [name for name, is_needed in more.items() if is_needed]
+    fixed = ["study", "trial", "state", "value", "duration_s", "run_id", "reason", "infeasible", "is_on_front"]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_no_formula(name) for name in (*fixed, *judged, *params, *metrics)])
+    writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
     for row in rows:
-        cells = [row.study, row.trial, row.state, row.value, row.duration_s, row.run_id]
-        cells += [getattr(row, name) for name in judged] + [row.params.get(key) for key in params]
+        cells: list[Any] = [getattr(row, name) for name in fixed]
+        cells += [row.params.get(key) for key in params]
         # Of several objectives, those at the best checkpoint; `value` has only the first
         known = row.metrics | row.values if len(row.objectives) > 1 else row.metrics
         cells += [known.get(key) for key in metrics]

@@ -75,6 +75,7 @@ class Composer:
         self._options: dict[str, list[str]] = {}
         self.tree = self.compose([])
         """The composed base, with interpolations."""
+        self._require_options("search")
 
     def compose(self, further: Sequence[str]) -> DictConfig:
         """Compose the command line with `further` overrides through Hydra."""
@@ -144,6 +145,20 @@ class Composer:
     def check_values(self, overrides: Sequence[str]) -> None:
         """Compose values of a search once, so that a wrong key or type is refused before any trial."""
         self.compose(overrides)
+
+    def _require_options(self, group: str) -> None:
+        """Refuse an option that is typed for an optional group and does not exist: Hydra would leave it out."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        for override in OverridesParser.create().parse_overrides(self.overrides):
+            if override.key_or_group != group or override.is_delete():
+                continue
+            typed = override.value()
+            for option in typed if isinstance(typed, list) else [typed]:
+                folder, _, name = str(option).rpartition("/")
+                names = self.options(f"{group}/{folder}" if folder else group)
+                if option is not None and name not in names:
+                    raise _no_such_option(group, str(option), names)
 
     def _tree_for(self, choices: tuple[str, ...], keys: tuple[str, ...]) -> DictConfig:
         """Return the tree of these choices, for trials that set these keys; making one takes 5 ms.
@@ -271,7 +286,7 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
                 f"{', '.join(str(folder) for folder in (config_dir, paths.conf_dir()) if folder)}."
             )
         names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
-        return ConfigError(f"{group}={option}: there is no such option. {did_you_mean(option, names)}")
+        return _no_such_option(group, option, names)
     culprit = _named(str(error), overrides) or _culprit(primary, overrides, config_dir)
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if culprit is None:
@@ -288,6 +303,10 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
     if kind:
         return ConfigError(f"{key} must be {kind}, but got {value!r}.")
     return ConfigError(f"{culprit}: {text}")
+
+
+def _no_such_option(group: str, option: str, names: list[str]) -> ConfigError:
+    return ConfigError(f"{group}={option}: there is no such option. {did_you_mean(option, names)}")
 
 
 def _named(message: str, overrides: list[str]) -> str | None:

@@ -453,7 +453,8 @@ class LiveDisplay:
         text.append(f"  {duration(elapsed)}", style="not bold")
         if ended:
             text.append(f", {60 * ended / elapsed:.1f} trials/min", style="not bold")
-        ahead = None if self._note else self._tally.forecast()
+        is_over = finished >= heading.num_trials
+        ahead = None if self._note or is_over else self._tally.forecast()
         if ahead is not None:
             text.append(f", {_ahead(ahead)}", style="not bold")
         return text

@@ -221,7 +221,7 @@ class Memory:
         parameters: Parameters and buffers.
         gradients: Gradients, and the buckets in which ranks exchange them.
         optimizer: The optimizer's state after a step.
-        activations: What autograd saves of one batch; None where that was not measured.
+        activations: What a backward pass over one batch needs; None where that was not measured.
         peak: The most that a GPU's allocator has given out; None on other devices.
     """
 

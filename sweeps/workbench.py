@@ -111,7 +111,7 @@ def preparing(console: Console) -> AbstractContextManager[object]:
     """Say in a terminal what takes some seconds before the first trial; elsewhere say nothing."""
     if not console.is_terminal:
         return nullcontext()
-    return console.status("Importing torch, opening the store, trying one batch ...", spinner="dots")
+    return console.status("Importing torch, opening the store, trying two batches ...", spinner="dots")
 
 
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

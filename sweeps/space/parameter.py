@@ -258,7 +258,7 @@ class Parameter:
                     return nearest
         raise SpaceError(
             f"{self.place}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
-            f"space in a study with another study.name."
+            f"space: that of a study that has begun with `lightsweep resume STUDY --migrate`."
         )
 
 

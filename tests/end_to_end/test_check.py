@@ -57,7 +57,10 @@ def test_check_names_what_is_dead_and_leaves_nothing(lightsweep: Command, mine: 
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_check_blames_the_corner_that_fails(lightsweep: Command, mine: Path, tmp_path: Path) -> None:
+def test_check_blames_the_corner_that_fails(
+    lightsweep: Command, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # the logs stay
     done = lightsweep("check", *OWN, "model.depth=range(1,5)", "optimizer.lr=0.1,0.2")
     assert done.returncode == 1
     assert done.stderr.startswith("lightsweep: model.depth=4: RuntimeError: four is too deep\n")

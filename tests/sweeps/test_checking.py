@@ -196,8 +196,8 @@ def test_parameters_without_a_gradient_are_told_once_and_where(run: Any) -> None
         return tried(digest=str(config), unused=["net.a", *(["net.b"] if depth_of(config) == 3 else [])])
 
     first, second = run(Processes(say), DEPTHS).warnings
-    assert first.startswith("net.a got no gradient in the first batch: use it")
-    assert second.startswith("net.b got no gradient in the first batch with model.depth=3: ")
+    assert first.startswith("net.a got no gradient in the first batches: use it")
+    assert second.startswith("net.b got no gradient in the first batches with model.depth=3: ")
 
 
 def test_more_ranks_than_memory_has_room_for_are_a_warning(run: Any) -> None:

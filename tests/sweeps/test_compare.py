@@ -125,6 +125,16 @@ def test_csv_has_every_param_and_metric() -> None:
     assert second["optimizer.lr"] == "" and second["study"] == "" and second["run_id"] == TRAIN.run_id
 
 
+def test_csv_says_what_became_of_a_trial() -> None:
+    pruned = row(state="pruned", reason="0.2 at step 1 is below the median 0.8 of 4 trials")
+    infeasible = row(infeasible="num_params=20 violates num_params <= 10")
+    found = list(csv.DictReader(io.StringIO(printed(pruned, infeasible, row(is_on_front=True), form="csv"))))
+
+    assert [one["reason"] for one in found] == [pruned.reason, "", ""]
+    assert [one["infeasible"] for one in found] == ["", infeasible.infeasible, ""]
+    assert [one["is_on_front"] for one in found] == ["False", "False", "True"]
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_csv_holds_no_formula(text: str) -> None:
     lines = list(csv.reader(io.StringIO(printed(row(study=text, params={text: text}), form="csv"), newline="")))
@@ -145,4 +155,3 @@ def test_csv_of_several_objectives_has_the_front_and_the_values_that_count() -> 
     first, second = csv.DictReader(io.StringIO(printed(best, infeasible, form="csv")))
     assert (first["is_on_front"], first["val/loss"], first["infeasible"]) == ("True", "0.125", "")
     assert (second["is_on_front"], second["infeasible"]) == ("False", infeasible.infeasible)
-    assert not {"is_on_front", "infeasible"} & set(printed(row(), form="csv").split(","))

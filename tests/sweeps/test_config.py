@@ -69,6 +69,8 @@ def test_seed_that_is_searched_wins(composer: Composer) -> None:
         ("optimizer.lrr=1", "There is no key 'optimizer.lrr'. Did you mean 'optimizer.lr'"),
         ("lr=1", "There is no key 'lr'. Did you mean 'optimizer.lr'"),
         ("model=resnet", "model=resnet: there is no such option. Valid names: cnn, mlp"),
+        ("search=optimiser", "search=optimiser: there is no such option. Did you mean 'optimizer'"),
+        ("search=[mlp,learning]", "search=learning: there is no such option. Did you mean 'learning_rate'"),
         ("trainer.max_epochs=many", "trainer.max_epochs must be an integer, but got 'many'"),
         ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val must be a number, but got 'x'"),
         ("trainer.deterministic=maybe", "trainer.deterministic must be true or false, but got 'maybe'"),

@@ -223,6 +223,22 @@ def test_bars_show_what_is_ahead_from_the_progress_of_the_first_trials() -> None
     assert "all 4 trials in about 1 min 30 s" in out.getvalue()
 
 
+def test_bars_look_no_further_once_all_trials_have_ended() -> None:
+    out = io.StringIO()
+    display = LiveDisplay(
+        heading(num_trials=2, budget=Budget(num_trials=2, num_slots=1)),
+        Console(file=out, width=120, force_terminal=True, color_system=None),
+        lambda: 30.0,
+    )
+    display.trial_ended(Ended(number=0, duration_s=60.0))
+    assert "all 2 trials in about 1 min 00 s" in out.getvalue()
+    display.trial_ended(Ended(number=1, duration_s=60.0))
+    display.close()
+
+    _, at_the_end, then = out.getvalue().partition("2/2 trials")
+    assert at_the_end and "in about" not in then
+
+
 def test_a_trial_that_somebody_asked_for_says_so() -> None:
     for is_terminal in (False, True):
         display, out = shown(is_terminal)

@@ -33,8 +33,9 @@ def test_without_a_store_none_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "stays"), [(ConfigError, False), (PreflightError, True)])
 def test_messages_name_the_real_data_and_logs_stay_where_they_are_named(
-    store: Path, kind: type[LightsweepError], stays: bool
+    store: Path, kind: type[LightsweepError], stays: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(store.parent))
     with pytest.raises(kind) as caught, _spare_store(store) as spare:
         (spare / "check-1").mkdir()
         raise kind(f"nothing in {spare}/data; see {spare}/check-1")

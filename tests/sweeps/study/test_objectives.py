@@ -90,6 +90,15 @@ def test_a_single_objective_refuses_a_pruner_that_judges_the_other_way(url):
     make(url, reported=("val/loss", "minimize"))
 
 
+def test_what_is_reported_does_not_turn_a_single_objective_round(url, tmp_path):
+    def proposed(url, **more):
+        trained(make(url, sampler="tpe", **more), 20)
+        return [trial.params for trial in stored(url)]
+
+    other = proposed(url, reported=("val/loss", "minimize"))
+    assert other == proposed(f"sqlite:///{tmp_path}/plain.db")
+
+
 @pytest.mark.parametrize(
     ("metric", "direction", "words"),
     [
