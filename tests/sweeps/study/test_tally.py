@@ -5,7 +5,7 @@ from collections import Counter
 
 from studies import make
 
-from sweeps.study.study import _state
+from sweeps.study.states import state_of
 
 
 def test_the_counts_are_those_of_all_trials_at_every_moment(url):
@@ -18,7 +18,7 @@ def test_the_counts_are_those_of_all_trials_at_every_moment(url):
             running.append(study.ask().number)
         elif running:
             study.tell(running.pop(chance.randrange(len(running))), act, 1.0 if act == "complete" else None)
-        counts = Counter(_state(trial) for trial in study.optuna.trials)
+        counts = Counter(state_of(trial) for trial in study.optuna.trials)
         assert {state: count for state, count in study.counts.items() if count} == counts
         assert study.num_finished == counts["complete"] + counts["pruned"] + counts["failed"]
     again = make(url)
