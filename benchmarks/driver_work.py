@@ -8,7 +8,7 @@ from harness import Result, median, scratch
 
 from sweeps import paths
 from sweeps.config import Composer
-from sweeps.driver import Driver, Limits, TrialSetup
+from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
 from sweeps.records import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
@@ -16,6 +16,7 @@ from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import TrialSetup
 
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 

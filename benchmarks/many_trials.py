@@ -17,15 +17,17 @@ from harness import Result, median, scratch
 
 from sweeps import paths
 from sweeps.config import Composer
-from sweeps.driver import Driver, Limits, Outcome, TrialSetup
+from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
+from sweeps.outcome import Outcome
 from sweeps.records import MetricPoint
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore, default_uri
 from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import TrialSetup
 
 _TRIALS, _SAMPLED_EVERY = 10_000, 500
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

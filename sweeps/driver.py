@@ -4,11 +4,10 @@ The rules are small functions of the state; the loop applies them. There is no b
 the next trial starts.
 """
 
-import json
 import logging
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,10 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 from sweeps import paths
-from sweeps.config import Config, fingerprint, flatten, freeze, load_frozen
+from sweeps.config import Config, fingerprint, freeze
 from sweeps.display import Display, TrialView
 from sweeps.launchers.slots import Slot
+from sweeps.outcome import Outcome, Totals, Why
 from sweeps.records import (
     Answer,
     Artifact,
@@ -29,7 +29,6 @@ from sweeps.records import (
     Failed,
     Finished,
     Joined,
-    MetricPoint,
     Metrics,
     Order,
     Place,
@@ -46,33 +45,18 @@ from sweeps.reuse import Twins, identity
 from sweeps.search import SEM, Ask, EndState, Result, Search, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
+from sweeps.trial_runs import RunRecorder, TrialRuns, TrialSetup
 
-__all__ = [
-    "NUM_PARAMS",
-    "Driver",
-    "InterruptedRun",
-    "Launcher",
-    "Limits",
-    "Outcome",
-    "RunRecorder",
-    "StopWord",
-    "Totals",
-    "TrialSetup",
-    "Why",
-]
+__all__ = ["NUM_PARAMS", "Driver", "Launcher", "Limits", "StopWord"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
 _METER_S = 30.0  # how often it notes what running trials have used, for the case that it is killed
-_PARENT = "study"
 NUM_PARAMS = "num_params"
 """the metric that every trial has from its start: the number of its model's parameters"""
 
 StopWord = Literal["", "drain", "now"]
 """What an order says to a driver: nothing, to start no more trials, or to stop the running ones, too."""
-
-Why = Literal["", "interrupt", "timeout", "device_hours", "failures", "stop"]
-"""Why a driver ended early."""
 
 
 class Launcher(Protocol):
@@ -94,36 +78,6 @@ class Launcher(Protocol):
         """End a trial at once."""
 
 
-class RunRecorder(Protocol):
-    """Records runs without letting the driver wait; see `Recorder`."""
-
-    def start(
-        self,
-        run: RunKey,
-        name: str,
-        *,
-        params: Mapping[str, object],
-        run_tags: Mapping[str, str],
-        parent: RunKey | None = None,
-    ) -> None:
-        """Create a run."""
-
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
-        """Go on with an interrupted run."""
-
-    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
-        """Add metric points."""
-
-    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
-        """Set tags."""
-
-    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
-        """Keep a file."""
-
-    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
-        """End a run."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When to stop; see `study` and `launcher` in the configuration.
@@ -140,100 +94,6 @@ class Limits:
     trial_timeout_s: float | None = None
     max_failures: int | None = None
     grace_s: float = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterruptedRun:
-    """A run that an interrupted trial has, and the step from which it goes on (None: from its beginning)."""
-
-    run_id: str
-    resume_step: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialSetup:
-    """How to make a trial of proposed values.
-
-    Attributes:
-        compose: Values, trial number and replicate to the config of the run; a trial of several replicates has a
-            config of its own, for which the replicate is None.
-        folder: Trial number to its folder.
-        name: Trial number and values to the run's name.
-        run_tags: The tags that every run gets.
-        answers: Whether reports can lead to pruning.
-        replicates: How often a trial is trained.
-        objective: The first metric of the study, if trainings report another one.
-        has_parent: Whether the runs belong to the run of a study.
-        place: The place of the rank in a group that others start, too; else the launcher gives the places.
-        environment: Variables that every rank gets, beside those of its slot.
-        runs: The runs of trials and replicates that were interrupted; they go on in these.
-    """
-
-    compose: Callable[[Mapping[str, Any], int, int | None], Config]
-    folder: Callable[[int], Path]
-    name: Callable[[int, Mapping[str, Any]], str]
-    run_tags: Mapping[str, str]
-    python_path: tuple[str, ...]
-    allowed_modules: tuple[str, ...]
-    answers: bool
-    replicates: int = 1
-    objective: str | None = None
-    has_parent: bool = True
-    place: Place | None = None
-    environment: tuple[tuple[str, str], ...] = ()
-    runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of a trial.
-
-    Attributes:
-        value: The first objective; of a trial that did not complete, as far as it is known.
-        objectives: All of them, of a complete trial.
-        errors: The standard errors of the objectives, of a trial of several replicates.
-        values: What was searched.
-        infeasible: Which constraints it violates.
-        replicate: The replicate that ended; None if it is the trial.
-        job: The training that ended; None if others ended before the trial did.
-        reused_from: The trial of the same configuration whose result this one has.
-    """
-
-    number: int
-    state: EndState
-    value: float | None
-    values: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    reason: str
-    duration_s: float
-    start_latency_s: float | None
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
-    infeasible: str = ""
-    replicate: int | None = None
-    job: int | None = None
-    reused_from: int | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Totals:
-    """What became of a run of the driver; `stopped` says why it ended early, if it did."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    stopped: Why = ""
-    elapsed_s: float = 0.0
-    work_s: float = 0.0
-    _counts: Counter[EndState] = field(default_factory=Counter, init=False, repr=False)
-
-    @property
-    def num_reused(self) -> int:
-        """How many trials have the result of another one."""
-        return sum(outcome.reused_from is not None for outcome in self.outcomes)
-
-    def count(self, state: EndState) -> int:
-        """Return how many trials ended in `state`; each is looked at once, since the driver asks all the time."""
-        self._counts.update(outcome.state for outcome in self.outcomes[self._counts.total() :])
-        return self._counts[state]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -323,6 +183,7 @@ class Driver:
         self._limits = limits
         self._launcher = launcher
         self._recorder = recorder
+        self._runs = TrialRuns(recorder, setup)
         self._display = display
         self._twins = twins or Twins(is_on=False)
         self._orders = orders
@@ -337,7 +198,6 @@ class Driver:
         self._device_s = limits.device_s_before  # of trainings that have ended
         self._metered_s = self._began
         self._is_draining = self._is_told_to_stop = False
-        self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
         self._resume_steps = {run: interrupted.resume_step for run, interrupted in setup.runs.items()}
         self._num_interrupts = 0
         self._is_killing = False
@@ -381,7 +241,7 @@ class Driver:
         except BaseException:
             cut_off = {job.run for job in self._running.values()} | self._open.keys()
             for run in cut_off:
-                self._end_run(run, Told(state="interrupted"), None, "the driver failed")
+                self._runs.end(run, Told(state="interrupted"), None, "the driver failed")
             raise
 
     def interrupt(self) -> None:
@@ -493,9 +353,9 @@ class Driver:
             used_device_s=proposed.device_s,
         )
         if not is_whole:
-            goes_on = self._goes_on(number, trial.folder, config)
+            goes_on = self._runs.goes_on(number, trial.folder, config)
             freeze(config, trial.folder)
-            self._record_start(number, proposed, trial.folder, config, goes_on=goes_on, step=0)
+            self._runs.start(number, proposed, trial.folder, config, goes_on=goes_on, step=0)
             trial.results = dict(self._search.begin_replicates(number, is_anew=not goes_on))
             trial.waiting = [index for index in trial.waiting if index not in trial.results]
             if not trial.waiting:  # the driver died between the last of them and the end of the trial
@@ -518,7 +378,7 @@ class Driver:
             leased_s=self._clock(),
         )
         config = self._setup.compose(trial.values, trial.number, replicate)
-        goes_on = self._goes_on(job.run, job.folder, config)
+        goes_on = self._runs.goes_on(job.run, job.folder, config)
         if goes_on:
             job.resume_step = self._resume_step(job, config)
         freeze(config, job.folder)
@@ -538,7 +398,7 @@ class Driver:
         )
         self._running[job.number] = job
         trial.num_running += 1
-        self._record_start(
+        self._runs.start(
             job.run,
             trial.proposed,
             job.folder,
@@ -560,58 +420,12 @@ class Driver:
             )
         )
 
-    def _goes_on(self, run: RunKey, folder: Path, config: Config) -> bool:
-        """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
-        if run not in self._recorded and run not in self._setup.runs:
-            return False
-        has_frozen = (folder / paths.CONFIG).is_file()
-        return has_frozen and fingerprint(load_frozen(folder)) == fingerprint(config)
-
     def _resume_step(self, job: _Job, config: Config) -> int | None:
         """Return the step from which an interrupted training goes on, if its state there is still on the disk."""
         step = self._resume_steps.get(job.run)
         if step is None or not paths.resume_point(job.folder, fingerprint(config), step).is_file():
             return None
         return step
-
-    def _record_start(
-        self,
-        run: RunKey,
-        proposed: Ask,
-        folder: Path,
-        config: Config,
-        *,
-        replicate: int | None = None,
-        goes_on: bool = False,
-        step: int = 0,
-        reused_from: int | None = None,
-    ) -> None:
-        """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
-        if goes_on:
-            run_id = None if run in self._recorded else self._setup.runs[run].run_id
-            self._recorder.go_on(run, run_id, step=step)
-            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: ""})
-            self._recorded.add(run)
-            return
-        self._recorded.add(run)
-        run_tags = {
-            **self._setup.run_tags,
-            tags.TRIAL: str(proposed.number),
-            tags.STATE: "running",
-            tags.PARAMS: json.dumps(dict(proposed.values)),
-            tags.FOLDER: self._setup.folder(proposed.number).name,
-        }
-        name = self._setup.name(proposed.number, proposed.values)
-        parent: RunKey | None = _PARENT if self._setup.has_parent else None
-        if replicate is not None:
-            run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-            name, parent = f"#{proposed.number} replicate {replicate}", proposed.number
-        if proposed.is_enqueued:
-            run_tags[tags.ENQUEUED] = "true"
-        if reused_from is not None:
-            run_tags[tags.REUSED_FROM] = str(reused_from)
-        self._recorder.start(run, name, params=flatten(config), run_tags=run_tags, parent=parent)
-        self._recorder.artifact(run, folder / paths.CONFIG)
 
     # --- the results that trials of the same configuration share
 
@@ -625,7 +439,7 @@ class Driver:
             return False
         own = identity(config, proposed.values)
         twin = self._twins.find(own)
-        has_begun = number in self._recorded or number in self._setup.runs
+        has_begun = self._runs.has(number)
         if twin is None or proposed.is_enqueued or has_begun:
             self._twins.add(own, number)
             self._search.note(number, "fingerprint", own)
@@ -640,10 +454,10 @@ class Driver:
         """Record a trial that has the result of its twin."""
         number, folder = proposed.number, self._setup.folder(proposed.number)
         freeze(config, folder)
-        self._record_start(number, proposed, folder, config, reused_from=twin)
+        self._runs.start(number, proposed, folder, config, reused_from=twin)
         reused = self._search.reuse(number, twin)
-        self._record_values(number, reused.metrics, 0)
-        self._end_run(number, reused.told, reused.value, reused.told.reason)
+        self._runs.values(number, reused.metrics, 0)
+        self._runs.end(number, reused.told, reused.value, reused.told.reason)
         self._count(
             Outcome(
                 number=number,
@@ -753,7 +567,7 @@ class Driver:
         assert job.num_params is not None
         size = {NUM_PARAMS: float(job.num_params)}
         if job.resume_step is None:  # else the run has it
-            self._record_values(job.run, size, 0)
+            self._runs.values(job.run, size, 0)
         verdict = self._search.admit(size)
         if verdict.prune:
             job.why_not_admitted = verdict.reason
@@ -781,19 +595,15 @@ class Driver:
         if result.state == "complete" and result.value is not None:
             verdict = self._search.add_replicate(trial.number, job.replicate, result)
             done = [result.metrics for _, result in sorted(trial.results.items()) if result.state == "complete"]
-            self._record_values(trial.number, means(done), len(done))
+            self._runs.values(trial.number, means(done), len(done))
             if verdict.prune and trial.waiting:
                 trial.why_pruned = verdict.reason
         elif result.state != "interrupted":
             trial.why_pruned = trial.why_pruned or result.reason or result.state
         result = replace(result, value=self._value(result))
-        self._end_run(job.run, Told(state=result.state), result.value, result.reason)
+        self._runs.end(job.run, Told(state=result.state), result.value, result.reason)
         self._drop_resume_points(job.folder, result.state)
         self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
-
-    def _record_values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
-        now_ms = int(time.time() * 1000)
-        self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
     def _close(self, trial: _Trial, job: _Job | None = None) -> None:
         """Tell and record what became of a trial."""
@@ -808,7 +618,7 @@ class Driver:
         if self._setup.replicates == 1:
             self._drop_resume_points(trial.folder, told.state)
         value = next(iter(told.objectives.values()), self._value(result))
-        self._end_run(trial.number, told, value, result.reason)
+        self._runs.end(trial.number, told, value, result.reason)
         self._count(self._outcome(trial, replace(result, value=value), told, job=job))
         self._settle(trial.number, told.state)
 
@@ -853,24 +663,9 @@ class Driver:
             job=job.number if job else None,
         )
 
-    def _end_run(self, run: RunKey, told: Told, value: float | None, reason: str) -> None:
-        status, run_tags = tags.ending(told.state, value, reason)
-        if len(told.objectives) > 1:
-            run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
-        if told.infeasible:
-            run_tags[tags.INFEASIBLE] = told.infeasible
-        self._recorder.end(run, status, run_tags)
-
     def _record_story(self, job: _Job, result: Result) -> None:
-        """Keep what tells why a training failed."""
-        if not isinstance(job.last_word, Failed) or result.state == "interrupted" or job.why_not_admitted:
-            return
-        if job.last_word.traceback:
-            story = job.folder / "traceback.txt"
-            paths.write_text(story, job.last_word.traceback)
-            self._recorder.artifact(job.run, story)
-        for log in paths.rank_logs(job.folder):
-            self._recorder.artifact(job.run, log)
+        if isinstance(job.last_word, Failed) and result.state != "interrupted" and not job.why_not_admitted:
+            self._runs.story(job.run, job.folder, job.last_word)
 
 
 def _errors(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:

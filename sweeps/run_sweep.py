@@ -16,7 +16,7 @@ from sweeps.check_report import print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config, flatten, to_yaml
 from sweeps.display import Heading, Leader, make_display
-from sweeps.driver import NUM_PARAMS, Driver, InterruptedRun, Limits, Outcome, Totals, TrialSetup
+from sweeps.driver import NUM_PARAMS, Driver, Limits
 from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
 from sweeps.forecast import Budget
@@ -26,6 +26,7 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
 from sweeps.orders import Orders
+from sweeps.outcome import Outcome, Totals
 from sweeps.randomness import derive_seed
 from sweeps.recorded import read_record
 from sweeps.records import MetricPoint
@@ -46,6 +47,7 @@ from sweeps.study import (
 )
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
+from sweeps.trial_runs import InterruptedRun, TrialSetup
 from sweeps.workbench import (
     CommandLine,
     common_tags,

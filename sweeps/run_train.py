@@ -15,14 +15,16 @@ from sweeps.check_report import print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.display import Display, Heading, SilentDisplay, make_display
-from sweeps.driver import Driver, Limits, Outcome, RunRecorder, Totals, TrialSetup
+from sweeps.driver import Driver, Limits
 from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
+from sweeps.outcome import Outcome, Totals
 from sweeps.records import Cause, MetricPoint, Place
 from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey
+from sweeps.trial_runs import RunRecorder, TrialSetup
 from sweeps.workbench import (
     CommandLine,
     common_tags,

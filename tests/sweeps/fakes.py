@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.driver import Outcome
+from sweeps.outcome import Outcome
 from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
 from sweeps.search import Ask, Result, Reused, Told, Verdict
 from sweeps.tracking.recorder import StudyRuns

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.cli import _conclude, _where, main
-from sweeps.driver import Totals
+from sweeps.outcome import Totals
 from sweeps.run_sweep import SweepResult
 from sweeps.study.study import Best
 

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeSearch, FakeStore, complete
 
-from sweeps.driver import Driver, Limits, Outcome, Totals, TrialSetup
+from sweeps.driver import Driver, Limits
 from sweeps.errors import StoreError
 from sweeps.launchers.slots import Slot
+from sweeps.outcome import Outcome, Totals
 from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, Progress, Report, Started
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import InterruptedRun, TrialSetup
 
 
 class Sweep:
@@ -324,7 +326,6 @@ def test_an_interrupted_trial_keeps_what_it_has_and_ends_as_interrupted(tmp_path
 
 def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
     from sweeps.config import freeze
-    from sweeps.driver import InterruptedRun
     from sweeps.search import Result
 
     sweep = Sweep(tmp_path, of({0: [0.0] * 3, 1: [0.5] * 3}), replicates=3, num_trials=2, slots=1)

@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeStore, Script, complete
 from studies import make, stored
 
-from sweeps.driver import Driver, InterruptedRun, Limits, TrialSetup
+from sweeps.driver import Driver, Limits
 from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.launchers.slots import Slot
 from sweeps.orders import Orders
@@ -18,6 +18,7 @@ from sweeps.reuse import Twins
 from sweeps.space import parse_space
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import InterruptedRun, TrialSetup
 
 WIDE = parse_space({"lr": "interval(0.0,1.0)", "depth": "range(1,5)"})
 SMALL = parse_space({"depth": "range(1,4)"})

@@ -1,0 +1,178 @@
+"""The runs of trials and of their replicates in the record: how they begin, go on, and end."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeps import paths
+from sweeps.config import Config, fingerprint, flatten, load_frozen
+from sweeps.records import Failed, MetricPoint, Place
+from sweeps.search import Ask, Told
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import RunKey
+
+__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
+
+_PARENT = "study"
+
+
+class RunRecorder(Protocol):
+    """Records runs without letting the driver wait; see `Recorder`."""
+
+    def start(
+        self,
+        run: RunKey,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        run_tags: Mapping[str, str],
+        parent: RunKey | None = None,
+    ) -> None:
+        """Create a run."""
+
+    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
+        """Go on with an interrupted run."""
+
+    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
+        """Add metric points."""
+
+    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
+        """Set tags."""
+
+    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
+        """Keep a file."""
+
+    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
+        """End a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptedRun:
+    """A run that an interrupted trial has, and the step from which it goes on (None: from its beginning)."""
+
+    run_id: str
+    resume_step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSetup:
+    """How to make a trial of proposed values.
+
+    Attributes:
+        compose: Values, trial number and replicate to the config of the run; a trial of several replicates has a
+            config of its own, for which the replicate is None.
+        folder: Trial number to its folder.
+        name: Trial number and values to the run's name.
+        run_tags: The tags that every run gets.
+        answers: Whether reports can lead to pruning.
+        replicates: How often a trial is trained.
+        objective: The first metric of the study, if trainings report another one.
+        has_parent: Whether the runs belong to the run of a study.
+        place: The place of the rank in a group that others start, too; else the launcher gives the places.
+        environment: Variables that every rank gets, beside those of its slot.
+        runs: The runs of trials and replicates that were interrupted; they go on in these.
+    """
+
+    compose: Callable[[Mapping[str, Any], int, int | None], Config]
+    folder: Callable[[int], Path]
+    name: Callable[[int, Mapping[str, Any]], str]
+    run_tags: Mapping[str, str]
+    python_path: tuple[str, ...]
+    allowed_modules: tuple[str, ...]
+    answers: bool
+    replicates: int = 1
+    objective: str | None = None
+    has_parent: bool = True
+    place: Place | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
+
+
+class TrialRuns:
+    """Records what happens to trials, in runs that are new or that were interrupted.
+
+    Args:
+        recorder: Writes them.
+        setup: Names them, and knows which were interrupted.
+    """
+
+    def __init__(self, recorder: RunRecorder, setup: TrialSetup) -> None:
+        self._recorder = recorder
+        self._setup = setup
+        self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+
+    def has(self, run: RunKey) -> bool:
+        """Tell whether there is a run of it."""
+        return run in self._recorded or run in self._setup.runs
+
+    def goes_on(self, run: RunKey, folder: Path, config: Config) -> bool:
+        """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
+        if not self.has(run):
+            return False
+        has_frozen = (folder / paths.CONFIG).is_file()
+        return has_frozen and fingerprint(load_frozen(folder)) == fingerprint(config)
+
+    def start(
+        self,
+        run: RunKey,
+        proposed: Ask,
+        folder: Path,
+        config: Config,
+        *,
+        replicate: int | None = None,
+        goes_on: bool = False,
+        step: int = 0,
+        reused_from: int | None = None,
+    ) -> None:
+        """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
+        if goes_on:
+            run_id = None if run in self._recorded else self._setup.runs[run].run_id
+            self._recorder.go_on(run, run_id, step=step)
+            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: ""})
+            self._recorded.add(run)
+            return
+        self._recorded.add(run)
+        run_tags = {
+            **self._setup.run_tags,
+            tags.TRIAL: str(proposed.number),
+            tags.STATE: "running",
+            tags.PARAMS: json.dumps(dict(proposed.values)),
+            tags.FOLDER: self._setup.folder(proposed.number).name,
+        }
+        name = self._setup.name(proposed.number, proposed.values)
+        parent: RunKey | None = _PARENT if self._setup.has_parent else None
+        if replicate is not None:
+            run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
+            name, parent = f"#{proposed.number} replicate {replicate}", proposed.number
+        if proposed.is_enqueued:
+            run_tags[tags.ENQUEUED] = "true"
+        if reused_from is not None:
+            run_tags[tags.REUSED_FROM] = str(reused_from)
+        self._recorder.start(run, name, params=flatten(config), run_tags=run_tags, parent=parent)
+        self._recorder.artifact(run, folder / paths.CONFIG)
+
+    def values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
+        """Add a point of each metric at a step."""
+        now_ms = int(time.time() * 1000)
+        self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
+
+    def end(self, run: RunKey, told: Told, value: float | None, reason: str) -> None:
+        """End a run as the search was told."""
+        status, run_tags = tags.ending(told.state, value, reason)
+        if len(told.objectives) > 1:
+            run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
+        if told.infeasible:
+            run_tags[tags.INFEASIBLE] = told.infeasible
+        self._recorder.end(run, status, run_tags)
+
+    def story(self, run: RunKey, folder: Path, word: Failed) -> None:
+        """Keep what tells why a training failed."""
+        if word.traceback:
+            story = folder / "traceback.txt"
+            paths.write_text(story, word.traceback)
+            self._recorder.artifact(run, story)
+        for log in paths.rank_logs(folder):
+            self._recorder.artifact(run, log)
