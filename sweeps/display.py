@@ -44,6 +44,7 @@ class Heading:
         reported: The metric that trainings report, if it is not the first objective.
         num_finished: Trials that were finished before.
         replicates: Trainings of each trial.
+        noun: What one of them is called, if they are several.
         is_sweep: Whether there are many trials; a single run shows its epochs instead.
         budget: What the sweep may use; None makes no forecast.
         device_s_before: Seconds of devices that earlier runs of the study have used.
@@ -60,6 +61,7 @@ class Heading:
     objectives: Mapping[str, str] = field(default_factory=dict)
     reported: str | None = None
     replicates: int = 1
+    noun: str = "replicate"
     budget: Budget | None = None
     device_s_before: float = 0.0
     best_before: tuple["Leader", ...] = ()
@@ -240,7 +242,7 @@ class _Tally:
             self.best = outcome
 
     def noun(self, trial: int, replicate: int | None) -> str:
-        which = "" if replicate is None else f" replicate {replicate}"
+        which = "" if replicate is None else f" {self.heading.noun} {replicate}"
         return f"trial {trial}{which}" if self.heading.is_sweep else "run"
 
     def _is_best(self, value: float) -> bool:

@@ -608,7 +608,7 @@ class Driver:
     def _close(self, trial: _Trial, job: _Job | None = None) -> None:
         """Tell and record what became of a trial."""
         del self._open[trial.number]
-        result = combined(trial.results, self._setup.replicates, trial.why_pruned)
+        result = combined(trial.results, self._setup.replicates, trial.why_pruned, self._setup.noun)
         if self._twins.is_on and result.metrics:
             self._search.note(trial.number, "metrics", dict(result.metrics))
         told = self._search.tell(

@@ -26,10 +26,13 @@ class Replication:
     count: int = 1
     is_by_fold: bool = False
 
+    @property
+    def noun(self) -> str:
+        """What one of the trainings is called."""
+        return "fold" if self.is_by_fold else "replicate"
+
     def __str__(self) -> str:
-        if self.is_by_fold:
-            return f"{self.count} folds"
-        return "one training" if self.count == 1 else f"{self.count} replicates"
+        return "one training" if self.count == 1 else f"{self.count} {self.noun}s"
 
     @property
     def text(self) -> str:
@@ -90,13 +93,14 @@ def _require_not_searched(keys: tuple[str, ...], searched: tuple[str, ...], beca
             raise ConfigError(f"{key} is what {because} tells trainings of a trial apart by, so it is not searched.")
 
 
-def combined(results: Mapping[int, Result], count: int, why_pruned: str = "") -> Result:
+def combined(results: Mapping[int, Result], count: int, why_pruned: str = "", noun: str = "replicate") -> Result:
     """Return what a trial came to.
 
     Args:
         results: Of its replicates, by their index.
         count: How many it should have.
         why_pruned: Why it needs no more than it has, if so.
+        noun: What one of them is called.
     """
     if count == 1:
         return results[0]
@@ -106,7 +110,7 @@ def combined(results: Mapping[int, Result], count: int, why_pruned: str = "") ->
     metrics = means([result.metrics for result in complete.values()])
     for index, result in sorted(results.items()):
         if result.state in ("pruned", "failed"):
-            reason = f"replicate {index}: {result.reason}"
+            reason = f"{noun} {index}: {result.reason}"
             return Result(
                 state=result.state,
                 value=result.value if value is None else value,
@@ -118,7 +122,7 @@ def combined(results: Mapping[int, Result], count: int, why_pruned: str = "") ->
         return Result(state="pruned", value=value, metrics=metrics, reason=why_pruned)
     if len(complete) < count:
         reasons = [result.reason for result in results.values() if result.state == "interrupted"]
-        return Result(state="interrupted", reason=reasons[0] if reasons else f"{len(complete)} of {count} replicates")
+        return Result(state="interrupted", reason=reasons[0] if reasons else f"{len(complete)} of {count} {noun}s")
     return Result(state="complete", value=value, metrics=metrics)
 
 

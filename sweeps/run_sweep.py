@@ -334,6 +334,7 @@ class _Sweep:
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
             replicates=self._replication.count,
+            noun=self._replication.noun,
             budget=Budget(
                 num_trials=limits.num_trials,
                 num_slots=len(slots),
@@ -363,6 +364,7 @@ class _Sweep:
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
                 replicates=self._replication.count,
+                noun=self._replication.noun,
                 objective=study.metrics[0] if is_judged_by_another else None,
                 runs=self._runs,
             ),

@@ -69,6 +69,7 @@ class TrialSetup:
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
         replicates: How often a trial is trained.
+        noun: What one of its trainings is called, if they are several.
         objective: The first metric of the study, if trainings report another one.
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
@@ -84,6 +85,7 @@ class TrialSetup:
     allowed_modules: tuple[str, ...]
     answers: bool
     replicates: int = 1
+    noun: str = "replicate"
     objective: str | None = None
     has_parent: bool = True
     place: Place | None = None
@@ -146,7 +148,7 @@ class TrialRuns:
         parent: RunKey | None = _PARENT if self._setup.has_parent else None
         if replicate is not None:
             run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-            name, parent = f"#{proposed.number} replicate {replicate}", proposed.number
+            name, parent = f"#{proposed.number} {self._setup.noun} {replicate}", proposed.number
         if proposed.is_enqueued:
             run_tags[tags.ENQUEUED] = "true"
         if reused_from is not None:

@@ -11,8 +11,9 @@ from sweeps.study.builders import ENUMERATING, build_pruner, build_sampler, seed
 from sweeps.study.constraints import parse_constraints
 from sweeps.study.counting import TrialCounts, count_trials
 from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
+from sweeps.study.objectives import parse_objectives, require_judgeable
 from sweeps.study.storage import open_storage
-from sweeps.study.study import Best, Study, parse_objectives, require_judgeable
+from sweeps.study.study import Best, Study
 from sweeps.study.warm_starting import Loan, is_stored, require_lenders, warm_start
 
 __all__ = [

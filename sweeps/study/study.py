@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import optuna
 from optuna.pruners import BasePruner, WilcoxonPruner
@@ -21,7 +21,7 @@ from optuna.study._constrained_optimization import _is_constrained_optimization
 from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import ConfigError, StoreError, StudyError
+from sweeps.errors import StoreError, StudyError
 from sweeps.records import Cause
 from sweeps.replicates import Replication
 from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
@@ -29,6 +29,7 @@ from sweeps.space import Space
 from sweeps.study.constraints import Constraint, violations, why_infeasible
 from sweeps.study.grid import BruteForce, Grid
 from sweeps.study.identity import create_or_check
+from sweeps.study.objectives import ReportedOnly, parse_objectives, require_judgeable
 from sweeps.study.paired import default_test, why_hopeless
 from sweeps.study.proposing import propose
 from sweeps.study.reasons import why_pruned
@@ -37,13 +38,11 @@ from sweeps.study.states import DROPPED, INTERRUPTED, state_of
 from sweeps.study.storage import storage_errors
 from sweeps.study.tally import Tally
 
-__all__ = ["Best", "Study", "parse_objectives", "require_judgeable"]
+__all__ = ["Best", "Study"]
 
 _log = logging.getLogger(__name__)
 _ONE_TRAINING = Replication()
 _REPLICATES = "replicates"
-
-Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +76,6 @@ class _AskTellStudy(optuna.Study):
     def stop(self) -> None:
         """Remember that the sampler has nothing left to try."""
         self.is_stopped = True
-
-
-class _ReportedOnly(InMemoryStorage):
-    """The same trials as in another storage, with one objective, the reported one: pruners refuse several."""
-
-    def __init__(self, storage: InMemoryStorage, direction: StudyDirection) -> None:
-        vars(self).update(vars(storage))
-        self._direction = direction
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return the one direction."""
-        return [self._direction]
 
 
 class Study:
@@ -148,9 +135,7 @@ class Study:
         self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
         self.optuna.only_direction = next(iter(objectives.values())) if is_single else self._direction
         self._judged = (
-            self.optuna
-            if is_single
-            else optuna.Study(name, _ReportedOnly(self._memory, self._direction), pruner=pruner)
+            self.optuna if is_single else optuna.Study(name, ReportedOnly(self._memory, self._direction), pruner=pruner)
         )
         self._tally = Tally(self._frozen, state_of)
         self._running: dict[int, optuna.Trial] = {}
@@ -673,51 +658,6 @@ class Study:
             self._record.write_attrs(self._memory.get_study_system_attrs(self._memory_id))
         self._unwritten.clear()
         self._flushed_at_s = time.monotonic()
-
-
-def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]) -> dict[str, StudyDirection]:
-    """Return the direction of each objective.
-
-    Raises:
-        ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
-    """
-    metrics: list[Any] = list(metric) if isinstance(metric, list | tuple) else [metric]
-    directions: list[Any] = list(direction) if isinstance(direction, list | tuple) else [direction]
-    for name in directions:
-        if name not in get_args(Direction):
-            raise ConfigError(f"study.direction must be 'maximize' or 'minimize', but got {name!r}.")
-    if len(metrics) != len(directions):
-        raise ConfigError(f"study.direction: one direction for each metric, but got {len(directions)} for {metrics}.")
-    twice = [name for index, name in enumerate(metrics) if name in metrics[:index]]
-    if twice or not metrics or not all(isinstance(name, str) for name in metrics):
-        raise ConfigError(f"study.metric must name one metric or several different ones, but got {metrics}.")
-    return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
-
-
-def require_judgeable(
-    pruner: BasePruner | None,
-    objectives: Mapping[str, StudyDirection],
-    reported: tuple[str, str],
-    replication: Replication,
-) -> None:
-    """Refuse what a pruner cannot judge.
-
-    Raises:
-        ConfigError: There is one objective and its reports go the other way: samplers and pruners of one objective know
-            one direction. Or there is one training of each trial where several are compared.
-    """
-    if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
-        raise ConfigError(
-            "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
-            "choose a pruner of epochs, such as pruner=median."
-        )
-    prunes = pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner)
-    directions = [direction.name.lower() for direction in objectives.values()]
-    if prunes and len(directions) == 1 and reported[1] not in directions:
-        raise ConfigError(
-            f"objective.direction: the pruner judges {reported[0]!r} by the direction of the study's only metric, "
-            "which is another. Choose pruner=none, or another objective.metric."
-        )
 
 
 def _one(values: list[Any]) -> Any:

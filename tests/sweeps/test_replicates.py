@@ -52,6 +52,11 @@ def test_a_replicate_that_fails_or_is_pruned_decides_for_its_trial(state: Any) -
     assert (result.state, result.reason, result.cause, result.value) == (state, "replicate 1: no", "memory", 0.8)
 
 
+def test_folds_are_called_folds() -> None:
+    bad = Result(state="failed", reason="no")
+    assert combined({0: bad}, 3, noun=Replication(count=3, is_by_fold=True).noun).reason == "fold 0: no"
+
+
 def test_a_hopeless_trial_is_pruned_with_the_mean_of_what_it_has() -> None:
     result = combined({0: complete(0.2), 1: complete(0.4)}, 5, why_pruned="hopeless")
     assert (result.state, result.value, result.reason) == ("pruned", pytest.approx(0.3), "hopeless")
