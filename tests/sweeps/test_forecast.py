@@ -61,8 +61,9 @@ def test_more_trials_take_longer_and_more_slots_do_not(situation: dict, more_tri
     budget, found = situation["budget"], ahead(situation)
     longer = ahead(situation, num_trials=budget.num_trials + more_trials)
     faster = ahead(situation, num_slots=budget.num_slots + more_slots)
-    assert longer.left_s >= found.left_s * (1 - 1e-6)
-    assert longer.num_trials >= found.num_trials
+    if budget.device_s is None:  # else more trials at once use the device-hours up sooner
+        assert longer.left_s >= found.left_s * (1 - 1e-6)
+        assert longer.num_trials >= found.num_trials
     assert faster.left_s <= found.left_s * (1 + 1e-6) + 1e-6
 
 
