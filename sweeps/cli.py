@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if args.run in (_compare, _show) else 1
+        return 0 if args.run in (_compare, _show, _diff) else 1
     except OSError as error:  # a full disk, a folder that may not be written
         if args.debug or error.filename is None:
             raise
@@ -135,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "show", "show all that is known of a run", _show, epilog=_NAMES)
     command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("--format", choices=["table", "json"], default="table")
+    _add_store(command)
+
+    command = _add(commands, "diff", "show what differs between runs", _diff, epilog=_NAMES)
+    command.add_argument("names", nargs="+", metavar="RUN", help="two or more, such as best:STUDY STUDY#12")
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
@@ -393,9 +398,21 @@ def _show(args: argparse.Namespace) -> int:
     commands, where = [], _where(args.store_dir, args.uri)
     if detail.study is not None:
         commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
+        if detail.kind == "trial" and not args.name.startswith("best:"):
+            best = f"best:{detail.study}"
+            commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
     if not (args.uri or "").startswith("http"):
         commands.append(f"lightsweep ui{where}")
     print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from sweeps.diff import difference, print_difference
+    from sweeps.run_detail import read_runs
+
+    found = difference(read_runs(_uri(args), args.names, args.store_dir))
+    print_difference(found, args.format, console=_console(), out=sys.stdout)
     return 0
 
 

@@ -122,7 +122,7 @@ class RunDetail:
             "ended": self.ended.isoformat() if self.ended else None,
             "duration_s": row.duration_s,
             "origin": self.origin,
-            "tags": dict(self.run.tags),
+            "tags": dict(sorted(self.run.tags.items())),
             "params": self.searched,
             "config": self.config,
             "metrics": {key: metric.as_dict() for key, metric in self.metrics.items()},

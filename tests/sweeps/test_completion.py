@@ -23,7 +23,7 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "enqueue ", "resume "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "resume "),
                 *("show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
@@ -116,6 +116,7 @@ def test_runs_are_offered_by_their_study_and_then_by_number(tmp_path: Path) -> N
     assert completed(f"{show} fi") == ["first#"]
     assert completed(f"{show} first#") == ["first#0 ", "first#2 ", "first#10 "]
     assert completed(f"{show} first#1") == ["first#10 "] and completed(f"{show} train#") == ["train#3 "]
+    assert completed(f"lightsweep diff --store-dir {tmp_path} best:first fi") == ["first#"]
 
 
 @pytest.fixture
