@@ -411,7 +411,7 @@ def _diff(args: argparse.Namespace) -> int:
     from sweeps.diff import difference, print_difference
     from sweeps.run_detail import read_runs
 
-    found = difference(read_runs(_uri(args), args.names, args.store_dir))
+    found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
     print_difference(found, args.format, console=_console(), out=sys.stdout)
     return 0
 

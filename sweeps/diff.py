@@ -29,7 +29,7 @@ _OF_THE_RUN = (
     "mlflow.log-model.",
     "search.",
 )
-_CURVE = 16  # characters
+_CURVE, _LEAST_CURVE = 16, 5  # characters, with room and without
 _GAP = 2
 _NONE = "-"
 
@@ -149,7 +149,8 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
         console.print("\nThe commit is the same, but not all was committed: the code may differ.", highlight=False)
     metrics = _metric_names(found.runs)
     width = max((len(number(run.metrics[key].last)) for run in found.runs for key in run.metrics), default=0)
-    curves = {key: _curves(found.runs, key, width, console) for key in metrics}
+    room = _room(metrics, names, width, console)
+    curves = {key: _curves(found.runs, key, width, room, console) for key in metrics}
     _print_section("Metrics (the last value; curves of one row have one scale)", curves, names, console)
     num = found.num_same
     if not any(found.sections.values()):
@@ -196,20 +197,30 @@ def _is_doubtful(found: Difference) -> bool:
     return has_commit and is_same and any(run.run.tags.get(_DIRTY) == "true" for run in found.runs)
 
 
-def _curves(runs: Sequence[RunDetail], key: str, width: int, console: Console) -> Cells:
+def _room(metrics: Sequence[str], names: Sequence[str], width: int, console: Console) -> int:
+    """Return the characters of a curve with which all runs stand side by side, or the most if none is small enough."""
+    if not console.is_terminal or not metrics:
+        return _CURVE
+    room = (console.width - max(map(len, metrics)) - _GAP) // len(names) - _GAP - width - 1
+    return min(room, _CURVE) if room >= _LEAST_CURVE else _CURVE
+
+
+def _curves(runs: Sequence[RunDetail], key: str, width: int, room: int, console: Console) -> Cells:
     metrics = [run.metrics.get(key) for run in runs]
     means = [m for metric in metrics if metric and metric.curve for m in metric.curve.means if abs(m) < float("inf")]
     low, high = min(means, default=0.0), max(means, default=0.0)
     return tuple(
-        None if metric is None else f"{number(metric.last):<{width}} {_drawn(metric, low, high, console)}".rstrip()
+        None
+        if metric is None
+        else f"{number(metric.last):<{width}} {_drawn(metric, low, high, room, console)}".rstrip()
         for metric in metrics
     )
 
 
-def _drawn(metric: MetricDetail, low: float, high: float, console: Console) -> str:
+def _drawn(metric: MetricDetail, low: float, high: float, width: int, console: Console) -> str:
     if metric.curve is None or metric.curve.num_points < 2:
         return ""
-    return sparkline(metric.curve.means, width=_CURVE, low=low, high=high, is_unicode=is_unicode(console))
+    return sparkline(metric.curve.means, width=width, low=low, high=high, is_unicode=is_unicode(console))
 
 
 def _print_section(title: str, rows: Mapping[str, Cells], names: Sequence[str], console: Console) -> None:

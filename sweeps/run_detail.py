@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from sweeps import paths
 from sweeps.curves import Curve
 from sweeps.errors import StoreError
 from sweeps.queries import TrialRow, row_of
-from sweeps.run_names import find_run, label
+from sweeps.run_names import Found, find_run, label
 from sweeps.run_reader import RunReader, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
@@ -131,15 +131,22 @@ class RunDetail:
         }
 
 
-def read_runs(uri: str, names: list[str], store_dir: Path) -> list[RunDetail]:
+def read_runs(uri: str, names: Sequence[str], store_dir: Path, *, lists_artifacts: bool = True) -> list[RunDetail]:
     """Read the runs that are called so; see `run_names`.
+
+    Args:
+        uri: The store's address.
+        names: As typed.
+        store_dir: The folder with those of the studies.
+        lists_artifacts: Whether to list the artifacts, which takes time where they are far away.
 
     Raises:
         StoreError: The store cannot be opened or read.
         UsageError: A name fits no run, or several.
     """
     with open_reader(uri) as reader:
-        return [_detail(reader, found.run_id, found.note, store_dir) for found in _found(reader, uri, names)]
+        found = [find_run(reader, uri, name) for name in names]  # all of them, before the first is read
+        return [_detail(reader, one, store_dir, lists_artifacts) for one in found]
 
 
 def finite(value: Any) -> Any:
@@ -151,23 +158,19 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _found(reader: RunReader, uri: str, names: list[str]) -> list[Any]:
-    return [find_run(reader, uri, name) for name in names]  # all of them, before the first is read
-
-
-def _detail(reader: RunReader, run_id: str, note: str, store_dir: Path) -> RunDetail:
-    run = reader.run(run_id)
+def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: bool) -> RunDetail:
+    run = reader.run(found.run_id)
     row = row_of(run)
-    curves = reader.curves(run_id)
+    curves = reader.curves(run.run_id)
     folder = _folder(run, store_dir)
     problem, artifacts = "", []
     try:
-        artifacts = reader.artifacts(run)
+        artifacts = reader.artifacts(run) if lists_artifacts else []
     except StoreError as error:
         problem = str(error)
     return RunDetail(
         label=label(run),
-        note=note,
+        note=found.note,
         row=row,
         run=run,
         kind=run.tags.get(tags.KIND, ""),

@@ -1,7 +1,7 @@
 """Read single runs, with all that the store has of them: by SQL over MLflow's own tables, or from a server."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _params = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 _latest = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
 _points = sa.table("metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step", "timestamp")))
+
+_CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
 
 class RunReader(Protocol):
@@ -105,7 +107,8 @@ class SqlReader:
             own = _tags.alias()
             query = query.join(own, sa.and_(own.c.run_uuid == _runs.c.run_uuid, own.c.key == key, own.c.value == value))
         found = self._connection.execute(query.order_by(_runs.c.start_time, _runs.c.run_uuid)).all()
-        return [ServerRun(**_columns(run), tags=self._pairs(_tags, run.run_uuid), metrics={}) for run in found]
+        tags_of = self._tags([run.run_uuid for run in found])
+        return [ServerRun(**_columns(run), tags=tags_of[run.run_uuid], metrics={}) for run in found]
 
     def run(self, run_id: str) -> StoredRun:
         """Return a run with its tags, params and last metrics."""
@@ -155,6 +158,15 @@ class SqlReader:
         folder = Path(unquote(address.path))
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if run.artifact_uri else []
         return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
+
+    def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
+        query = sa.select(_tags.c.run_uuid, _tags.c.key, _tags.c.value)
+        for start in range(0, len(run_ids), _CHUNK):
+            chunk = query.where(_tags.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
+            for run_id, key, value in self._connection.execute(chunk):
+                found[run_id][key] = value or ""
+        return found
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)

@@ -103,6 +103,14 @@ def test_page_fits_a_terminal_and_loses_nothing(filled: Any, names: tuple[str, .
     assert all(name in text for name in names) and "…" not in text
 
 
+@pytest.mark.parametrize(("width", "num_characters"), [(400, 16), (80, 13), (62, 7)])
+def test_curves_shrink_before_runs_stand_one_below_the_other(filled: Any, width: int, num_characters: int) -> None:
+    text = shown(compared(filled.uri, "a#0", "a#1", "a#4"), width=width, is_terminal=True)
+    (line,) = [line for line in text.splitlines() if line.startswith("train/loss_step  ")]
+
+    assert len(line.split()[-1]) == num_characters
+
+
 def test_pipe_gets_a_line_for_each_key_however_long(filled: Any) -> None:
     first, second = read_runs(filled.uri, ["a#0", "a#1"], Path("none"))
     text = shown(difference([tagged(first, note="x" * 200), tagged(second, note="y" * 200)]))
