@@ -13,7 +13,7 @@ from sweeps.curves import Curve
 from sweeps.errors import StoreError
 from sweeps.queries import TrialRow, row_of
 from sweeps.run_names import Found, find_run, label
-from sweeps.run_reader import RunReader, open_reader
+from sweeps.run_reader import RunReader, local_artifacts, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
 
@@ -209,10 +209,7 @@ def _folder(run: StoredRun, store_dir: Path) -> Path | None:
 
 def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     """Read the config that a run of no params left in its folder or among its artifacts."""
-    places = [folder] if folder else []
-    if run.artifact_uri.startswith("file://"):
-        places.append(Path(run.artifact_uri.removeprefix("file://")))
-    for place in places:
+    for place in filter(None, (folder, local_artifacts(run))):
         file = place / paths.CONFIG
         if file.is_file():
             import yaml

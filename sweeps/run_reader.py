@@ -14,7 +14,7 @@ from sweeps.queries import connected
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
 
-__all__ = ["RunReader", "SqlReader", "open_reader"]
+__all__ = ["RunReader", "SqlReader", "local_artifacts", "open_reader"]
 
 _runs = sa.table(
     "runs",
@@ -152,11 +152,12 @@ class SqlReader:
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run: files of this machine without MLflow, others through it."""
-        address = urlsplit(run.artifact_uri)
-        if address.scheme not in ("", "file"):
+        if not run.artifact_uri:
+            return []
+        folder = local_artifacts(run)
+        if folder is None:
             return listed_artifacts(run.artifact_uri)
-        folder = Path(unquote(address.path))
-        files = sorted(path for path in folder.rglob("*") if path.is_file()) if run.artifact_uri else []
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
 
     def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -171,6 +172,12 @@ class SqlReader:
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)
         return {key: value or "" for key, value in self._connection.execute(query)}
+
+
+def local_artifacts(run: StoredRun) -> Path | None:
+    """Return the folder of a run's artifacts; None if they are not files of this machine."""
+    address = urlsplit(run.artifact_uri)
+    return Path(unquote(address.path)) if address.scheme in ("", "file") and address.path else None
 
 
 def _columns(run: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class StoreWriter:
 
 def fill(uri: str, folder: Path) -> dict[str, str]:
     """Write the store and return the ids of its runs by what the tests call them."""
-    store = StoreWriter(uri, folder / "artifacts")
+    store = StoreWriter(uri, folder / "the artifacts")
     ids = {"parent": store.add({}, kind="study", study="a", state="complete", **ACC)}
     ids["a0"] = store.trial("a", 0, 0.5, {"val/acc": [0.5], "val/loss": [1.0, 0.75, 0.875]})
     ids["a1"] = store.trial("a", 1, 0.9, {"val/acc": [0.1, 0.9, 0.7], "epoch": [0, 1, 2]}, enqueued="true")
@@ -70,6 +70,7 @@ def fill(uri: str, folder: Path) -> dict[str, str]:
     ids["deleted"] = store.trial("a", 9, 0.9, {})
     store.client.delete_run(ids["deleted"])
     (folder / "config.yaml").write_text("model:\n  depth: 1\n")
-    store.client.log_artifact(ids["a1"], str(folder / "config.yaml"))
+    for run in ("a1", "train3"):
+        store.client.log_artifact(ids[run], str(folder / "config.yaml"))
     store.client.log_artifact(ids["a1"], str(folder / "config.yaml"), "more/of it")
     return ids

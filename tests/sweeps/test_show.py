@@ -148,6 +148,10 @@ def test_run_without_params_has_the_config_of_its_folder(filled: Any, tmp_path: 
     assert f"log and checkpoints: {detail.folder}" in shown(detail)
 
 
+def test_run_without_params_and_folder_has_the_config_among_its_artifacts(address: str, filled: Any) -> None:
+    assert read(address, filled.ids["train3"]).config == {"model.depth": "1"}
+
+
 def test_config_cut_in_half_is_no_error(filled: Any, tmp_path: Path) -> None:
     (tmp_path / "train" / "0004").mkdir(parents=True)
     (tmp_path / "train" / "0004" / "config.yaml").write_text("model: {depth")
