@@ -35,6 +35,13 @@ _VALUES = """\
 Values are quoted as on the sweep's command line, and must lie in the space of the study:
   lightsweep enqueue digits-mlp-1 optimizer.lr=0.01 'model.width=[64,32]'
 """
+_NAMES = """\
+A run is named by its id, or by as much of it as no other begins with, or as
+  digits-mlp-1#12       trial 12 of the study digits-mlp-1 (digits-mlp-1#12/1: its replicate 1)
+  best:digits-mlp-1     the study's best trial that satisfies its constraints; of a Pareto front, the first by the
+                        leading metric
+  train#3               the `lightsweep train` that lies in mlruns/train/0003
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if args.run is _compare else 1
+        return 0 if args.run in (_compare, _show, _diff) else 1
     except OSError as error:  # a full disk, a folder that may not be written
         if args.debug or error.filename is None:
             raise
@@ -124,6 +131,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    _add_store(command)
+
+    command = _add(commands, "show", "show all that is known of a run", _show, epilog=_NAMES)
+    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("--format", choices=["table", "json"], default="table")
+    _add_store(command)
+
+    command = _add(commands, "diff", "show what differs between runs", _diff, epilog=_NAMES)
+    command.add_argument("names", nargs="+", metavar="RUN", help="two or more, such as best:STUDY STUDY#12")
+    command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
@@ -370,6 +387,32 @@ def _compare(args: argparse.Namespace) -> int:
     if not rows:
         where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
         print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from sweeps.run_detail import read_runs
+    from sweeps.show import print_run
+
+    (detail,) = read_runs(_uri(args), [args.name], args.store_dir)
+    commands, where = [], _where(args.store_dir, args.uri)
+    if detail.study is not None:
+        commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
+        if detail.kind == "trial" and not args.name.startswith("best:"):
+            best = f"best:{detail.study}"
+            commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
+    if not (args.uri or "").startswith("http"):
+        commands.append(f"lightsweep ui{where}")
+    print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from sweeps.diff import difference, print_difference
+    from sweeps.run_detail import read_runs
+
+    found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
+    print_difference(found, args.format, console=_console(), out=sys.stdout)
     return 0
 
 

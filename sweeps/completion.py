@@ -66,7 +66,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        forms = ("json", "table") if command == "check" else ("csv", "json", "table")
+        forms = ("csv", "json", "table") if command == "compare" else ("json", "table")
         return _matching((f"{form} " for form in forms), word)
     if last == "--cfg":
         return _matching(("job ",), word)
@@ -76,6 +76,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "resume"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
+    if command in ("show", "diff"):
+        return _runs(_option(typed, "--store-dir") or "mlruns", word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)
     if command == "completion":
@@ -114,6 +116,18 @@ def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
         except (OSError, yaml.YAMLError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
     return found
+
+
+def _runs(store_dir: str, word: str) -> list[str]:
+    """Offer the best of each study and its trials, and single runs; the numbers once their study is typed."""
+    numbered = {name: paths.study_dir(Path(store_dir), name) for name in _studies(store_dir)}
+    numbered["train"] = Path(store_dir) / "train"
+    of, mark, _ = word.rpartition("#")
+    if mark and of in numbered:
+        numbers = sorted(int(folder.name) for folder in numbered[of].glob("*") if folder.name.isdecimal())
+        return _matching((f"{of}#{number} " for number in numbers), word)
+    best = [f"best:{name} " for name in numbered if name != "train"]
+    return _matching([*best, *(f"{name}#" for name, folder in numbered.items() if folder.is_dir())], word)
 
 
 def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:

@@ -3,7 +3,8 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["TrialRow", "require_store", "sorted_rows", "trial_rows"]
+__all__ = ["TrialRow", "connected", "require_store", "row_of", "sorted_rows", "trial_rows"]
 
 _runs = sa.table(
     "runs",
@@ -101,14 +102,27 @@ def require_store(uri: str) -> None:
     Raises:
         StoreError: Says which, in one line.
     """
+    with connected(uri):
+        pass
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[sa.Connection]:
+    """Connect to a database with MLflow's tables; errors of the database become a `StoreError`, whenever they come."""
     engine = _engine(uri)
     try:
         with engine.connect() as connection:
             _require_tables(connection, uri)
+            yield connection
     except SQLAlchemyError as error:
         raise _unreadable(uri, error) from error
     finally:
         engine.dispose()
+
+
+def row_of(run: ServerRun) -> TrialRow:
+    """Return what the tags of one run say; whether it is on a Pareto front needs the others."""
+    return _row(run)
 
 
 def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[TrialRow]:

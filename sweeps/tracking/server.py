@@ -1,14 +1,27 @@
 """Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.curves import Curve, thinned
 from sweeps.errors import StoreError
+from sweeps.tracking import tags
 from sweeps.urls import hide_password
 
-__all__ = ["ServerRun", "give_up_soon", "is_server", "server_runs"]
+__all__ = [
+    "Artifact",
+    "ServerReader",
+    "ServerRun",
+    "StoredRun",
+    "give_up_soon",
+    "is_server",
+    "listed_artifacts",
+    "server_runs",
+]
 
 _PAGE = 1000
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -25,6 +38,22 @@ class ServerRun:
     end_ms: int | None
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun(ServerRun):
+    """A run with all that the store has of it, but for the histories of its metrics."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    artifact_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that was recorded; its path is relative to the artifacts of the run."""
+
+    path: str
+    size: int
 
 
 def is_server(uri: str) -> bool:
@@ -47,6 +76,92 @@ def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
     Raises:
         StoreError: The server does not answer, or not as MLflow does.
     """
+    with _client(uri) as client:
+        return _search(client, filter_string)
+
+
+class ServerReader:
+    """Reads single runs from a server; as `run_reader.SqlReader` does from a database."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def studies(self) -> set[str]:
+        """Return the names of all studies."""
+        runs = server_runs(self._uri, f"tags.`{tags.KIND}` = 'study'")
+        return {run.tags[tags.STUDY] for run in runs if tags.STUDY in run.tags}
+
+    def ids_from(self, prefix: str) -> list[str]:
+        """Return the ids of the active runs that begin with hexadecimal digits."""
+        return sorted(run.run_id for run in server_runs(self._uri, f"attributes.run_id like '{prefix}%'"))
+
+    def runs_with(self, run_tags: Mapping[str, str]) -> list[ServerRun]:
+        """Return the active runs that have these tags, the oldest first."""
+        # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
+        clauses = (f"tags.`{key}` like '{_pattern(value)}'" for key, value in run_tags.items())
+        found = server_runs(self._uri, " and ".join(clauses))
+        same = [run for run in found if all(run.tags.get(key) == value for key, value in run_tags.items())]
+        return sorted(same, key=lambda run: (run.start_ms or 0, run.run_id))
+
+    def run(self, run_id: str) -> StoredRun:
+        """Return a run with its tags, params and last metrics."""
+        with _client(self._uri) as client:
+            found = client.get_run(run_id)
+        plain = _plain(found)
+        return StoredRun(
+            **{name: getattr(plain, name) for name in ServerRun.__slots__},
+            params=found.data.params,
+            artifact_uri=found.info.artifact_uri,
+        )
+
+    def curves(self, run_id: str) -> dict[str, Curve]:
+        """Return the histories of the metrics of a run."""
+        with _client(self._uri) as client:
+            histories = {
+                key: client.get_metric_history(run_id, key) for key in sorted(client.get_run(run_id).data.metrics)
+            }
+        return {
+            key: thinned((point.step, point.timestamp, point.value) for point in points)
+            for key, points in histories.items()
+            if points
+        }
+
+    def artifacts(self, run: StoredRun) -> list[Artifact]:
+        """List the artifacts of a run."""
+        with _client(self._uri) as client:
+            return _all_files(lambda path: client.list_artifacts(run.run_id, path))
+
+
+def listed_artifacts(artifact_uri: str) -> list[Artifact]:
+    """List what lies at an address of artifacts, which MLflow must know how to read, such as `s3://...`.
+
+    Raises:
+        StoreError: It does not answer, or MLflow lacks the package for it.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        return _all_files(get_artifact_repository(artifact_uri).list_artifacts)
+    except (MlflowException, OSError, ValueError, ImportError) as error:
+        text = " ".join(str(error).split())
+        raise StoreError(f"The artifacts at {hide_password(artifact_uri)} cannot be listed: {text[:200]}") from error
+
+
+def _all_files(children: Callable[[str | None], Iterable[Any]]) -> list[Artifact]:
+    found: list[Artifact] = []
+    folders: list[str | None] = [None]
+    while folders:
+        for entry in children(folders.pop()):
+            if entry.is_dir:
+                folders.append(entry.path)
+            else:
+                found.append(Artifact(path=entry.path, size=entry.file_size or 0))
+    return sorted(found, key=lambda artifact: artifact.path)
+
+
+@contextmanager
+def _client(uri: str) -> Iterator[Any]:
     import logging
 
     from mlflow.exceptions import MlflowException
@@ -56,25 +171,33 @@ def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         give_up_soon()
-        client = MlflowClient(uri)
-        experiments = [str(found.experiment_id) for found in _pages(client.search_experiments)]
-        runs = (
-            _pages(client.search_runs, experiment_ids=experiments, filter_string=filter_string) if experiments else []
-        )
+        yield MlflowClient(uri)
     except (MlflowException, OSError, ValueError) as error:
         raise StoreError(f"The server {hide_password(uri)} {_why(error)}") from error
-    return [
-        ServerRun(
-            run_id=run.info.run_id,
-            name=run.info.run_name or "",
-            status=run.info.status,
-            start_ms=run.info.start_time,
-            end_ms=run.info.end_time,
-            tags=run.data.tags,
-            metrics=run.data.metrics,
-        )
-        for run in runs
-    ]
+
+
+def _search(client: Any, filter_string: str) -> list[ServerRun]:
+    experiments = [str(found.experiment_id) for found in _pages(client.search_experiments)]
+    if not experiments:
+        return []
+    runs = _pages(client.search_runs, experiment_ids=experiments, filter_string=filter_string)
+    return [_plain(run) for run in runs]
+
+
+def _plain(run: Any) -> ServerRun:
+    return ServerRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name or "",
+        status=run.info.status,
+        start_ms=run.info.start_time,
+        end_ms=run.info.end_time,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+    )
+
+
+def _pattern(value: str) -> str:
+    return re.sub(r"['\\]", "_", value)
 
 
 def _why(error: Exception) -> str:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,34 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+@dataclass(frozen=True)
+class FilledStore:
+    """A store with runs of every kind; not to be written to."""
+
+    uri: str
+    folder: Path
+    ids: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> FilledStore:
+    """The store of `run_stores.fill`, in a SQLite file."""
+    from run_stores import fill
+
+    folder = tmp_path_factory.mktemp("filled")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    return FilledStore(uri, folder, fill(uri, folder))
+
+
+@pytest.fixture(params=["database", "server"])
+def address(request: pytest.FixtureRequest, filled: FilledStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of that store: of its database, and of a server over it."""
+    if request.param == "database":
+        return filled.uri
+    import mlflow.tracking
+
+    client = mlflow.tracking.MlflowClient(filled.uri)  # speaks to the tables what it would speak to a server
+    monkeypatch.setattr(mlflow.tracking, "MlflowClient", lambda uri: client)
+    return "http://localhost:5000"

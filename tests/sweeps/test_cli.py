@@ -35,7 +35,14 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("sweep", "--help"), ("compare",), ("compare", "small", "--format", "json")],
+    [
+        ("--help",),
+        ("sweep", "--help"),
+        ("compare",),
+        ("compare", "small", "--format", "json"),
+        ("show", "best:small"),
+        ("diff", "small#0", "small#1"),
+    ],
     ids=" ".join,
 )
 def test_help_and_compare_import_nothing_heavy(swept: Any, arguments: tuple[str, ...]) -> None:

@@ -22,11 +22,15 @@ def completed(line: str) -> list[str]:
     [
         (
             "lightsweep ",
-            ["check ", "compare ", "completion ", "enqueue ", "resume ", "stop ", "sweep ", "train ", "ui "],
+            [
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "resume "),
+                *("show ", "stop ", "sweep ", "train ", "ui "),
+            ],
         ),
         ("lightsweep co", ["compare ", "completion "]),
         ("lightsweep compare --to", ["--top "]),
         ("lightsweep compare --format ", ["csv ", "json ", "table "]),
+        ("lightsweep show --format ", ["json ", "table "]),
         ("lightsweep check --fo", ["--format "]),
         ("lightsweep check --format ", ["json ", "table "]),
         ("lightsweep check search=m", ["search=mlp "]),
@@ -100,6 +104,19 @@ def test_studies_and_the_keys_they_search_are_offered_to_enqueue_and_stop(tmp_pa
     assert completed(f"lightsweep enqueue {where} first ") == ["optimizer.lr=", "model.width="]
     assert completed(f"lightsweep enqueue {where} first optimizer.lr=1 mo") == ["model.width="]
     assert completed(f"lightsweep stop {where} first ") == []
+
+
+def test_runs_are_offered_by_their_study_and_then_by_number(tmp_path: Path) -> None:
+    for folder in ("first/0000", "first/0002", "first/0010", "first/inbox", "train/0003"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "first" / "study.yaml").write_text("study: first\n")
+    show = f"lightsweep show --store-dir {tmp_path}"
+
+    assert completed(f"{show} ") == ["best:first ", "first#", "train#"]
+    assert completed(f"{show} fi") == ["first#"]
+    assert completed(f"{show} first#") == ["first#0 ", "first#2 ", "first#10 "]
+    assert completed(f"{show} first#1") == ["first#10 "] and completed(f"{show} train#") == ["train#3 "]
+    assert completed(f"lightsweep diff --store-dir {tmp_path} best:first fi") == ["first#"]
 
 
 @pytest.fixture

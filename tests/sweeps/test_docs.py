@@ -58,6 +58,14 @@ def test_every_command_of_the_page_on_steering_parses() -> None:
         _parser().parse_args(shlex.split(command))
 
 
+def test_every_command_of_the_page_on_comparing_parses() -> None:
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
+    assert {shlex.split(command)[0] for command in commands} >= {"show", "diff"}
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
+
+
 def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "steering.md").read_text()
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
