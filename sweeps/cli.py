@@ -363,9 +363,9 @@ def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from sweeps.compare import print_rows
-    from sweeps.queries import sorted_rows, trial_rows
+    from sweeps.queries import top_rows
 
-    rows = sorted_rows(trial_rows(_uri(args), args.studies), args.metric)[: args.top]
+    rows = top_rows(_uri(args), args.studies, args.top, args.metric)
     print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
     if not rows:
         where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
