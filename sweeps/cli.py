@@ -35,6 +35,12 @@ _VALUES = """\
 Values are quoted as on the sweep's command line, and must lie in the space of the study:
   lightsweep enqueue digits-mlp-1 optimizer.lr=0.01 'model.width=[64,32]'
 """
+_CONDITIONS = """\
+Conditions, with and, or, not, parentheses; in [..], like '%..%' and contains beside = != < <= > >=:
+  lightsweep compare --where "params.model.depth >= 3 and metrics.val/acc > 0.9"
+  lightsweep compare --where "state in ['complete', 'pruned'] and not params.optimizer._target_ contains 'SGD'"
+Fields: study trial state value duration_s metric infeasible is_on_front run_id
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,10 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--now", action="store_true", help="stop the running trials, too; `resume` goes on with them")
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
 
-    command = _add(commands, "compare", "list trials, best first", _compare)
+    command = _add(commands, "compare", "list trials, best first", _compare, epilog=_CONDITIONS)
     command.add_argument("studies", nargs="*", metavar="STUDY", help="studies by name (default: all)")
     command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
+    _add_selection(command)
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
     _add_store(command)
 
@@ -153,6 +160,15 @@ def _add_migrate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--migrate", action="store_true", help="move the study to this space: trials that fit are kept, others dropped"
     )
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--where", metavar="CONDITION", help="only those for which this holds; see below")
+    command.add_argument("--sort", metavar="KEY", help="sort by a parameter, a metric or a field, lowest first")
+    order = command.add_mutually_exclusive_group()
+    order.add_argument("--descending", action="store_const", const=True, dest="is_descending", help="highest first")
+    order.add_argument("--ascending", action="store_const", const=False, dest="is_descending", help="lowest first")
+    command.add_argument("--pareto", action="store_true", help="only the front of a study of several objectives")
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:
@@ -363,11 +379,22 @@ def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from sweeps.compare import print_rows
-    from sweeps.queries import top_rows
+    from sweeps.selection import Selection, selected_rows
+    from sweeps.where import parse_where
 
-    rows = top_rows(_uri(args), args.studies, args.top, args.metric)
+    selection = Selection(
+        where=None if args.where is None else parse_where(args.where),
+        is_front=args.pareto,
+        metric=args.metric,
+        sort=args.sort,
+        is_descending=args.is_descending,
+        top=args.top,
+    )
+    rows = selected_rows(_uri(args), args.studies, selection)
     print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
-    if not rows:
+    if not rows and (args.where is not None or args.pareto):
+        print("No trial is left: none passes what was asked for.", file=sys.stderr)
+    elif not rows:
         where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
         print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
     return 0
