@@ -130,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
     _add_selection(command)
-    command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    command.add_argument("--columns", type=_names, default=(), metavar="A,B,C", help="only these, in a table or CSV")
+    command.add_argument("--format", choices=["table", "csv", "json", "md"], default="table")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
@@ -181,6 +182,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
     return number
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, but got {text!r}")
+    return names
 
 
 def _groups_text() -> str:
@@ -391,7 +399,7 @@ def _compare(args: argparse.Namespace) -> int:
         top=args.top,
     )
     rows = selected_rows(_uri(args), args.studies, selection)
-    print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
+    print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric, columns=args.columns)
     if not rows and (args.where is not None or args.pareto):
         print("No trial is left: none passes what was asked for.", file=sys.stderr)
     elif not rows:

@@ -67,7 +67,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        forms = ("json", "table") if command == "check" else ("csv", "json", "table")
+        forms = ("json", "table") if command == "check" else ("csv", "json", "md", "table")
         return _matching((f"{form} " for form in forms), word)
     if last == "--cfg":
         return _matching(("job ",), word)
