@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import LightsweepError
+from sweeps.errors import LightsweepError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
     _add_selection(command)
+    command.add_argument("--group-by", type=_names, metavar="A,B", help="the mean and the best of each group; N groups")
     command.add_argument("--columns", type=_names, default=(), metavar="A,B,C", help="only these, in a table or CSV")
     command.add_argument("--format", choices=["table", "csv", "json", "md"], default="table")
     _add_store(command)
@@ -387,6 +388,7 @@ def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from sweeps.compare import print_rows
+    from sweeps.grouping import grouped, print_groups
     from sweeps.selection import Selection, selected_rows
     from sweeps.where import parse_where
 
@@ -396,10 +398,16 @@ def _compare(args: argparse.Namespace) -> int:
         metric=args.metric,
         sort=args.sort,
         is_descending=args.is_descending,
-        top=args.top,
+        top=None if args.group_by else args.top,
     )
+    if args.group_by and (args.sort or args.columns):
+        raise UsageError("--group-by has columns and an order of its own: leave --sort and --columns out.")
     rows = selected_rows(_uri(args), args.studies, selection)
-    print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric, columns=args.columns)
+    if args.group_by:
+        groups = grouped(rows, args.group_by, args.metric, args.is_descending)
+        print_groups(groups[: args.top], args.format, console=_console(), out=sys.stdout)
+    else:
+        print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric, columns=args.columns)
     if not rows and (args.where is not None or args.pareto):
         print("No trial is left: none passes what was asked for.", file=sys.stderr)
     elif not rows:

@@ -19,7 +19,16 @@ from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["TrialRow", "chosen_rows", "require_metric", "require_store", "sorted_rows", "top_rows", "trial_rows"]
+__all__ = [
+    "TrialRow",
+    "chosen_rows",
+    "is_descending_by",
+    "require_metric",
+    "require_store",
+    "sorted_rows",
+    "top_rows",
+    "trial_rows",
+]
 
 _MAX_JOINS = 20  # metrics that are read by a join each; SQLite joins 64 tables at most
 _MOST_IN_FULL = 2000  # rows to read in full for the best few of them
@@ -188,6 +197,12 @@ def require_metric(rows: Collection[TrialRow], metric: str) -> None:
     known = {key for row in rows for key in (*row.metrics, row.metric) if key}
     if rows and metric not in known:
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
+
+
+def is_descending_by(rows: Iterable[TrialRow], metric: str) -> bool:
+    """Tell whether more of a metric is better: by the studies that are judged by it, or else by its name."""
+    directions = [row.direction for row in rows if row.metric == metric]
+    return directions[-1] == "maximize" if directions else not is_loss(metric)
 
 
 def sorted_rows(

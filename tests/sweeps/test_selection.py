@@ -95,6 +95,9 @@ def test_what_no_run_has_comes_last(uri: str) -> None:
         (["--sort", "val/los"], "Did you mean 'val/loss'"),
         (["--where", "trial = 1", "--metric", "val/los"], "Did you mean 'val/loss'"),
         (["--pareto"], "one each"),
+        (["--group-by", "model.dept"], "Did you mean 'model.depth'"),
+        (["--group-by", "depth", "--sort", "trial"], "leave --sort and --columns out"),
+        (["--columns", "val/los"], "Did you mean 'val/loss'"),
     ],
 )
 def test_what_is_wrong_is_a_usage_error(
@@ -103,6 +106,12 @@ def test_what_is_wrong_is_a_usage_error(
     assert main(["compare", "one", "--uri", uri, *options]) == 2
     out = capsys.readouterr()
     assert out.out == "" and message in out.err
+
+
+def test_groups_are_printed(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "one", "--uri", uri, "--group-by", "depth", "--top", "2", "--where", "trial < 3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["3", "1", "0.95"], ["4", "1", "0.9"]]
 
 
 def test_nothing_left_is_told(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
