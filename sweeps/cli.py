@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import LightsweepError
+from sweeps.errors import LightsweepError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,12 @@ A run is named by its id, or by as much of it as no other begins with, or as
   best:digits-mlp-1     the study's best trial that satisfies its constraints; of a Pareto front, the first by the
                         leading metric
   train#3               the `lightsweep train` that lies in mlruns/train/0003
+"""
+_CONDITIONS = """\
+Conditions, with and, or, not, parentheses; in [..], like '%..%' and contains beside = != < <= > >=:
+  lightsweep compare --where "params.model.depth >= 3 and metrics.val/acc > 0.9"
+  lightsweep compare --where "state in ['complete', 'pruned'] and not params.optimizer._target_ contains 'SGD'"
+Fields: study trial state value duration_s metric infeasible is_on_front run_id
 """
 
 
@@ -126,11 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--now", action="store_true", help="stop the running trials, too; `resume` goes on with them")
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
 
-    command = _add(commands, "compare", "list trials, best first", _compare)
+    command = _add(commands, "compare", "list trials, best first", _compare, epilog=_CONDITIONS)
     command.add_argument("studies", nargs="*", metavar="STUDY", help="studies by name (default: all)")
     command.add_argument("--top", type=_positive, metavar="N", help="only the best N")
     command.add_argument("--metric", help="sort by this metric rather than the study's")
-    command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    _add_selection(command)
+    command.add_argument("--group-by", type=_names, metavar="A,B", help="the mean and the best of each group; N groups")
+    command.add_argument("--columns", type=_names, default=(), metavar="A,B,C", help="only these, in a table or CSV")
+    command.add_argument("--format", choices=["table", "csv", "json", "md"], default="table")
     _add_store(command)
 
     command = _add(commands, "show", "show all that is known of a run", _show, epilog=_NAMES)
@@ -172,6 +181,15 @@ def _add_migrate(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--where", metavar="CONDITION", help="only those for which this holds; see below")
+    command.add_argument("--sort", metavar="KEY", help="sort by a parameter, a metric or a field, lowest first")
+    order = command.add_mutually_exclusive_group()
+    order.add_argument("--descending", action="store_const", const=True, dest="is_descending", help="highest first")
+    order.add_argument("--ascending", action="store_const", const=False, dest="is_descending", help="lowest first")
+    command.add_argument("--pareto", action="store_true", help="only the front of a study of several objectives")
+
+
 def _add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store-dir", type=Path, default=Path("mlruns"), help="the store (default: mlruns)")
     command.add_argument("--uri", help="the database or server that tracking.uri named, if it did")
@@ -182,6 +200,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
     return number
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, but got {text!r}")
+    return names
 
 
 def _groups_text() -> str:
@@ -380,11 +405,29 @@ def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from sweeps.compare import print_rows
-    from sweeps.queries import sorted_rows, trial_rows
+    from sweeps.grouping import grouped, print_groups
+    from sweeps.selection import Selection, selected_rows
+    from sweeps.where import parse_where
 
-    rows = sorted_rows(trial_rows(_uri(args), args.studies), args.metric)[: args.top]
-    print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric)
-    if not rows:
+    selection = Selection(
+        where=None if args.where is None else parse_where(args.where),
+        is_front=args.pareto,
+        metric=args.metric,
+        sort=args.sort,
+        is_descending=args.is_descending,
+        top=None if args.group_by else args.top,
+    )
+    if args.group_by and (args.sort or args.columns):
+        raise UsageError("--group-by has columns and an order of its own: leave --sort and --columns out.")
+    rows = selected_rows(_uri(args), args.studies, selection)
+    if args.group_by:
+        groups = grouped(rows, args.group_by, args.metric, args.is_descending)
+        print_groups(groups[: args.top], args.format, console=_console(), out=sys.stdout)
+    else:
+        print_rows(rows, args.format, console=_console(), out=sys.stdout, metric=args.metric, columns=args.columns)
+    if not rows and (args.where is not None or args.pareto):
+        print("No trial is left: none passes what was asked for.", file=sys.stderr)
+    elif not rows:
         where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
         print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
     return 0

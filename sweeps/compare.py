@@ -1,9 +1,10 @@
-"""Print trials as a table, CSV or JSON."""
+"""Print trials as a table, CSV, JSON or Markdown."""
 
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -11,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.fields import LATE_FIELDS, Field, resolve
 from sweeps.naming import duration, number, short_names
 from sweeps.queries import TrialRow
 from sweeps.search import SEM
 
-__all__ = ["Format", "print_rows"]
+__all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
 
-Format = Literal["table", "csv", "json"]
+Format = Literal["table", "csv", "json", "md"]
 _STYLES = {
     "complete": "",
     "pruned": "dim",
@@ -30,22 +32,59 @@ _GAP = 2  # blanks between columns
 _MAX_CELL = 24  # characters of a cell in a terminal
 
 
-def print_rows(rows: Sequence[TrialRow], form: Format, *, console: Console, out: TextIO, metric: str | None) -> None:
+def print_rows(
+    rows: Sequence[TrialRow],
+    form: Format,
+    *,
+    console: Console,
+    out: TextIO,
+    metric: str | None,
+    columns: Sequence[str] = (),
+) -> None:
     """Print rows in the order given.
+
+    A table has only the parameters that differ, and says once what all rows share; CSV and JSON have everything.
 
     Args:
         rows: What to print.
-        form: As a table for people, or as CSV or JSON for programs.
+        form: As a table for people, in a terminal or in Markdown, or as CSV or JSON for programs.
         console: Where a table goes; in a terminal it is made to fit, elsewhere it is as wide as it needs to be.
-        out: Where CSV and JSON go.
+        out: Where everything else goes.
         metric: A metric that a table shows beside the one that the rows are judged by.
+        columns: Names of parameters, metrics and fields that a table or CSV has instead of its own; JSON keeps all.
+
+    Raises:
+        UsageError: No row has one of the columns; names the nearest.
     """
+    chosen = [resolve(name, rows, LATE_FIELDS) for name in columns]
     if form == "json":
         out.write(json.dumps([_finite(row.as_dict()) for row in rows], indent=2) + "\n")
     elif form == "csv":
-        _print_csv(rows, out)
+        _print_csv(rows, out, chosen)
     elif rows:
-        _print_table(rows, console, metric)
+        shared = {} if chosen else _shared(rows)
+        laid_out = _chosen_columns(rows, chosen) if chosen else _columns(rows, metric, shared)
+        names = short_names(_params(rows))
+        said = " ".join(f"{names[key]}={number(value)}" for key, value in shared.items())
+        same = f"The same in all: {said}" if shared else ""
+        if form == "md":
+            print_markdown([column.header for column in laid_out], _lines(laid_out), out)
+            out.write(f"\n{_in_markdown(same)}\n" if same else "")
+        else:
+            _print_table(rows, console, laid_out)
+            if same:
+                console.print(same, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def print_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], out: TextIO) -> None:
+    """Print a table as GitHub shows it."""
+    for cells in (header, ["---"] * len(header), *lines):
+        out.write(f"| {' | '.join(map(_in_markdown, cells))} |\n")
+
+
+def _in_markdown(text: str) -> str:
+    """Keep a text to its cell, and from being taken for markup."""
+    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(text.split()))
 
 
 def _finite(value: Any) -> Any:
@@ -57,17 +96,28 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print_csv(rows: Sequence[TrialRow], out: TextIO) -> None:
+def _print_csv(rows: Sequence[TrialRow], out: TextIO, chosen: Sequence[Field]) -> None:
+    if chosen:
+        lines = [[field.of(row) for field in chosen] for row in rows]
+        print_csv([field.name for field in chosen], lines, out)
+        return
     params = _params(rows)
     metrics = sorted({key for row in rows for key in row.metrics})
     fixed = ["study", "trial", "state", "value", "duration_s", "run_id", "reason", "infeasible", "is_on_front"]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_no_formula(name) for name in (*fixed, *params, *metrics)])
+    lines = []
     for row in rows:
         # Of several objectives, those at the best checkpoint; `value` has only the first
         known = row.metrics | row.values if len(row.objectives) > 1 else row.metrics
         cells: list[Any] = [getattr(row, name) for name in fixed]
         cells += [row.params.get(key) for key in params] + [known.get(key) for key in metrics]
+        lines.append(cells)
+    print_csv([*fixed, *params, *metrics], lines, out)
+
+
+def print_csv(header: Sequence[str], lines: Sequence[Sequence[Any]], out: TextIO) -> None:
+    """Print CSV that is safe to open in a spreadsheet."""
+    writer = csv.writer(out, lineterminator="\n")
+    for cells in (header, *lines):
         writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
 
 
@@ -81,6 +131,20 @@ def _no_formula(cell: Any) -> Any:
 
 def _params(rows: Sequence[TrialRow]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.params))
+
+
+def _shared(rows: Sequence[TrialRow]) -> dict[str, Any]:
+    """Return the parameters that several rows all have with one value."""
+    first, *others = rows
+    return {
+        key: value
+        for key, value in first.params.items()
+        if others and all(key in row.params and repr(row.params[key]) == repr(value) for row in others)
+    }
+
+
+def _lines(columns: Sequence["_Column"]) -> list[tuple[str, ...]]:
+    return list(zip(*(column.cells for column in columns), strict=True))
 
 
 # --- the table -----------------------------------------------------------------------------------------
@@ -99,8 +163,8 @@ class _Column:
         return max(len(self.header), *(len(cell) for cell in self.cells))
 
 
-def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None) -> None:
-    columns, width = _columns(rows, metric), console.width
+def _print_table(rows: Sequence[TrialRow], console: Console, columns: list[_Column]) -> None:
+    width = console.width
     left_out: list[str] = []
     if console.is_terminal:
         for column in columns:
@@ -112,7 +176,7 @@ def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
         table.add_column(Text(column.header), justify=justify, style=column.style, no_wrap=True)
-    for row, cells in zip(rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+    for row, cells in zip(rows, _lines(columns), strict=True):
         table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
     console.print(table)
     console.width = width
@@ -122,11 +186,21 @@ def _print_table(rows: Sequence[TrialRow], console: Console, metric: str | None)
         )
 
 
-def _columns(rows: Sequence[TrialRow], metric: str | None) -> list[_Column]:
-    """Lay the table out; what all rows have in common, and what says least, is the first to be left out."""
+def _chosen_columns(rows: Sequence[TrialRow], chosen: Sequence[Field]) -> list[_Column]:
+    columns = []
+    for field in chosen:
+        values = [field.of(row) for row in rows]
+        is_number = all(value is None or isinstance(value, int | float) for value in values)
+        columns.append(_Column(field.name, ["" if value is None else number(value) for value in values], is_number))
+    return columns
+
+
+def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, Any]) -> list[_Column]:
+    """Lay the table out; what says least is the first to be left out."""
     judged = sorted({row.metric for row in rows if row.metric})
     params = _params(rows)
     names = short_names(params)
+    params = [key for key in params if key not in shared]
 
     def column(header: str, cell: Callable[[TrialRow], str], **more: Any) -> _Column:
         return _Column(header, [cell(row) for row in rows], **more)
@@ -148,8 +222,7 @@ def _columns(rows: Sequence[TrialRow], metric: str | None) -> list[_Column]:
         columns.append(column(metric, lambda row: number(row.metrics[metric]) if metric in row.metrics else ""))
     for index, key in enumerate(params, start=2):
         cells = [number(row.params[key]) if key in row.params else "" for row in rows]
-        is_same = len(set(cells)) == 1
-        columns.append(_Column(names[key], cells, sacrifice=index + (len(params) if is_same else 0)))
+        columns.append(_Column(names[key], cells, sacrifice=index))
     columns.append(column("state", _state, is_number=False))
     columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
     columns.append(column("run", lambda row: row.run_id[:8], is_number=False))

@@ -40,6 +40,7 @@ compdef _lightsweep lightsweep
 complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
+_FLAGS = ("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending")
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
@@ -66,11 +67,11 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        forms = ("csv", "json", "table") if command == "compare" else ("json", "table")
+        forms = ("csv", "json", "md", "table") if command == "compare" else ("json", "table")
         return _matching((f"{form} " for form in forms), word)
     if last == "--cfg":
         return _matching(("job ",), word)
-    if last.startswith("-") and last not in ("--debug", "--resolve", "--migrate"):
+    if last.startswith("-") and last not in _FLAGS:
         return []  # its value: a path, which the shell completes, or a number
     if command in ("train", "sweep", "check"):
         return _overrides("train" if command == "train" else "sweep", typed, word)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,22 +13,33 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeps.errors import StoreError, StudyError, UsageError, did_you_mean
+from sweeps.mlflow_tables import LATEST, RUNS, TAGS
 from sweeps.pareto import on_front
+from sweeps.ranking import Ranking, is_loss, ranking, unbounded
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["TrialRow", "connected", "require_store", "row_of", "sorted_rows", "trial_rows"]
+__all__ = [
+    "TrialRow",
+    "chosen_rows",
+    "connected",
+    "is_descending_by",
+    "require_metric",
+    "require_store",
+    "row_of",
+    "sorted_rows",
+    "top_rows",
+    "trial_rows",
+]
 
-_runs = sa.table(
-    "runs",
-    *map(sa.column, ("run_uuid", "name", "status", "start_time", "end_time", "lifecycle_stage")),
+_MAX_JOINS = 20  # metrics that are read by a join each; SQLite joins 64 tables at most
+_MOST_IN_FULL = 2000  # rows to read in full for the best few of them
+_CHOOSING_TAGS = (  # what rows are sorted and filtered by
+    *(tags.STUDY, tags.TRIAL, tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE),
+    *(tags.OBJECTIVES, tags.VALUES, tags.INFEASIBLE),
 )
-_tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
-_latest = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
-
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
-_LARGEST = 1.7976931348623157e308  # what MLflow writes for infinity
 _STATES = {"FINISHED": "complete", "KILLED": "interrupted"}
 
 
@@ -96,6 +107,74 @@ def trial_rows(uri: str, studies: Sequence[str] = ()) -> list[TrialRow]:
         engine.dispose()
 
 
+def chosen_rows(
+    uri: str,
+    studies: Sequence[str],
+    choose: Callable[[list[TrialRow]], list[TrialRow]],
+    *,
+    metrics: Collection[str] = (),
+    with_params: bool = False,
+) -> list[TrialRow]:
+    """Read what `choose` takes of the rows that `trial_rows` gives, in its order; much sooner where it takes few.
+
+    It is first shown rows that lack what is slow to read: all metrics but the named ones, the parameters unless
+    `with_params`, names, reasons and folders. What it takes is then read in full.
+
+    Args:
+        uri: The store.
+        studies: Names of studies; none for all, and every `train`.
+        choose: Filters and sorts; a UsageError that it raises is raised with all rows in full before it.
+        metrics: The metrics that `choose` looks at.
+        with_params: Whether it looks at parameters.
+
+    Raises:
+        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StudyError: There is no such study; names the nearest.
+    """
+    if is_server(uri) or len(metrics) > _MAX_JOINS:
+        return choose(trial_rows(uri, studies))
+    engine = _engine(uri)
+    try:
+        with engine.connect() as connection:
+            _require_tables(connection, uri)
+            try:
+                chosen = choose(_with_fronts(_read_light(connection, studies, metrics, with_params)))
+            except UsageError:  # a name that these rows do not have: all of them know the nearest
+                return choose(_with_fronts(_read(connection, studies)))
+            return _completed(connection, chosen)
+    except SQLAlchemyError as error:
+        raise _unreadable(uri, error) from error
+    finally:
+        engine.dispose()
+
+
+def top_rows(
+    uri: str, studies: Sequence[str], top: int | None, metric: str | None = None, is_descending: bool | None = None
+) -> list[TrialRow]:
+    """Read the first `top` of the rows of `trial_rows` as `sorted_rows` sorts them, reading little else.
+
+    Raises:
+        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StudyError: There is no such study; names the nearest.
+        UsageError: No row has such a metric; names the nearest.
+    """
+    if top is not None and not is_server(uri):
+        engine = _engine(uri)
+        try:
+            with engine.connect() as connection:
+                _require_tables(connection, uri)
+                ranked = ranking(connection, metric, is_descending)
+                found = None if ranked is None else _best_of(connection, studies, ranked, top)
+        except SQLAlchemyError as error:
+            raise _unreadable(uri, error) from error
+        finally:
+            engine.dispose()
+        if found is not None:
+            return found
+    metrics = [] if metric is None else [metric]
+    return chosen_rows(uri, studies, lambda rows: sorted_rows(rows, metric, is_descending)[:top], metrics=metrics)
+
+
 def require_store(uri: str) -> None:
     """Refuse a database that cannot be opened or is none of MLflow's.
 
@@ -125,20 +204,44 @@ def row_of(run: ServerRun) -> TrialRow:
     return _row(run)
 
 
-def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[TrialRow]:
+def require_metric(rows: Collection[TrialRow], metric: str) -> None:
+    """Refuse a metric that no row has.
+
+    Raises:
+        UsageError: Names the nearest.
+    """
+    known = {key for row in rows for key in (*row.metrics, row.metric) if key}
+    if rows and metric not in known:
+        raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
+
+
+def is_descending_by(rows: Iterable[TrialRow], metric: str) -> bool:
+    """Tell whether more of a metric is better: by the studies that are judged by it, or else by its name."""
+    directions = [row.direction for row in rows if row.metric == metric]
+    return directions[-1] == "maximize" if directions else not is_loss(metric)
+
+
+def sorted_rows(
+    rows: Iterable[TrialRow], metric: str | None = None, is_descending: bool | None = None
+) -> list[TrialRow]:
     """Sort rows best first by their study's first metric, or by `metric`; those without a value, or dropped, come last.
 
     Trials that violate constraints come after those that do not, and of several objectives the Pareto front is first.
 
     Rows that are judged by different metrics stay apart.
 
+    Args:
+        rows: What to sort.
+        metric: What to sort by rather than the study's metric.
+        is_descending: Whether the highest is first; None asks the study, and of a metric that no study is judged by,
+            its name.
+
     Raises:
         UsageError: No row has such a metric; names the nearest.
     """
     rows = list(rows)
-    known = {key for row in rows for key in (*row.metrics, row.metric) if key}
-    if metric is not None and rows and metric not in known:
-        raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
+    if metric is not None:
+        require_metric(rows, metric)
     maximized = {row.metric: row.direction == "maximize" for row in rows}
 
     def key(row: TrialRow) -> tuple[bool, str, bool, float]:
@@ -146,15 +249,11 @@ def sorted_rows(rows: Iterable[TrialRow], metric: str | None = None) -> list[Tri
         value = row.value if row.metric == judged else row.metrics.get(judged)
         if value is None or math.isnan(value) or row.state == "dropped":
             return True, "", False, 0.0
-        is_falling = maximized.get(judged, not _is_loss(judged))
+        is_falling = maximized.get(judged, not is_loss(judged)) if is_descending is None else is_descending
         is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front
         return False, judged, bool(row.infeasible) or is_behind, -value if is_falling else value
 
     return sorted(rows, key=key)
-
-
-def _is_loss(metric: str) -> bool:
-    return "loss" in metric or "error" in metric
 
 
 # --- by SQL --------------------------------------------------------------------------------------------
@@ -193,35 +292,114 @@ def _unreadable(uri: str, error: SQLAlchemyError) -> StoreError:
     return StoreError(f"The store {hide_password(uri)} cannot be read: {lines[0]}.")
 
 
-def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
-    kind, study = _tags.alias("kind"), _tags.alias("study")
+def _query(connection: sa.Connection, studies: Sequence[str]) -> tuple[sa.Select[Any], Any]:
+    """Return the query for trials and trains in the order of their start, and the alias of the tag of their kind."""
+    kind, study = TAGS.alias("kind"), TAGS.alias("study")
     query = (
-        sa.select(_runs)
-        .join(kind, sa.and_(kind.c.run_uuid == _runs.c.run_uuid, kind.c.key == tags.KIND))
-        .where(_runs.c.lifecycle_stage == "active", kind.c.value.in_(("trial", "train")))
-        .order_by(_runs.c.start_time, _runs.c.run_uuid)
+        sa.select(RUNS)
+        .join(kind, sa.and_(kind.c.run_uuid == RUNS.c.run_uuid, kind.c.key == tags.KIND))
+        .where(RUNS.c.lifecycle_stage == "active", kind.c.value.in_(("trial", "train")))
+        .order_by(RUNS.c.start_time, RUNS.c.run_uuid)
     )
     if studies:
         known = connection.scalars(
-            sa.select(_tags.c.value)
-            .join(_runs, _runs.c.run_uuid == _tags.c.run_uuid)
-            .where(_tags.c.key == tags.STUDY, _runs.c.lifecycle_stage == "active")
+            sa.select(TAGS.c.value)
+            .join(RUNS, RUNS.c.run_uuid == TAGS.c.run_uuid)
+            .where(TAGS.c.key == tags.STUDY, RUNS.c.lifecycle_stage == "active")
             .distinct()
         )
         _require_studies(studies, set(known))
-        query = query.join(study, sa.and_(study.c.run_uuid == _runs.c.run_uuid, study.c.key == tags.STUDY))
+        query = query.join(study, sa.and_(study.c.run_uuid == RUNS.c.run_uuid, study.c.key == tags.STUDY))
         query = query.where(study.c.value.in_(studies))
-    runs = connection.execute(query).all()
+    return query, kind
+
+
+def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
+    query, _ = _query(connection, studies)
+    return _in_full(connection, connection.execute(query).all())
+
+
+def _read_light(
+    connection: sa.Connection, studies: Sequence[str], metrics: Collection[str], with_params: bool
+) -> list[TrialRow]:
+    """Read what rows are chosen by, in one query: a join for each tag and metric."""
+    query, kind = _query(connection, studies)
+    keys = (*_CHOOSING_TAGS, tags.PARAMS) if with_params else _CHOOSING_TAGS
+    query = query.add_columns(kind.c.value)
+    for index, key in enumerate(keys):
+        tag = TAGS.alias(f"tag{index}")
+        query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == key))
+        query = query.add_columns(tag.c.value)
+    for index, key in enumerate(metrics):
+        latest = LATEST.alias(f"metric{index}")
+        query = query.outerjoin(latest, sa.and_(latest.c.run_uuid == RUNS.c.run_uuid, latest.c.key == key))
+        query = query.add_columns(latest.c.value, latest.c.is_nan)
+    rows = []
+    first = len(RUNS.c)
+    names, begin = (tags.KIND, *keys), first + 1 + len(keys)
+    for found in connection.execute(query).all():
+        run_id, _, status, start_ms, end_ms, _ = found[:first]
+        points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
+        rows.append(
+            _row(
+                ServerRun(
+                    run_id=run_id,
+                    name="",
+                    status=status,
+                    start_ms=start_ms,
+                    end_ms=end_ms,
+                    tags={key: text for key, text in zip(names, found[first:begin], strict=True) if text is not None},
+                    metrics={key: math.nan if is_nan else value for key, value, is_nan in points if value is not None},
+                )
+            )
+        )
+    return rows
+
+
+def _completed(connection: sa.Connection, light: Sequence[TrialRow]) -> list[TrialRow]:
+    """Read light rows in full; those that were deleted meanwhile are left out."""
+    run_ids = [row.run_id for row in light]
+    runs: list[Any] = []
+    for start in range(0, len(run_ids), _CHUNK):
+        chunk = run_ids[start : start + _CHUNK]
+        runs += connection.execute(sa.select(RUNS).where(RUNS.c.run_uuid.in_(chunk)))
+    full = {row.run_id: row for row in _in_full(connection, runs)}
+    return [replace(full[row.run_id], is_on_front=row.is_on_front) for row in light if row.run_id in full]
+
+
+def _best_of(connection: sa.Connection, studies: Sequence[str], ranked: Ranking, top: int) -> list[TrialRow] | None:
+    """Read as many of the ranked runs as hold the best `top` trials; None where they would be too many."""
+    query, _ = _query(connection, studies)
+    runs: list[Any] = []
+    rows: list[TrialRow] = []
+    begin, end = 0, ranked.up_to(top)
+    while len(rows) < top and begin < end <= max(_MOST_IN_FULL, 4 * top):
+        found: list[Any] = []
+        for start in range(begin, end, _CHUNK):
+            chunk = ranked.run_ids[start : min(start + _CHUNK, end)]
+            found += connection.execute(query.where(RUNS.c.run_uuid.in_(chunk)))
+        runs += found
+        able = [row for row in _in_full(connection, found) if row.state != "dropped" and not row.infeasible]
+        rows += able
+        begin, end = end, ranked.up_to(4 * end)
+    if len(rows) < top or any(run.start_time is None for run in runs):
+        return None  # those without a value, or that do not count, come into it
+    started = {run.run_uuid: (run.start_time, run.run_uuid) for run in runs}
+    rows.sort(key=lambda row: started[row.run_id])
+    return sorted_rows(rows, ranked.metric, ranked.is_descending)[:top]
+
+
+def _in_full(connection: sa.Connection, runs: Sequence[Any]) -> list[TrialRow]:
     run_ids = [run.run_uuid for run in runs]
-    tags_of = _gather(connection, sa.select(_tags.c.run_uuid, _tags.c.key, _tags.c.value), _tags, run_ids)
+    tags_of = _gather(connection, sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value), TAGS, run_ids)
     metrics_of = _gather(
         connection,
         sa.select(
-            _latest.c.run_uuid,
-            _latest.c.key,
-            sa.case((_latest.c.is_nan, sa.null()), else_=_latest.c.value),
+            LATEST.c.run_uuid,
+            LATEST.c.key,
+            sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value),
         ),
-        _latest,
+        LATEST,
         run_ids,
     )
     return [
@@ -291,13 +469,13 @@ def _row(run: ServerRun) -> TrialRow:
         metric=metric,
         direction=direction,
         value=value,
-        metrics={key: _unbounded(run.metrics[key]) for key in sorted(run.metrics)},
-        params=_mapping(run.tags.get(tags.PARAMS, "{}")),
+        metrics={key: unbounded(run.metrics[key]) for key in sorted(run.metrics)},
+        params=_mapping(run.tags.get(tags.PARAMS)),
         duration_s=((run.end_ms or 0) - (run.start_ms or 0)) / 1000 if is_timed else None,
         reason=run.tags.get(tags.REASON, ""),
         folder=run.tags.get(tags.FOLDER, ""),
-        objectives=_mapping(run.tags.get(tags.OBJECTIVES, "{}")) or {metric: direction},
-        values=_mapping(run.tags.get(tags.VALUES, "{}")) or ({metric: value} if is_complete else {}),
+        objectives=_mapping(run.tags.get(tags.OBJECTIVES)) or {metric: direction},
+        values=_mapping(run.tags.get(tags.VALUES)) or ({metric: value} if is_complete else {}),
         infeasible=run.tags.get(tags.INFEASIBLE, ""),
     )
 
@@ -325,11 +503,9 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _unbounded(value: float) -> float:
-    return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value
-
-
-def _mapping(text: str) -> dict[str, Any]:
+def _mapping(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
     try:
         params: Mapping[str, Any] = json.loads(text)
     except json.JSONDecodeError:  # cut at the store's limit, or not ours

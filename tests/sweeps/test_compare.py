@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from sweeps.compare import Format, print_rows
+from sweeps.errors import UsageError
 from sweeps.queries import TrialRow
 
 
@@ -36,12 +38,17 @@ TRAIN = row(None, study=None, params={}, folder="0003")
 
 
 def printed(
-    *rows: TrialRow, form: Format = "table", width: int = 80, is_terminal: bool = False, metric: str | None = None
+    *rows: TrialRow,
+    form: Format = "table",
+    width: int = 80,
+    is_terminal: bool = False,
+    metric: str | None = None,
+    columns: Sequence[str] = (),
 ) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=is_terminal, no_color=True, highlight=False)
     console._color_system = None
-    print_rows(rows, form, console=console, out=out, metric=metric)
+    print_rows(rows, form, console=console, out=out, metric=metric, columns=columns)
     return out.getvalue()
 
 
@@ -56,7 +63,8 @@ def test_table_in_a_pipe_is_as_wide_as_it_needs_to_be() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_table_fits_a_terminal_and_keeps_what_matters(width: int) -> None:
-    table = printed(row(), row(12), width=width, is_terminal=True)
+    other = {"optimizer.lr": 0.1, "model.depth": 2, "model.activation": "tanh", "data.batch_size": 32}
+    table = printed(row(), row(12, params=other), width=width, is_terminal=True)
 
     assert all(len(line.rstrip()) <= width for line in table.splitlines())
     assert "#12" in table and "0.9123" in table and "complete" in table and "01234567" in table
@@ -64,12 +72,53 @@ def test_table_fits_a_terminal_and_keeps_what_matters(width: int) -> None:
     assert ("Not shown for want of room" in table) == (width < 80)
 
 
-def test_parameter_that_never_changes_is_the_first_to_be_left_out() -> None:
-    rows = (row(params={"same": 1, "other": 2}), row(params={"same": 1, "other": 3}))
+def test_parameters_that_all_rows_share_are_said_once() -> None:
+    rows = (row(params={"a.same": 1, "a.other": 2}), row(params={"a.same": 1, "a.other": 3}))
 
-    header = printed(*rows, width=48, is_terminal=True).splitlines()[0]
+    header, _, _, same = printed(*rows).splitlines()
 
-    assert "other" in header and "same" not in header
+    assert "other" in header.split() and "same" not in header.split()
+    assert same == "The same in all: same=1"
+
+
+def test_what_is_shared_has_a_name_that_tells_it_from_the_columns() -> None:
+    params = [{"model.width": 1, "head.width": 2}, {"model.width": 1, "head.width": 3}]
+
+    assert printed(*(row(params=one) for one in params)).splitlines()[-1] == "The same in all: model.width=1"
+
+
+def test_parameter_of_another_type_or_of_some_rows_only_is_not_shared() -> None:
+    header, *lines = printed(row(params={"a": 1, "b": True}), row(params={"a": 1.0})).splitlines()
+
+    assert {"a", "b"} <= set(header.split()) and len(lines) == 2
+
+
+def test_columns_are_those_that_were_asked_for() -> None:
+    columns = ["trial", "lr", "val/loss", "params.model.depth", "reason"]
+    other = row(1, metrics={}, params={}, reason="it broke")
+
+    header, first, second = printed(row(), other, columns=columns).splitlines()
+    found = list(csv.reader(io.StringIO(printed(row(), other, form="csv", columns=columns))))
+
+    assert header.split() == columns
+    assert first.split() == ["0", "0.0031", "0.25", "3"] and second.split() == ["1", "it", "broke"]
+    assert found == [columns, ["0", "0.0031", "0.25", "3", ""], ["1", "", "", "", "it broke"]]
+    assert json.loads(printed(row(), form="json", columns=columns))[0]["run_id"] == row().run_id
+
+
+def test_unknown_column_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"None of these runs has 'val/los'. Did you mean 'val/loss'"):
+        printed(row(), columns=["val/los"])
+
+
+def test_markdown_is_a_table_of_github_and_holds_its_cells() -> None:
+    rows = (row(params={"m": "a|b", "s": 1}), row(1, params={"m": "[x](y)\n`z`", "s": 1}))
+
+    header, rule, first, second, blank, same = printed(*rows, form="md").splitlines()
+
+    assert header == "| trial | val/acc | m | state | time | run |" and rule == "|" + " --- |" * 6
+    assert first == "| #0 | 0.9123 | a\\|b | complete | 12 s | 01234567 |"
+    assert "\\[x\\](y) \\`z\\`" in second and (blank, same) == ("", "The same in all: s=1")
 
 
 def test_train_stands_beside_trials_under_its_own_number() -> None:
@@ -88,7 +137,7 @@ def test_studies_of_different_metrics_name_them() -> None:
 
 
 def test_chosen_metric_has_its_column() -> None:
-    header, line, other = printed(row(), row(1, metrics={}), metric="val/loss").splitlines()
+    header, line, other, _ = printed(row(), row(1, metrics={}), metric="val/loss").splitlines()
 
     assert "val/loss" in header.split() and "0.25" in line.split() and "0.25" not in other.split()
 

@@ -9,8 +9,10 @@ import pytest
 
 from sweeps import schema
 from sweeps.cli import _parser
+from sweeps.fields import FIELDS
 from sweeps.paths import conf_dir
 from sweeps.run_sweep import read_sweep
+from sweeps.where import parse_where
 from sweeps.workbench import CommandLine
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,15 @@ def test_every_group_and_option_is_documented(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/structure.md", "docs/configuration.md", "docs/steering.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/structure.md",
+        "docs/configuration.md",
+        "docs/steering.md",
+        "docs/comparing.md",
+    ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text()
@@ -77,6 +87,21 @@ def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path
         {"optimizer.lr": 0.003, "model.depth": 2},
         {"optimizer.lr": 0.01},
     ]
+
+
+def test_every_example_of_the_page_on_comparing_parses() -> None:
+    commands, conditions = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text(), re.DOTALL)
+    for line in commands.splitlines():
+        words = shlex.split(line, comments=True)
+        args = _parser().parse_args(words[1:])
+        assert words[:2] == ["lightsweep", "compare"] and (args.where is None or parse_where(args.where))
+    for line in conditions.splitlines():
+        assert parse_where(line).names
+
+
+def test_every_field_is_on_the_page_on_comparing() -> None:
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    assert [name for name in FIELDS if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
