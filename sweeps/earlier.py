@@ -49,14 +49,7 @@ def check_warm_start(config: Config, storage: "RDBStorage") -> None:
     study = config["study"]
     names = _lenders(config)
     if names and not (study["name"] and is_stored(storage, study["name"])):
-        require_lenders(
-            storage,
-            names,
-            metric=study["metric"],
-            direction=study["direction"],
-            constraints=list(map(str, parse_constraints(study["constraints"]))),
-            reported=_reported(config),
-        )
+        require_lenders(storage, names, **_judged_by(config))
 
 
 def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,11 +78,8 @@ def move_over(
         storage,
         name,
         space=space,
-        metric=config["study"]["metric"],
-        direction=config["study"]["direction"],
-        constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
         replication=str(replication(config, space.keys)),
-        reported=_reported(config),
+        **_judged_by(config),
         recorded=past.of,
         composed=_composed(composer),
     )
@@ -117,11 +107,8 @@ def start_warm(
         name,
         lenders=names,
         space=space,
-        metric=config["study"]["metric"],
-        direction=config["study"]["direction"],
-        constraints=list(map(str, parse_constraints(config["study"]["constraints"]))),
         replication=str(replication(config, space.keys)),
-        reported=_reported(config),
+        **_judged_by(config),
         recorded=lambda lender, number: pasts[lender].of(number),
         composed=_composed(composer),
     )
@@ -149,8 +136,14 @@ def record_move(study: Study, store: RunStore, parent: str) -> None:
     note_recorded(study)
 
 
-def _reported(config: Config) -> str:
-    return f"{config['objective']['direction']} {config['objective']['metric']}"
+def _judged_by(config: Config) -> dict[str, Any]:
+    """Return what must be the same for results to be comparable, as the study's functions take it."""
+    return {
+        "metric": config["study"]["metric"],
+        "direction": config["study"]["direction"],
+        "constraints": list(map(str, parse_constraints(config["study"]["constraints"]))),
+        "reported": f"{config['objective']['direction']} {config['objective']['metric']}",
+    }
 
 
 def _lenders(config: Config) -> list[str]:

@@ -140,8 +140,7 @@ class _Parser:
         if self._depth > _MAX_DEPTH:
             _fail(self._text, self._token.start, f"at most {_MAX_DEPTH} levels of `not` and parentheses")
         if self._takes("not"):
-            negated = self._both()
-            test: _Test = lambda row, fields: not negated(row, fields)  # noqa: E731
+            test = _negated(self._both())
         elif self._takes("("):
             test = self._condition()
             if not self._takes(")"):
@@ -272,3 +271,7 @@ def _value(row: TrialRow, fields: Mapping[str, Field], name: str) -> Any:
 def _text(row: TrialRow, fields: Mapping[str, Field], name: str) -> str:
     value = _value(row, fields, name)
     return "" if value is None else str(value)
+
+
+def _negated(test: _Test) -> _Test:
+    return lambda row, fields: not test(row, fields)
