@@ -336,7 +336,9 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     totals, best = result.totals, result.best
     counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
     if not totals.outcomes and result.num_finished >= result.num_trials:
-        say(f"{result.study} has its {result.num_finished} trials already; study.num_trials=N sets the total.")
+        say(f"{result.study} has its {result.num_finished} trials already. A larger total:")
+        more = f"study.num_trials={2 * result.num_finished}"
+        say(f"  lightsweep resume {shlex.quote(result.study)}{_where(store_dir, None)} {more}")
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
     if not totals.stopped and result.num_finished < result.num_trials:
