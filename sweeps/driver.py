@@ -404,6 +404,7 @@ class Driver:
             job.folder,
             config,
             replicate=None if is_whole else replicate,
+            slot=slot.index,
             goes_on=goes_on,
             step=job.resume_step or 0,
         )

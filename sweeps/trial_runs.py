@@ -125,20 +125,23 @@ class TrialRuns:
         config: Config,
         *,
         replicate: int | None = None,
+        slot: int | None = None,
         goes_on: bool = False,
         step: int = 0,
         reused_from: int | None = None,
     ) -> None:
         """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
+        place = {} if slot is None else {tags.SLOT: str(slot)}
         if goes_on:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
             self._recorder.go_on(run, run_id, step=step)
-            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: ""})
+            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: "", **place})
             self._recorded.add(run)
             return
         self._recorded.add(run)
         run_tags = {
             **self._setup.run_tags,
+            **place,
             tags.TRIAL: str(proposed.number),
             tags.STATE: "running",
             tags.PARAMS: json.dumps(dict(proposed.values)),

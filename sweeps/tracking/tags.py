@@ -13,7 +13,9 @@ __all__ = [
     "PARAMS",
     "REASON",
     "REPLICATE",
+    "RESUME_STEP",
     "REUSED_FROM",
+    "SLOT",
     "STATE",
     "STUDY",
     "TRIAL",
@@ -58,6 +60,8 @@ REUSED_FROM = "lightsweep.reused_from"
 """the number of the trial of the same configuration whose result this one has"""
 BACKUP = "lightsweep.backup"
 """on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
+SLOT = "lightsweep.slot"
+"""the slot that a training runs in, from 0; the last one, if it went on in another"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 
