@@ -28,6 +28,7 @@ __all__ = [
     "require_metric",
     "require_store",
     "row_of",
+    "rows_of",
     "sorted_rows",
     "top_rows",
     "trial_rows",
@@ -62,6 +63,8 @@ class TrialRow:
         duration_s: Seconds from start to end; None while it runs.
         reason: Why it failed or ended early.
         folder: The name of its folder below that of its study, or below `train`.
+        began_ms: When it began, in milliseconds since 1970 (UTC).
+        slot: The slot it ran in last; None for a trial of several trainings, whose runs have one each.
     """
 
     run_id: str
@@ -81,6 +84,8 @@ class TrialRow:
     values: dict[str, float] = field(default_factory=dict)
     infeasible: str = ""
     is_on_front: bool = False
+    began_ms: int | None = None
+    slot: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -202,6 +207,11 @@ def connected(uri: str) -> Iterator[sa.Connection]:
 def row_of(run: ServerRun) -> TrialRow:
     """Return what the tags of one run say; whether it is on a Pareto front needs the others."""
     return _row(run)
+
+
+def rows_of(runs: Iterable[ServerRun]) -> list[TrialRow]:
+    """Return the rows of runs, with the Pareto fronts that they have among themselves."""
+    return _with_fronts([_row(run) for run in runs])
 
 
 def require_metric(rows: Collection[TrialRow], metric: str) -> None:
@@ -454,7 +464,6 @@ def _from_server(uri: str, studies: Sequence[str]) -> list[TrialRow]:
 
 def _row(run: ServerRun) -> TrialRow:
     is_trial = run.tags.get(tags.KIND) == "trial"
-    trial = run.tags.get(tags.TRIAL, "")
     state = run.tags.get(tags.STATE) or _STATES.get(run.status, run.status.lower())
     metric, direction = run.tags.get(tags.METRIC, ""), run.tags.get(tags.DIRECTION, "maximize")
     value = _number(run.tags.get(tags.VALUE))
@@ -464,7 +473,7 @@ def _row(run: ServerRun) -> TrialRow:
         run_id=run.run_id,
         name=run.name,
         study=run.tags.get(tags.STUDY) if is_trial else None,
-        trial=int(trial) if is_trial and trial.isdecimal() else None,
+        trial=_whole(run.tags.get(tags.TRIAL)) if is_trial else None,
         state=state,
         metric=metric,
         direction=direction,
@@ -477,6 +486,8 @@ def _row(run: ServerRun) -> TrialRow:
         objectives=_mapping(run.tags.get(tags.OBJECTIVES)) or {metric: direction},
         values=_mapping(run.tags.get(tags.VALUES)) or ({metric: value} if is_complete else {}),
         infeasible=run.tags.get(tags.INFEASIBLE, ""),
+        began_ms=run.start_ms,
+        slot=_whole(run.tags.get(tags.SLOT)),
     )
 
 
@@ -501,6 +512,10 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:  # somebody edited the tag
         return None
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _mapping(text: str | None) -> dict[str, Any]:

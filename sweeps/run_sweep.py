@@ -428,9 +428,10 @@ class _Sweep:
         if len(self._objectives) > 1:
             common[tags.OBJECTIVES] = json.dumps(self._objectives)
         known = store.find_study(study.name)
+        own = {tags.STATE: "running", tags.SPACE: json.dumps(study.space.describe())}
         if known.parent is not None:
             recorder.go_on(_PARENT, known.parent)
-            recorder.tags(_PARENT, {tags.STATE: "running"})
+            recorder.tags(_PARENT, own)
             for run_id, run in known.running.items():  # the study knows how they ended, if they did
                 status, run_tags = tags.ending(*(_end_of(run, study) or ("interrupted", None, "the driver died")))
                 store.set_tags(run_id, run_tags)
@@ -443,9 +444,7 @@ class _Sweep:
         params = {f"search.{key}": text for key, text in self._space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
             params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
-        recorder.start(
-            _PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", tags.STATE: "running"}
-        )
+        recorder.start(_PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", **own})
         return common
 
     def _record_progress(self, study: Study, recorder: Recorder, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "RESUME_STEP",
     "REUSED_FROM",
     "SLOT",
+    "SPACE",
     "STATE",
     "STUDY",
     "TRIAL",
@@ -60,6 +61,8 @@ REUSED_FROM = "lightsweep.reused_from"
 """the number of the trial of the same configuration whose result this one has"""
 BACKUP = "lightsweep.backup"
 """on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
+SPACE = "lightsweep.space"
+"""on the parent: the search space as JSON; the names of MLflow's params lack the marks in `optimizer.lr@sgd`"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 FOLDER = "lightsweep.folder"
