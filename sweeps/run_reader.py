@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from sweeps.curves import HUGE, NUM_POINTS, Curve, unbounded
+from sweeps.database import connected
 from sweeps.histories import History, history_of
-from sweeps.queries import connected
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
 

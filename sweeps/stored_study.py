@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from sweeps.errors import LightsweepError, StudyError, did_you_mean
 from sweeps.histories import History, mean_history
 from sweeps.paths import MLFLOW_DB
-from sweeps.queries import TrialRow, rows_of
 from sweeps.run_reader import RunReader, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, StoredRun
+from sweeps.trial_row import TrialRow, rows_of
 
 if TYPE_CHECKING:  # Hydra's parser takes a tenth of a second to import
     from sweeps.space import Space

@@ -13,8 +13,8 @@ import warnings
 from pathlib import Path
 
 from sweeps import paths
+from sweeps.database import require_store
 from sweeps.errors import StoreError, UsageError
-from sweeps.queries import require_store
 from sweeps.tracking.server import is_server
 from sweeps.urls import hide_password, with_installed_driver
 
