@@ -493,9 +493,9 @@ def _options() -> dict[str, list[str]]:
 
 
 def _uri(args: argparse.Namespace) -> str:
-    from sweeps.paths import MLFLOW_DB
+    from sweeps.urls import default_uri
 
-    return args.uri or f"sqlite:///{(args.store_dir / MLFLOW_DB).resolve()}"
+    return args.uri or default_uri(args.store_dir)
 
 
 def _console() -> "Console":

@@ -242,7 +242,7 @@ def _gather(
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for start in range(0, len(run_ids), _CHUNK):
         chunk = query.where(table.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-        for run_id, key, value in connection.execute(chunk):
+        for run_id, key, value in connection.execute(chunk).all():
             found[run_id][key] = value
     return found
 
