@@ -152,8 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
-    command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
+    command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
+    command.add_argument("study", nargs="?", metavar="STUDY", help="a study by name (default: the latest)")
     command.add_argument("--port", type=_positive, default=5000, help="the port on 127.0.0.1 (default: 5000)")
+    command.add_argument("--optuna", action="store_true", help="Optuna's dashboard, too, on the port after that")
+    command.add_argument("--no-browser", action="store_true", help="only print the addresses")
     _add_store(command)
 
     command = _add(commands, "completion", "print the shell completion script", _completion)
@@ -368,7 +371,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     say("Next:")
     say(f"  lightsweep compare {study} --top 10{where}")
     if not (result.tracking_uri or "").startswith("http"):
-        say(f"  lightsweep ui{where}")
+        say(f"  lightsweep ui {study}{where}")
     return 0 if best and totals.stopped != "failures" else 1
 
 
@@ -441,7 +444,7 @@ def _show(args: argparse.Namespace) -> int:
             best = f"best:{detail.study}"
             commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
     if not (args.uri or "").startswith("http"):
-        commands.append(f"lightsweep ui{where}")
+        commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
     print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
     return 0
 
@@ -458,7 +461,14 @@ def _diff(args: argparse.Namespace) -> int:
 def _ui(args: argparse.Namespace) -> int:
     from sweeps.ui import serve
 
-    return serve(_uri(args), args.store_dir, args.port)
+    return serve(
+        _uri(args),
+        args.store_dir,
+        args.port,
+        study=args.study,
+        has_dashboard=args.optuna,
+        opens_browser=not args.no_browser,
+    )
 
 
 def _completion(args: argparse.Namespace) -> int:

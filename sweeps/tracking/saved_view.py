@@ -15,9 +15,10 @@ from typing import Any
 from sweeps.tracking import tags
 from sweeps.tracking.pages import view_key
 
-__all__ = ["saved_view"]
+__all__ = ["VIEW", "saved_view"]
 
-_PREFIX = "mlflow.sharedViewState."
+VIEW = "mlflow.sharedViewState."
+"""what the tag of an experiment that holds a view begins with"""
 _MANY = 100  # runs, above which the charts become slow: then they show the best twenty
 _MOST_PARAMS = 12  # in the charts
 _MOST_COLUMNS = 40
@@ -77,7 +78,7 @@ def saved_view(
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     envelope = {"name": f"study {study}"[:100], "createdAt": created_ms, "state": f"deflate;{packed}"}
-    return _PREFIX + view_key(study), json.dumps(envelope)
+    return VIEW + view_key(study), json.dumps(envelope)
 
 
 def _charts(
