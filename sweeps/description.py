@@ -26,7 +26,8 @@ class StudyFacts:
     Attributes:
         state: running, complete, failed or interrupted.
         objectives: The metrics that it is judged by, each with `maximize` or `minimize`; the leading one first.
-        searched: The text of the set of values, by key.
+        keys: What is searched.
+        searched: The text of the set of values, by the name that it has in the space.
         method: The sampler and the pruner, in words.
         num_trials: The total that it is to reach.
         counts: How many trials there are of each state.
@@ -40,6 +41,7 @@ class StudyFacts:
     name: str
     state: str
     objectives: Mapping[str, str]
+    keys: tuple[str, ...]
     searched: Mapping[str, str]
     method: str
     num_trials: int
@@ -96,8 +98,8 @@ def _links(facts: StudyFacts, pages: Pages) -> str:
 def _leaders(facts: StudyFacts, pages: Pages) -> str:
     if not facts.leaders:
         return ""
-    names = short_names(facts.searched)
-    keys = [key for key in facts.searched if any(key in best.values for best in facts.leaders)][:_MOST_COLUMNS]
+    names = short_names(facts.keys)
+    keys = [key for key in facts.keys if any(key in best.values for best in facts.leaders)][:_MOST_COLUMNS]
     header = ["trial", *map(escaped, facts.objectives), *(escaped(names[key]) for key in keys)]
     rows = [
         [

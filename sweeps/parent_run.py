@@ -159,6 +159,7 @@ class ParentRun:
             name=study.name,
             state=state,
             objectives=self._objectives,
+            keys=study.space.keys,
             searched=study.space.describe(),
             method=" and ".join(config[group]["_target_"].rpartition(".")[2] for group in ("sampler", "pruner")),
             num_trials=config["study"]["num_trials"],
@@ -174,10 +175,12 @@ class ParentRun:
 
     def _save_view(self, store: RunStore) -> None:
         """Leave the view that MLflow's UI opens for the study; that it cannot be left is no reason not to search."""
+        space = self._study.space
+        corners = list(space.corners())
         key, value = saved_view(
             self._study.name,
             objectives=self._objectives,
-            params=self._study.space.keys,
+            params={key: all(key in corner for corner in corners) for key in space.keys},
             metrics=self._metrics,
             num_trials=self._config["study"]["num_trials"],
             created_ms=_now_ms(),

@@ -29,7 +29,7 @@ def saved_view(
     study: str,
     *,
     objectives: Mapping[str, str],
-    params: Sequence[str],
+    params: Mapping[str, bool],
     metrics: Sequence[str],
     num_trials: int,
     created_ms: int,
@@ -39,7 +39,7 @@ def saved_view(
     Args:
         study: Its name, which the view has, too.
         objectives: The metrics that it is judged by, each with `maximize` or `minimize`; the leading one first.
-        params: The searched keys.
+        params: The searched keys, and whether every trial has a value of it.
         metrics: All metrics that trainings log.
         num_trials: How many trials there will be.
         created_ms: When the view was made, in milliseconds since the epoch.
@@ -74,16 +74,16 @@ def saved_view(
         "autoRefreshEnabled": True,
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
-        **_charts(leading, objectives, params[:_MOST_PARAMS], metrics),
+        **_charts(objectives, params, metrics),
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     envelope = {"name": f"study {study}"[:100], "createdAt": created_ms, "state": f"deflate;{packed}"}
     return VIEW + view_key(study), json.dumps(envelope)
 
 
-def _charts(
-    leading: str, objectives: Mapping[str, str], params: Sequence[str], metrics: Sequence[str]
-) -> dict[str, Any]:
+def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: Sequence[str]) -> dict[str, Any]:
+    leading = next(iter(objectives))
+    curves = sorted((name for name in metrics if not name.startswith("test")), key=_by_interest(objectives))
     sections: list[dict[str, Any]] = [
         {"uuid": "all", "name": "Parallel coordinates", "columns": 1, "cardHeight": 400},
         {"uuid": "each", "name": f"{leading} by each parameter"},
@@ -94,24 +94,23 @@ def _charts(
             "type": "PARALLEL",
             "uuid": "parallel",
             "metricSectionId": "all",
-            "displayName": f"Parallel coordinates to {', '.join(objectives)}",
-            "selectedParams": list(params),
+            # A run that lacks one of them would be left out
+            "selectedParams": [key for key, is_everywhere in params.items() if is_everywhere][:_MOST_PARAMS],
             "selectedMetrics": list(objectives)[::-1],  # its colour is that of the last
             "showAllRuns": True,
         }
     ]
-    for index, key in enumerate(params):
+    for index, key in enumerate(list(params)[:_MOST_PARAMS]):
         cards.append(
             {
                 "type": "SCATTER",
                 "uuid": f"param{index}",
                 "metricSectionId": "each",
-                "displayName": f"{leading} by {key}",
                 "xaxis": {"key": key, "type": "PARAM"},
                 "yaxis": {"key": leading, "type": "METRIC"},
             }
         )
-    for index, name in enumerate(sorted(metrics, key=_by_interest(objectives))[:_MOST_CURVES]):
+    for index, name in enumerate(curves[:_MOST_CURVES]):
         cards.append(
             {
                 "type": "LINE",
