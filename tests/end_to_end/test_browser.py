@@ -118,7 +118,8 @@ def page(browser: Any, lightsweep_in: Any, tmp_path_factory: pytest.TempPathFact
             browser.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
             yield Page(browser, folder, said, process)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_table_of_all_runs_has_the_study_with_its_trials_below_it(page: Page) -> None:
