@@ -152,8 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
-    command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
+    command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
+    command.add_argument("study", nargs="?", metavar="STUDY", help="a study by name (default: the latest)")
     command.add_argument("--port", type=_positive, default=5000, help="the port on 127.0.0.1 (default: 5000)")
+    command.add_argument("--optuna", action="store_true", help="Optuna's dashboard, too, on the port after that")
+    command.add_argument("--no-browser", action="store_true", help="only print the addresses")
     _add_store(command)
 
     command = _add(commands, "completion", "print the shell completion script", _completion)
@@ -327,6 +330,7 @@ def _stop(args: argparse.Namespace) -> int:
 def _conclude(result: "SweepResult", console: "Console") -> int:
     """Print what a sweep found and what to type next, and return the exit status."""
     from sweeps.naming import duration, values_text
+    from sweeps.urls import store_options
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -338,7 +342,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     if not totals.outcomes and result.num_finished >= result.num_trials:
         say(f"{result.study} has its {result.num_finished} trials already. A larger total:")
         more = f"study.num_trials={2 * result.num_finished}"
-        say(f"  lightsweep resume {shlex.quote(result.study)}{_where(store_dir, None)} {more}")
+        say(f"  lightsweep resume {shlex.quote(result.study)}{store_options(store_dir)} {more}")
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
     if not totals.stopped and result.num_finished < result.num_trials:
@@ -354,7 +358,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
     if not best and result.num_finished:
         say("There is no best trial: none is complete and satisfies the constraints of the study.")
-    study, where = shlex.quote(result.study), _where(store_dir, None)
+    study, where = shlex.quote(result.study), store_options(store_dir)
     if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
         say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
         more = " study.device_hours=N" if totals.stopped == "device_hours" else ""
@@ -363,11 +367,11 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         return _INTERRUPTED
     if totals.stopped == "failures":
         say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
-    where = _where(store_dir, result.tracking_uri)
+    where = store_options(store_dir, result.tracking_uri)
     say("Next:")
     say(f"  lightsweep compare {study} --top 10{where}")
     if not (result.tracking_uri or "").startswith("http"):
-        say(f"  lightsweep ui{where}")
+        say(f"  lightsweep ui {study}{where}")
     return 0 if best and totals.stopped != "failures" else 1
 
 
@@ -385,14 +389,6 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
     leaders = {(row.value, repr(row.params)): row for row in reversed(rows) if row.state == "complete"}
     shown = [row for row in rows if leaders.get((row.value, repr(row.params))) is row]
     print_rows(shown[:_NUM_LEADERS], "table", console=console, out=sys.stdout, metric=None)
-
-
-def _where(store_dir: Path, uri: str | None) -> str:
-    """Return the options by which a command finds the store, if it needs any."""
-    from sweeps.urls import hide_password
-
-    options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
-    return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"
 
 
 def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
@@ -441,16 +437,17 @@ def _compare(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from sweeps.run_detail import read_runs
     from sweeps.show import print_run
+    from sweeps.urls import store_options
 
     (detail,) = read_runs(_uri(args), [args.name], args.store_dir)
-    commands, where = [], _where(args.store_dir, args.uri)
+    commands, where = [], store_options(args.store_dir, args.uri)
     if detail.study is not None:
         commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
         if detail.kind == "trial" and not args.name.startswith("best:"):
             best = f"best:{detail.study}"
             commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
     if not (args.uri or "").startswith("http"):
-        commands.append(f"lightsweep ui{where}")
+        commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
     print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
     return 0
 
@@ -467,7 +464,14 @@ def _diff(args: argparse.Namespace) -> int:
 def _ui(args: argparse.Namespace) -> int:
     from sweeps.ui import serve
 
-    return serve(_uri(args), args.store_dir, args.port)
+    return serve(
+        _uri(args),
+        args.store_dir,
+        args.port,
+        study=args.study,
+        has_dashboard=args.optuna,
+        opens_browser=not args.no_browser,
+    )
 
 
 def _completion(args: argparse.Namespace) -> int:

@@ -209,7 +209,7 @@ class _Sweep:
                 )
                 study.close_stale()
                 _enqueue_first(study, config["study"]["enqueue"])
-                return self._drive(study, folder, slots, launcher, recorder, since_ns)
+                return self._drive(study, folder, slots, launcher, recorder, since_ns, report.metrics)
 
     def _drive(
         self,
@@ -219,6 +219,7 @@ class _Sweep:
         launcher: LocalLauncher,
         recorder: Recorder,
         since_ns: int,
+        metrics: Sequence[str],
     ) -> SweepResult:
         limits = Limits(
             num_trials=self._config["study"]["num_trials"],
@@ -231,7 +232,7 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives)
+        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives, metrics=metrics)
         common_tags = parent.open(self._command.overrides)
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]

@@ -1,13 +1,14 @@
 """The addresses of stores: the default, which driver they need, and how they may be shown and recorded."""
 
 import re
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sweeps import paths
 
-__all__ = ["default_uri", "hide_password", "hide_passwords", "with_installed_driver"]
+__all__ = ["default_uri", "hide_password", "hide_passwords", "store_options", "with_installed_driver"]
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
 
@@ -29,6 +30,12 @@ def hide_passwords(tree: Any) -> Any:
     if isinstance(tree, list):
         return [hide_passwords(value) for value in tree]
     return hide_password(tree) if isinstance(tree, str) else tree
+
+
+def store_options(store_dir: Path, uri: str | None = None) -> str:
+    """Return the options by which a command finds the store, if it needs any; without a password."""
+    options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
+    return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"
 
 
 def with_installed_driver(uri: str) -> str:
