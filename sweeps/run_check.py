@@ -15,9 +15,9 @@ from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.errors import LightsweepError, PreflightError
 from sweeps.replicates import replication
-from sweeps.run_sweep import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
 from sweeps.space import Space, quote, split_overrides
 from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
+from sweeps.sweep_command import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
 from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
 
 __all__ = ["CheckResult", "run_check"]

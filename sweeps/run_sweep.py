@@ -1,6 +1,5 @@
 """`lightsweep sweep` and `resume`: set a study up, check it, drive it, and leave a record to go on from."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,27 +13,23 @@ from rich.console import Console
 from sweeps import paths
 from sweeps.check_report import print_warnings
 from sweeps.checking import check
-from sweeps.config import Composer, Config, flatten, to_yaml
+from sweeps.config import Composer, Config, to_yaml
 from sweeps.display import Heading, Leader, make_display
-from sweeps.driver import NUM_PARAMS, Driver, Limits
-from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
-from sweeps.errors import ConfigError, SpaceError, StudyError, did_you_mean
+from sweeps.driver import Driver, Limits
+from sweeps.earlier import check_warm_start, known_choices, move_over, start_warm
+from sweeps.errors import ConfigError, StudyError
 from sweeps.forecast import Budget
-from sweeps.further import with_further
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
 from sweeps.orders import Orders
-from sweeps.outcome import Outcome, Totals
-from sweeps.randomness import derive_seed
-from sweeps.recorded import read_record
-from sweeps.records import MetricPoint
-from sweeps.replicates import Replication, replication
+from sweeps.outcome import Totals, Why
+from sweeps.parent_run import ParentRun
+from sweeps.replicates import replication
 from sweeps.reuse import Twins
-from sweeps.space import Space, parse_space, quote, split_overrides
+from sweeps.space import Space
 from sweeps.study import (
-    ENUMERATING,
     Best,
     Study,
     build_pruner,
@@ -45,12 +40,21 @@ from sweeps.study import (
     require_judgeable,
     seed_of,
 )
+from sweeps.sweep_command import (
+    compose_trial,
+    read_sweep,
+    recorded_command,
+    require_in_space,
+    require_logged,
+    require_same_devices,
+    require_sound,
+    storage_url,
+)
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey
-from sweeps.trial_runs import InterruptedRun, TrialSetup
+from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import TrialSetup
 from sweeps.workbench import (
     CommandLine,
-    common_tags,
     lease_slots,
     open_recorder,
     preparing,
@@ -58,29 +62,9 @@ from sweeps.workbench import (
     start_launcher,
 )
 
-__all__ = [
-    "SweepResult",
-    "compose_trial",
-    "read_sweep",
-    "recorded_command",
-    "require_logged",
-    "require_same_devices",
-    "require_sound",
-    "resume",
-    "storage_url",
-    "sweep",
-]
+__all__ = ["SweepResult", "resume", "sweep"]
 
-_PARENT = "study"
 _LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an instant, to see whether it is free
-_PARENT_STATES = {
-    "": "complete",
-    "timeout": "complete",
-    "device_hours": "complete",
-    "stop": "complete",
-    "failures": "failed",
-    "interrupt": "interrupted",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +81,6 @@ class SweepResult:
     metrics: tuple[str, ...]
     num_unsent: int
     tracking_uri: str | None
-
-
-def storage_url(config: Config) -> str:
-    """Return the URL of Optuna's tables."""
-    url = config["study"]["storage"]
-    return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
 
 
 def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> SweepResult:
@@ -124,25 +102,6 @@ def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> 
     return _Sweep(command, composer, config, space, console).run(migrates=migrates)
 
 
-def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
-    """Compose the command line of a sweep, and build its space.
-
-    Raises:
-        UsageError: The command line makes no sense.
-    """
-    plain, sweeps = split_overrides(command.overrides)
-    if sweeps and not any(override.startswith("search=") for override in plain):
-        plain.append("search=none")  # who types what to search means just that
-    composer = Composer(command.config_name, plain, command.config_dir)
-    config = composer.base()
-    if "study" not in config:
-        raise ConfigError(
-            f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
-            "pruner, study and launcher, as in conf/sweep.yaml."
-        )
-    return composer, config, _space(composer, config, command.overrides)
-
-
 def resume(
     name: str, store_dir: Path, console: Console, further: Sequence[str] = (), *, migrates: bool = False
 ) -> SweepResult:
@@ -153,51 +112,6 @@ def resume(
         LightsweepError: As for `sweep`.
     """
     return sweep(recorded_command(name, store_dir, further), console, migrates=migrates)
-
-
-def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) -> CommandLine:
-    """Return the command line that started a study, with `further` overrides.
-
-    Raises:
-        StudyError: There is no such study in the store.
-    """
-    stored = read_record(name, store_dir)
-    config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
-    fixed = {"study.name": name, "store_dir": str(store_dir)}
-    overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
-    return CommandLine(
-        overrides=(
-            *with_further(overrides, further, stored["config_name"], config_dir),
-            *(f"{key}={quote(value)}" for key, value in fixed.items()),
-        ),
-        config_name=stored["config_name"],
-        config_dir=config_dir,
-    )
-
-
-def _space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
-    """Build the space, and compose points that set every key so that a wrong key or type is refused at once."""
-    space = parse_space(
-        config["search"],
-        overrides,
-        composer.options,
-        fixed=composer.value,
-        option_ranges=composer.ranges,
-        brings_options=config["sampler"]["_target_"] not in ENUMERATING,  # ranges are no grid
-    )
-    if not space:
-        raise ConfigError(
-            "There is nothing to search. Type a sweep expression such as "
-            "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
-            f"{'|'.join(composer.options('search'))}."
-        )
-    composed: set[str] = set()
-    for point in space.corners():
-        settings = space.settings(point)
-        if not settings <= composed:
-            composer.check_values(space.overrides(point))
-            composed |= settings
-    return space
 
 
 class _Sweep:
@@ -218,7 +132,6 @@ class _Sweep:
         }
         self._constraints = parse_constraints(config["study"]["constraints"])
         self._replication = replication(config, space.keys)
-        self._runs: dict[RunKey, InterruptedRun] = {}  # of trials and replicates that go on
         judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
         self._answers = config["pruner"]["_target_"] not in judges_no_epochs
 
@@ -226,7 +139,7 @@ class _Sweep:
         config = self._config
         slots = lease_slots(config, slots=None)
         require_sound(config)
-        _require_in_space(config["study"]["enqueue"], self._space)
+        require_in_space(config["study"]["enqueue"], self._space)
         sampler = build_sampler(
             config["sampler"],
             self._space,
@@ -318,7 +231,8 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent_tags = self._open_parent(study, recorder)
+        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives)
+        common_tags = parent.open(self._command.overrides)
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
@@ -359,14 +273,14 @@ class _Sweep:
                 compose=self._compose,
                 folder=lambda number: paths.trial_dir(folder, number),
                 name=run_name,
-                run_tags={**parent_tags, tags.KIND: "trial"},
+                run_tags={**common_tags, tags.KIND: "trial"},
                 python_path=python_path(self._composer),
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
                 replicates=self._replication.count,
                 noun=self._replication.noun,
                 objective=study.metrics[0] if is_judged_by_another else None,
-                runs=self._runs,
+                runs=parent.interrupted,
             ),
             slots=slots,
             limits=limits,
@@ -375,15 +289,15 @@ class _Sweep:
             display=display,
             twins=Twins(study.twins, is_on=self._config["study"]["reuse"]),
             orders=Orders(study, folder, display.say, since_ns=since_ns),
-            on_ended=lambda outcome: self._record_progress(study, recorder, outcome),
+            on_ended=parent.tell,
         )
-        state = "failed"  # unless the driver comes to an end of its own
+        stopped: Why | None = None  # unless the driver comes to an end of its own
         try:
             totals = driver.run()
-            state = _PARENT_STATES[totals.stopped]
+            stopped = totals.stopped
         finally:
             display.close()
-            self._close_parent(study, recorder, state)
+            parent.close(stopped)
             num_unsent = recorder.close()
         return SweepResult(
             study=study.name,
@@ -417,109 +331,9 @@ class _Sweep:
         }
         paths.write_text(folder / paths.STUDY, to_yaml(record))
 
-    # --- the parent run --------------------------------------------------------------------------------
-
-    def _open_parent(self, study: Study, recorder: Recorder) -> dict[str, str]:
-        """Create the parent run, or go on with it; end what a dead driver left running, or note where it goes on."""
-        store = recorder.wait_until_open()
-        common = common_tags("sweep", self._command.overrides, self._config["tracking"]["tags"])
-        metric = study.metrics[0]
-        common |= {tags.STUDY: study.name, tags.METRIC: metric, tags.DIRECTION: self._objectives[metric]}
-        if len(self._objectives) > 1:
-            common[tags.OBJECTIVES] = json.dumps(self._objectives)
-        known = store.find_study(study.name)
-        own = {tags.STATE: "running", tags.SPACE: json.dumps(study.space.describe())}
-        if known.parent is not None:
-            recorder.go_on(_PARENT, known.parent)
-            recorder.tags(_PARENT, own)
-            for run_id, run in known.running.items():  # the study knows how they ended, if they did
-                status, run_tags = tags.ending(*(_end_of(run, study) or ("interrupted", None, "the driver died")))
-                store.set_tags(run_id, run_tags)
-                store.end_run(run_id, status, end_time_ms=int(time.time() * 1000))
-            for run_id, run in (*known.running.items(), *known.interrupted.items()):
-                if _end_of(run, study) is None and run not in self._runs:
-                    self._runs[run] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
-            record_move(study, store, known.parent)
-            return common
-        params = {f"search.{key}": text for key, text in self._space.describe().items()}
-        for group in ("study", "sampler", "pruner", "launcher"):
-            params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
-        recorder.start(_PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", **own})
-        return common
-
-    def _record_progress(self, study: Study, recorder: Recorder, outcome: Outcome) -> None:
-        best = study.best_trials
-        points = [(study.metrics[0], best[0].value)] if len(study.metrics) == 1 and best else []
-        if len(study.metrics) > 1:
-            points.append(("trials/on_front", float(len(best))))
-        points.append(("trials/finished", float(study.num_finished)))
-        now = int(time.time() * 1000)
-        recorder.metrics(_PARENT, [MetricPoint(key, value, study.num_finished, now) for key, value in points])
-
-    def _close_parent(self, study: Study, recorder: Recorder, state: str) -> None:
-        best = study.best_trials
-        run_tags = {tags.STATE: state}
-        if best:
-            numbers = ", ".join(str(trial.number) for trial in best)
-            note = f"Pareto front: trials {numbers}."
-            if len(study.metrics) == 1:
-                run_tags[tags.VALUE] = repr(best[0].value)
-                note = f"Best: trial {numbers}, {study.metrics[0]} = {best[0].value:.6g}."
-            run_tags |= {
-                "lightsweep.best_trial": numbers,
-                "mlflow.note.content": f"{note} {study.num_finished} trials.",
-            }
-        status = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[state]
-        recorder.end(_PARENT, status, run_tags)
-
-
-def compose_trial(
-    composer: Composer,
-    config: Config,
-    replication: Replication,
-    values: Mapping[str, Any],
-    number: int = 0,
-    replicate: int | None = 0,
-) -> Config:
-    """Compose the config of a trial, with the seed that its number gives; or of one of its replicates."""
-    seed = derive_seed(config["seed"], number) & 0x7FFFFFFF
-    if replicate is None:
-        return composer.trial(values, seed)
-    changes = replication.changes(replicate, seed=config["seed"], trial_seed=seed)
-    return composer.trial({**changes, **values}, seed)
-
-
-def _end_of(run: RunKey, study: Study) -> tuple[str, float | None, str] | None:
-    """Return how the trial or the replicate ended that a run belongs to; None if it has not."""
-    trial, _, replicate = str(run).partition("/")
-    if not replicate:
-        return study.end_of(int(trial))
-    result = study.replicates(int(trial)).get(int(replicate))
-    return None if result is None else (result.state, result.value, result.reason)
-
 
 def _ranks_of(slot: Slot) -> str:
     return "" if slot.devices == 1 else f" of {slot.devices} ranks each"
-
-
-def require_sound(config: Config) -> None:
-    """Refuse numbers and words of `study` that mean nothing."""
-    study = config["study"]
-    parse_objectives(study["metric"], study["direction"])
-    parse_constraints(study["constraints"])
-    if study["num_trials"] < 1:
-        raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
-    for key in ("timeout_s", "device_hours", "trial_timeout_s"):
-        if study[key] is not None and not study[key] > 0:
-            raise ConfigError(f"study.{key} must be above 0, or null for no limit, but got {study[key]}.")
-
-
-def _require_in_space(enqueue: Sequence[Mapping[str, Any]], space: Space) -> None:
-    for index, values in enumerate(enqueue):
-        try:
-            space.encode(values)
-        except SpaceError as error:
-            raise SpaceError(f"study.enqueue[{index}]: {error}") from error
 
 
 def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
@@ -527,30 +341,6 @@ def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
     if study.is_new:
         for index, values in enumerate(enqueue):
             study.enqueue(values, request=f"study.enqueue[{index}]")
-
-
-def require_logged(config: Config, logged: Sequence[str]) -> None:
-    """Refuse objectives and constraints that no trial can have."""
-    known = {*logged, NUM_PARAMS}
-    for key, metrics in (
-        ("study.metric", parse_objectives(config["study"]["metric"], config["study"]["direction"])),
-        ("study.constraints", [constraint.metric for constraint in parse_constraints(config["study"]["constraints"])]),
-    ):
-        for metric in metrics:
-            if metric not in known:
-                raise ConfigError(
-                    f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
-                    f"{did_you_mean(metric, known)}"
-                )
-
-
-def require_same_devices(config: Config, corners: Sequence[Config]) -> None:
-    """Refuse a space in which trials differ in what the slots are cut to."""
-    for key in ("accelerator", "devices", "num_nodes"):
-        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
-            raise ConfigError(
-                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
-            )
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from sweeps.search import Ask, Told
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 
-__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
+__all__ = ["PARENT", "InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
 
-_PARENT = "study"
+PARENT = "study"
+"""what the recorder knows the run of the study as"""
 
 
 class RunRecorder(Protocol):
@@ -148,7 +149,7 @@ class TrialRuns:
             tags.FOLDER: self._setup.folder(proposed.number).name,
         }
         name = self._setup.name(proposed.number, proposed.values)
-        parent: RunKey | None = _PARENT if self._setup.has_parent else None
+        parent: RunKey | None = PARENT if self._setup.has_parent else None
         if replicate is not None:
             run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
             name, parent = f"#{proposed.number} {self._setup.noun} {replicate}", proposed.number

@@ -11,7 +11,7 @@ from sweeps import schema
 from sweeps.cli import _parser
 from sweeps.fields import FIELDS
 from sweeps.paths import conf_dir
-from sweeps.run_sweep import read_sweep
+from sweeps.sweep_command import read_sweep
 from sweeps.where import parse_where
 from sweeps.workbench import CommandLine
 

@@ -9,8 +9,8 @@ import pytest
 
 from sweeps.config import Composer
 from sweeps.errors import SpaceError
-from sweeps.run_sweep import _space
 from sweeps.space import split_overrides
+from sweeps.sweep_command import build_space
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search_spaces.md").read_text()
 FILES = re.findall(r"```yaml\n(# (?:conf|mine)/(\S+\.yaml)\b.*?)```", PAGE, re.DOTALL)
@@ -31,7 +31,7 @@ def space_of(command, config_dir):
     if sweeps and not any(text.startswith("search=") for text in plain):
         plain.append("search=none")
     composer = Composer("sweep", plain, config_dir)
-    return composer, _space(composer, composer.base(), arguments)
+    return composer, build_space(composer, composer.base(), arguments)
 
 
 def test_the_page_has_examples():

@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from sweeps.config import Composer, flatten
 from sweeps.paths import conf_dir
-from sweeps.run_sweep import _space
+from sweeps.sweep_command import build_space
 
 FILES = sorted((conf_dir() / "search").glob("*.yaml"))
 ANY_MODEL = ["architecture", "learning_rate", "optimizer", "regularization"]  # the others say a model in their name
@@ -15,7 +15,7 @@ ANY_MODEL = ["architecture", "learning_rate", "optimizer", "regularization"]  # 
 def propose(overrides, config_dir=None, count=3):
     """Compose what random search proposes, and return the values and configurations."""
     composer = Composer("sweep", overrides, config_dir)
-    space = _space(composer, composer.base(), overrides)
+    space = build_space(composer, composer.base(), overrides)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found = [space.suggest(study.ask()) for _ in range(count)]
     return space, [(values, composer.trial(values, seed=0)) for values in found]

@@ -1,0 +1,160 @@
+"""The command line of a sweep: compose it, build its space, refuse what makes no sense, and compose its trials."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps import paths
+from sweeps.config import Composer, Config
+from sweeps.driver import NUM_PARAMS
+from sweeps.errors import ConfigError, SpaceError, did_you_mean
+from sweeps.further import with_further
+from sweeps.randomness import derive_seed
+from sweeps.recorded import read_record
+from sweeps.replicates import Replication
+from sweeps.space import Space, parse_space, quote, split_overrides
+from sweeps.study import ENUMERATING, parse_constraints, parse_objectives
+from sweeps.workbench import CommandLine
+
+__all__ = [
+    "build_space",
+    "compose_trial",
+    "read_sweep",
+    "recorded_command",
+    "require_in_space",
+    "require_logged",
+    "require_same_devices",
+    "require_sound",
+    "storage_url",
+]
+
+
+def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
+    """Compose the command line of a sweep, and build its space.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
+    plain, sweeps = split_overrides(command.overrides)
+    if sweeps and not any(override.startswith("search=") for override in plain):
+        plain.append("search=none")  # who types what to search means just that
+    composer = Composer(command.config_name, plain, command.config_dir)
+    config = composer.base()
+    if "study" not in config:
+        raise ConfigError(
+            f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
+            "pruner, study and launcher, as in conf/sweep.yaml."
+        )
+    return composer, config, build_space(composer, config, command.overrides)
+
+
+def build_space(composer: Composer, config: Config, overrides: Sequence[str]) -> Space:
+    """Build the space, and compose points that set every key so that a wrong key or type is refused at once."""
+    space = parse_space(
+        config["search"],
+        overrides,
+        composer.options,
+        fixed=composer.value,
+        option_ranges=composer.ranges,
+        brings_options=config["sampler"]["_target_"] not in ENUMERATING,  # ranges are no grid
+    )
+    if not space:
+        raise ConfigError(
+            "There is nothing to search. Type a sweep expression such as "
+            "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
+            f"{'|'.join(composer.options('search'))}."
+        )
+    composed: set[str] = set()
+    for point in space.corners():
+        settings = space.settings(point)
+        if not settings <= composed:
+            composer.check_values(space.overrides(point))
+            composed |= settings
+    return space
+
+
+def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) -> CommandLine:
+    """Return the command line that started a study, with `further` overrides.
+
+    Raises:
+        StudyError: There is no such study in the store.
+    """
+    stored = read_record(name, store_dir)
+    config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
+    fixed = {"study.name": name, "store_dir": str(store_dir)}
+    overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
+    return CommandLine(
+        overrides=(
+            *with_further(overrides, further, stored["config_name"], config_dir),
+            *(f"{key}={quote(value)}" for key, value in fixed.items()),
+        ),
+        config_name=stored["config_name"],
+        config_dir=config_dir,
+    )
+
+
+def storage_url(config: Config) -> str:
+    """Return the URL of Optuna's tables."""
+    url = config["study"]["storage"]
+    return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
+
+
+def compose_trial(
+    composer: Composer,
+    config: Config,
+    replication: Replication,
+    values: Mapping[str, Any],
+    number: int = 0,
+    replicate: int | None = 0,
+) -> Config:
+    """Compose the config of a trial, with the seed that its number gives; or of one of its replicates."""
+    seed = derive_seed(config["seed"], number) & 0x7FFFFFFF
+    if replicate is None:
+        return composer.trial(values, seed)
+    changes = replication.changes(replicate, seed=config["seed"], trial_seed=seed)
+    return composer.trial({**changes, **values}, seed)
+
+
+def require_sound(config: Config) -> None:
+    """Refuse numbers and words of `study` that mean nothing."""
+    study = config["study"]
+    parse_objectives(study["metric"], study["direction"])
+    parse_constraints(study["constraints"])
+    if study["num_trials"] < 1:
+        raise ConfigError(f"study.num_trials must be at least 1, but got {study['num_trials']}.")
+    for key in ("timeout_s", "device_hours", "trial_timeout_s"):
+        if study[key] is not None and not study[key] > 0:
+            raise ConfigError(f"study.{key} must be above 0, or null for no limit, but got {study[key]}.")
+
+
+def require_in_space(enqueue: Sequence[Mapping[str, Any]], space: Space) -> None:
+    """Refuse values of `study.enqueue` that are not in the space."""
+    for index, values in enumerate(enqueue):
+        try:
+            space.encode(values)
+        except SpaceError as error:
+            raise SpaceError(f"study.enqueue[{index}]: {error}") from error
+
+
+def require_logged(config: Config, logged: Sequence[str]) -> None:
+    """Refuse objectives and constraints that no trial can have."""
+    known = {*logged, NUM_PARAMS}
+    for key, metrics in (
+        ("study.metric", parse_objectives(config["study"]["metric"], config["study"]["direction"])),
+        ("study.constraints", [constraint.metric for constraint in parse_constraints(config["study"]["constraints"])]),
+    ):
+        for metric in metrics:
+            if metric not in known:
+                raise ConfigError(
+                    f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
+                    f"{did_you_mean(metric, known)}"
+                )
+
+
+def require_same_devices(config: Config, corners: Sequence[Config]) -> None:
+    """Refuse a space in which trials differ in what the slots are cut to."""
+    for key in ("accelerator", "devices", "num_nodes"):
+        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
+            raise ConfigError(
+                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
+            )
