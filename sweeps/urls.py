@@ -1,10 +1,12 @@
 """The addresses of stores: which driver they need, and how they may be shown and recorded."""
 
 import re
+import shlex
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-__all__ = ["hide_password", "hide_passwords", "with_installed_driver"]
+__all__ = ["hide_password", "hide_passwords", "store_options", "with_installed_driver"]
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
 
@@ -21,6 +23,12 @@ def hide_passwords(tree: Any) -> Any:
     if isinstance(tree, list):
         return [hide_passwords(value) for value in tree]
     return hide_password(tree) if isinstance(tree, str) else tree
+
+
+def store_options(store_dir: Path, uri: str | None) -> str:
+    """Return the options by which a command finds a store, with a blank before each; none for the usual one."""
+    options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
+    return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"
 
 
 def with_installed_driver(uri: str) -> str:

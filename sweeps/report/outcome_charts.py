@@ -2,11 +2,16 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sweeps.pareto import on_front
 from sweeps.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel
 from sweeps.report.subject import Subject, value_axis
+
+if TYPE_CHECKING:
+    from sweeps.study.importance import Importance
 
 __all__ = ["front_chart", "history_chart", "importances_chart"]
 
@@ -37,30 +42,38 @@ def front_chart(subject: Subject) -> Chart | None:
 
 
 def importances_chart(subject: Subject) -> Chart | None:
-    """Draw how much of the difference between trials each parameter explains."""
-    panels = []
-    for metric, shares in subject.importances.items():
-        ordered = sorted(shares.items(), key=lambda item: -item[1])[:_MOST_BARS]
-        if ordered:
-            names = tuple(key for key, _ in ordered)
-            values = tuple(share for _, share in ordered)
-            texts = tuple(f"{share:.0%}" for share in values)
-            bars = Bars(
-                y=tuple(range(len(names))),
-                begin=(0.0,) * len(names),
-                end=values,
-                hover=tuple(f"{key} {text}" for key, text in zip(names, texts, strict=True)),
-                texts=texts,
-            )
-            title = metric if len(subject.importances) > 1 else ""
-            y = Axis(categories=names, is_descending=True)
-            panels.append(Panel(marks=(bars,), x=Axis(label="share"), y=y, title=title))
+    """Draw how much of what tells the best trials from the rest lies in each parameter."""
+    panels = tuple(
+        _importances_panel(found[:_MOST_BARS], metric if len(subject.importances) > 1 else "")
+        for metric, found in subject.importances.items()
+        if found
+    )
     if not panels:
         return None
-    shares = subject.importances.get(subject.metric, {})
-    first = max(shares, key=lambda key: shares[key], default="")
-    sentence = f"{first} matters most: {shares[first]:.0%} of what makes trials differ." if first else ""
-    return Chart(name="importances", title="What mattered", sentence=sentence, panels=tuple(panels))
+    first = next(iter(subject.importances.get(subject.metric, ())), None)
+    sentence = f"{first.key} has {first.share:.0%} of what tells the best trials from the rest." if first else ""
+    if any(not one.is_clear for found in subject.importances.values() for one in found):
+        sentence += " Grey: no more than chance may bring."
+    return Chart(name="importances", title="What mattered", sentence=sentence.strip(), panels=panels)
+
+
+def _importances_panel(found: "Sequence[Importance]", title: str) -> Panel:
+    marks = []
+    for role in ("complete", "pruned"):  # as grey as what is pruned
+        chosen = [(place, one) for place, one in enumerate(found) if one.is_clear == (role == "complete")]
+        if chosen:
+            marks.append(
+                Bars(
+                    y=tuple(float(place) for place, _ in chosen),
+                    begin=(0.0,) * len(chosen),
+                    end=tuple(one.share for _, one in chosen),
+                    hover=tuple(f"{one.key} {one.share:.0%}" for _, one in chosen),
+                    texts=tuple(f"{one.share:.0%}" for _, one in chosen),
+                    role="complete" if role == "complete" else "pruned",
+                )
+            )
+    names = tuple(one.key for one in found)
+    return Panel(marks=tuple(marks), x=Axis(label="share"), y=Axis(categories=names, is_descending=True), title=title)
 
 
 def _history_panel(subject: Subject, metric: str) -> Panel | None:

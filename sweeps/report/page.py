@@ -22,7 +22,7 @@ from sweeps.report.plotly_figure import parallel_figure, plotly_figure
 from sweeps.report.subject import ROLES, Subject, plain
 from sweeps.search import SEM
 
-__all__ = ["page"]
+__all__ = ["load", "page"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 1000
@@ -47,6 +47,12 @@ class _Cell:
     number: str | None = None
     title: str = ""
     is_text: bool = False
+
+
+def load() -> None:
+    """Do what is the same for all pages: for a moment at which nobody waits."""
+    _template()
+    _plotly()
 
 
 def page(subject: Subject, charts: Sequence[Chart], *, advice: Sequence[str], commands: Commands) -> str:
@@ -100,6 +106,7 @@ def _figure(chart: Chart, panel: Panel) -> dict[str, Any]:
     return plotly_figure(panel, is_one_of_several=len(chart.panels) > 1)
 
 
+@cache
 def _template() -> Any:
     """Return the page's template; it escapes whatever it is given."""
     from jinja2 import Environment, StrictUndefined

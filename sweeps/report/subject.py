@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sweeps.histories import History
     from sweeps.space import Parameter
     from sweeps.stored_study import StoredStudy
+    from sweeps.study.importance import Importance
 
 __all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
 
@@ -60,7 +61,7 @@ class Subject:
 
     Args:
         study: As the store tells it.
-        importances: Of the searched keys, for each objective.
+        importances: Of the searched keys, the most important first, for each objective.
         now_ms: The time at which trials that run are drawn to their ends.
 
     Attributes:
@@ -68,7 +69,7 @@ class Subject:
         metric: The leading objective.
     """
 
-    def __init__(self, study: "StoredStudy", importances: Mapping[str, Mapping[str, float]], *, now_ms: int) -> None:
+    def __init__(self, study: "StoredStudy", importances: "Mapping[str, Sequence[Importance]]", *, now_ms: int) -> None:
         self.study = study
         self.importances = importances
         self.now_ms = now_ms
@@ -92,7 +93,7 @@ class Subject:
 
     def importance(self, key: str, metric: str | None = None) -> float:
         """Return the share of a parameter in what makes the values of an objective differ; 0 if it is not known."""
-        shares = self.importances.get(metric or self.metric, {})
+        shares = {one.key: one.share for one in self.importances.get(metric or self.metric, ())}
         return shares.get(key, shares.get(key.partition("[")[0], 0.0))
 
     def values_of(self, key: str) -> list[Any]:

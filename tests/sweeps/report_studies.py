@@ -11,6 +11,7 @@ from sweeps.histories import History
 from sweeps.queries import TrialRow
 from sweeps.report.subject import Subject
 from sweeps.space import Space, parse_space
+from sweeps.study.importance import Importance
 from sweeps.tracking.server import StoredRun
 
 ACC = {"val/acc": "maximize"}
@@ -92,8 +93,11 @@ class PlainStudy:
         }
 
 
-def subject_of(study: PlainStudy, importances: Mapping[str, Mapping[str, float]] | None = None) -> Subject:
-    return Subject(study, importances or {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
+def subject_of(study: PlainStudy, importances: Mapping[str, float] | None = None) -> Subject:
+    """The study as charts see it; what has less than a tenth of the importance may be chance."""
+    shares = importances or {}
+    weights = [Importance(key=key, share=share, is_clear=share >= 0.1) for key, share in shares.items()]
+    return Subject(study, {"val/acc": weights} if weights else {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
 
 
 SPACE = {
