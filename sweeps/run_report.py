@@ -141,6 +141,7 @@ class FinalReport:
 
 
 def _import() -> None:
+    import sweeps.study.importance  # noqa: F401
     from sweeps.report import page, png
 
     page.load()
@@ -150,6 +151,5 @@ def _import() -> None:
 def _insights(study: "StoredStudy") -> "tuple[dict[str, Sequence[Importance]], list[Advice]]":
     from sweeps.insights import advice, importances
 
-    weights = {metric: importances(study.trials, study.space, study.objectives, metric) for metric in study.objectives}
-    leading = next(iter(weights.values()), [])
-    return weights, advice(study.trials, study.space, study.objectives, weights=leading)
+    weights: dict[str, Sequence[Importance]] = {metric: importances(study, metric) for metric in study.objectives}
+    return weights, advice(study, next(iter(weights.values()), []))
