@@ -45,7 +45,11 @@
   async function draw() {
     const places = [...document.querySelectorAll("[data-plot]")];
     if (!places.length) return;
-    const { charts, scales } = JSON.parse(document.getElementById("figures").textContent);
+    const { texts, charts, scales } = JSON.parse(document.getElementById("figures").textContent);
+    for (const figure of Object.values(charts).flat()) { // each text is there once
+      if (figure.names) figure.names = figure.names.map((index) => texts[index]);
+      for (const trace of figure.data ?? []) trace.hovertext &&= trace.hovertext.map((index) => texts[index]);
+    }
     const show = (place) => {
       const figure = charts[place.dataset.plot][Number(place.dataset.panel)];
       const colours = scales[isDark.matches ? "dark" : "light"];

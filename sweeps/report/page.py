@@ -65,6 +65,7 @@ def page(subject: Subject, charts: Sequence[Chart], *, advice: Sequence[str], co
         commands: What each is for, and what to type.
     """
     figures = {chart.name: [_figure(chart, panel) for panel in chart.panels] for chart in charts}
+    texts = _set_apart([figure for panels in figures.values() for figure in panels])
     shown = [
         {
             "name": chart.name,
@@ -81,9 +82,7 @@ def page(subject: Subject, charts: Sequence[Chart], *, advice: Sequence[str], co
             css=_asset("page.css"),
             js=_asset("page.js"),
             plotly=_plotly() if charts else "",
-            figures=json.dumps({"charts": figures, "scales": _SCALES}, separators=(",", ":"), allow_nan=False).replace(
-                "<", "\\u003c"
-            ),
+            figures=_embedded({"texts": texts, "charts": figures, "scales": _SCALES}),
             name=subject.study.name,
             headline=_headline(subject),
             lead=_lead(subject),
@@ -104,6 +103,21 @@ def _figure(chart: Chart, panel: Panel) -> dict[str, Any]:
     if isinstance(mark, Parallel):
         return parallel_figure(mark)
     return plotly_figure(panel, is_one_of_several=len(chart.panels) > 1)
+
+
+def _set_apart(figures: Iterable[dict[str, Any]]) -> list[str]:
+    """Replace the texts of points by their places in one list: each trial's is in a dozen figures."""
+    places: dict[str, int] = {}
+    for figure in figures:
+        for holder, key in [(figure, "names"), *((trace, "hovertext") for trace in figure.get("data", ()))]:
+            if key in holder:
+                holder[key] = [places.setdefault(text, len(places)) for text in holder[key]]
+    return list(places)
+
+
+def _embedded(data: Any) -> str:
+    """Return JSON that nothing in it can end early: the page's parser looks for `</script` and `<!--` alone."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 @cache

@@ -138,8 +138,7 @@ def _bars(mark: Bars) -> Json:
         "x": _numbers(lengths),
         "base": _numbers(mark.begin),
         "marker": {"color": LOOKS[mark.role].colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.65)"}},
-        "hovertext": [_text(text) for text in mark.hover],  # `text` would stand on the bars
-        "hovertemplate": "%{hovertext}<extra></extra>",
+        **_hover(mark.hover),
         "name": "" if mark.texts else mark.role,
         "legendgroup": mark.role,
     }
@@ -191,7 +190,8 @@ def _height(panel: Panel, usual: int) -> int:
 
 
 def _hover(texts: Sequence[str]) -> Json:
-    return {"text": [_text(text) for text in texts], "hovertemplate": "%{text}<extra></extra>"}
+    """Return what is seen beside the pointer; plotly's `text` would stand on bars."""
+    return {"hovertext": [_text(text) for text in texts], "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
 def _scale() -> list[list[Any]]:

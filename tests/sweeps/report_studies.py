@@ -49,10 +49,11 @@ class PlainStudy:
         self,
         trials: Sequence[TrialRow],
         *,
-        space: Mapping[str, str] | None = None,
+        space: Mapping[str, Any] | None = None,
         histories: Mapping[str, Mapping[int, Sequence[float]]] | None = None,
         objectives: Mapping[str, str] = ACC,
         best: Sequence[int] | None = None,
+        steps: Mapping[int, Sequence[int]] | None = None,
         **run_tags: str,
     ) -> None:
         self.uri = "sqlite:///nowhere.db"
@@ -83,11 +84,14 @@ class PlainStudy:
         leader = sorted(able, key=lambda row: sign * (row.value or 0.0))[:1]
         self.best = leader if best is None else [row for row in trials if row.trial in best]
         self._histories = histories or {}
+        self._steps = steps or {}
 
     def histories(self, metric: str) -> dict[int, History]:
         return {
             number: History(
-                steps=np.arange(len(values)), values=np.array(values, dtype=float), times_s=np.arange(len(values)) * 1.0
+                steps=np.array(self._steps.get(number, range(len(values)))),
+                values=np.array(values, dtype=float),
+                times_s=np.arange(len(values)) * 1.0,
             )
             for number, values in self._histories.get(metric, {}).items()
         }
