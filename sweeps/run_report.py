@@ -74,7 +74,9 @@ class Report:
         return files
 
 
-def make_report(name: str, *, store_dir: Path, uri: str | None = None, where: str = "") -> Report:
+def make_report(
+    name: str, *, store_dir: Path, uri: str | None = None, where: str = "", state: str | None = None
+) -> Report:
     """Read a study and find out what there is to say of it.
 
     Args:
@@ -82,6 +84,7 @@ def make_report(name: str, *, store_dir: Path, uri: str | None = None, where: st
         store_dir: The folder with the store, and with what belongs to the study.
         uri: The store's address, if it is another.
         where: The options by which a command finds the store.
+        state: What became of the study, if the store does not tell yet.
 
     Raises:
         StoreError: The store cannot be opened or read.
@@ -89,7 +92,7 @@ def make_report(name: str, *, store_dir: Path, uri: str | None = None, where: st
     """
     study = load_study(name, store_dir=store_dir, uri=uri)
     weights, found = _insights(study)
-    subject = Subject(study, weights, now_ms=int(time.time() * 1000))
+    subject = Subject(study, weights, now_ms=int(time.time() * 1000), state=state)
     commands = next_commands(study, store_dir, where=where)
     return Report(subject=subject, charts=make_charts(subject), advice=found, commands=commands)
 
@@ -119,8 +122,12 @@ class FinalReport:
             self._is_prepared = True
             threading.Thread(target=_import, name="report", daemon=True).start()
 
-    def leave(self) -> None:
-        """Write the report and the plots, and record them; a failure is only told of."""
+    def leave(self, state: str) -> None:
+        """Write the report and the plots, and record them; a failure is only told of.
+
+        Args:
+            state: What became of the study: complete, failed or interrupted.
+        """
         if not self._is_on:
             return
         try:
@@ -129,7 +136,7 @@ class FinalReport:
                 return
             store_dir = self._folder.parent
             where = store_options(store_dir, self._uri)
-            report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where)
+            report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where, state=state)
             report.write(self._folder / paths.REPORT)
             self._recorder.artifact(PARENT, self._folder / paths.REPORT)
             for file in report.write_plots(self._folder / paths.PLOTS):

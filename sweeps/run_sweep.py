@@ -25,7 +25,7 @@ from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
 from sweeps.orders import Orders
 from sweeps.outcome import Outcome, Totals, Why
-from sweeps.parent_run import ParentRun
+from sweeps.parent_run import ENDS, ParentRun
 from sweeps.replicates import replication
 from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport
@@ -305,9 +305,9 @@ class _Sweep:
             stopped = totals.stopped
         finally:
             display.close()
-            parent.close(stopped)
             if stopped is not None:
-                report.leave()
+                report.leave(ENDS[stopped])
+            parent.close(stopped)
             num_unsent = recorder.close()
         return SweepResult(
             study=study.name,

@@ -1,11 +1,13 @@
-"""What tests of several folders share: the real command, and one real sweep for all who only look at it."""
+"""What tests of several folders share: the real command, one real sweep for all who only look at it, a browser."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,25 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     train = run_lightsweep("train", "trainer.max_epochs=2", "trainer.accelerator=cpu", cwd=folder)
     assert train.returncode == 0, train.stdout + train.stderr
     return Swept(folder, sweep, train)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, driven by selenium; `get_log("browser")` tells what its console said."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "window-size=1600,1200"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(executable_path=driver))
+    opened.set_page_load_timeout(60)
+    try:
+        yield opened
+    finally:
+        opened.quit()

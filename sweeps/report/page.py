@@ -171,13 +171,7 @@ def _lead(subject: Subject) -> str:
     empty = "" if subject.rows else " It has no trial yet."
     if subject.rows and not subject.study.best:
         empty = " There is no best trial: none is complete and satisfies the constraints."
-    return f"{goals}.{state.get(_state(subject), '')}{empty}" if goals else empty.strip()
-
-
-def _state(subject: Subject) -> str:
-    from sweeps.tracking import tags
-
-    return subject.study.parent.tags.get(tags.STATE, "")
+    return f"{goals}.{state.get(subject.state, '')}{empty}" if goals else empty.strip()
 
 
 def _facts(subject: Subject) -> Iterable[tuple[str, str]]:

@@ -11,6 +11,7 @@ from sweeps.naming import duration, number
 from sweeps.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.search import SEM
+from sweeps.tracking import tags
 
 if TYPE_CHECKING:
     from sweeps.histories import History
@@ -63,14 +64,23 @@ class Subject:
         study: As the store tells it.
         importances: Of the searched keys, the most important first, for each objective.
         now_ms: The time at which trials that run are drawn to their ends.
+        state: What became of the study, if its own run does not tell yet.
 
     Attributes:
         rows: The trials that count: all but the dropped ones.
         metric: The leading objective.
     """
 
-    def __init__(self, study: "StoredStudy", importances: "Mapping[str, Sequence[Importance]]", *, now_ms: int) -> None:
+    def __init__(
+        self,
+        study: "StoredStudy",
+        importances: "Mapping[str, Sequence[Importance]]",
+        *,
+        now_ms: int,
+        state: str | None = None,
+    ) -> None:
         self.study = study
+        self.state = study.parent.tags.get(tags.STATE, "") if state is None else state
         self.importances = importances
         self.now_ms = now_ms
         self.rows = [row for row in study.trials if row.state != "dropped"]
