@@ -18,10 +18,10 @@ from sweeps.tracking.saved_view import saved_view
 from sweeps.trial_runs import PARENT, InterruptedRun
 from sweeps.workbench import common_tags
 
-__all__ = ["ParentRun"]
+__all__ = ["ENDS", "ParentRun"]
 
 _LOG = logging.getLogger(__name__)
-_STATES: Mapping[Why, str] = {
+ENDS: Mapping[Why, str] = {
     "": "complete",
     "timeout": "complete",
     "device_hours": "complete",
@@ -29,6 +29,7 @@ _STATES: Mapping[Why, str] = {
     "failures": "failed",
     "interrupt": "interrupted",
 }
+"""The state of a study by why its driver came to an end."""
 _STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -133,7 +134,7 @@ class ParentRun:
             stopped: Why the driver came to its end; None if by an error of its own.
         """
         study, best = self._study, self._study.best_trials
-        state = "failed" if stopped is None else _STATES[stopped]
+        state = "failed" if stopped is None else ENDS[stopped]
         run_tags = {tags.STATE: state}
         if best:
             run_tags[tags.BEST_TRIAL] = ", ".join(str(trial.number) for trial in best)
