@@ -155,7 +155,9 @@ class SqlReader:
         parts: dict[str, list[Any]] = {}
         for row in self._connection.execute(query):
             parts.setdefault(row.key, []).append(row)
-        return {key: _curve(rows) for key, rows in sorted(parts.items())}
+        ends = {key: _ends(rows) for key, rows in parts.items()}
+        steps = self._first_steps(run_id, ends)
+        return {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in sorted(parts.items())}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
         """Return all points of metrics, by metric and run: a query for each metric and 500 runs."""
@@ -180,6 +182,16 @@ class SqlReader:
             return listed_artifacts(run.artifact_uri)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
+
+    def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
+        """Return the first step at which each metric has each of some values, as they are stored."""
+        wanted = [sa.and_(_points.c.key == key, _points.c.value.in_(of)) for key, of in values.items() if of]
+        query = (
+            sa.select(_points.c.key, _points.c.value, sa.func.min(_points.c.step))
+            .where(_points.c.run_uuid == run_id, sa.not_(_points.c.is_nan), sa.or_(sa.false(), *wanted))
+            .group_by(_points.c.key, _points.c.value)
+        )
+        return {(key, value): step for key, value, step in self._connection.execute(query)}
 
     def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
@@ -221,14 +233,22 @@ def _columns(run: Any) -> dict[str, Any]:
     }
 
 
-def _curve(parts: list[Any]) -> Curve:
-    lowest = [unbounded(part.lowest) for part in parts if part.lowest is not None]
-    highest = [unbounded(part.highest) for part in parts if part.highest is not None]
+def _ends(parts: list[Any]) -> list[float]:
+    """Return the least and the greatest value, as they are stored; nothing if all are NaN."""
+    lowest = [part.lowest for part in parts if part.lowest is not None]
+    highest = [part.highest for part in parts if part.highest is not None]
+    return [min(lowest), max(highest)] if lowest else []
+
+
+def _curve(parts: list[Any], steps: Sequence[int | None]) -> Curve:
+    ends: list[float | None] = [unbounded(end) for end in _ends(parts)]
     return Curve(
         num_points=sum(part.num for part in parts),
         first_step=min(part.first for part in parts),
         last_step=max(part.last for part in parts),
-        lowest=min(lowest, default=None),
-        highest=max(highest, default=None),
+        lowest=ends[0] if ends else None,
+        highest=ends[1] if ends else None,
+        lowest_step=steps[0] if ends else None,
+        highest_step=steps[1] if ends else None,
         means=tuple(math.nan if part.mean is None else part.mean for part in parts),
     )
