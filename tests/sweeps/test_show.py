@@ -49,7 +49,7 @@ def test_what_is_no_number_neither_counts_nor_hides_the_rest(address: str) -> No
     loss, acc = metrics["val/loss"].curve, metrics["val/acc"]
 
     assert loss is not None and (loss.lowest, loss.highest) == (-math.inf, math.inf)
-    assert (loss.lowest_step, loss.highest_step) == (3, 1) and acc is not None and acc.lowest_step is None
+    assert (loss.lowest_step, loss.highest_step) == (3, 1) and acc.best_step is None
     assert [value for value in loss.means if not math.isnan(value)] == [1.0, 2.0] and len(loss.means) == 5
     assert math.isnan(acc.last) and acc.best is None
 
