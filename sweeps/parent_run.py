@@ -61,7 +61,9 @@ class ParentRun:
         self._config = config
         self._objectives = objectives
         self._metrics = metrics
-        self._leaders = _sorted(study.leaders(NUM_LEADERS), objectives)
+        self._searched = study.space.describe()
+        best = study.best_trials if len(objectives) > 1 else study.leaders(NUM_LEADERS)
+        self._leaders, self._num_front = _sorted(best, objectives)[:NUM_LEADERS], len(best)
         self._report: str | None = None
 
     def open(self, overrides: Sequence[str]) -> dict[str, str]:
@@ -96,13 +98,13 @@ class ParentRun:
             recorder.know({number: run_id for run_id, number in found.items()})
             self._describe("running")
             return common
+        self._save_view(store)
         params = {f"search.{key}": text for key, text in study.space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
             params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
         recorder.start(
             PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", tags.STATE: "running"}
         )
-        self._save_view(store)
         self._describe("running")
         return common
 
@@ -112,7 +114,7 @@ class ParentRun:
         self._rank(outcome)
         points = {"trials/finished": float(study.num_finished)}
         if len(study.metrics) > 1:
-            points["trials/on_front"] = float(len(study.best_trials))
+            points["trials/on_front"] = float(self._num_front)
         if self._leaders:
             best = self._leaders[0]
             points |= dict(zip(study.metrics, best.objectives, strict=True))
@@ -148,7 +150,8 @@ class ParentRun:
         if outcome.state != "complete" or outcome.infeasible or not outcome.objectives:
             return
         if len(self._objectives) > 1:
-            self._leaders = _sorted(self._study.best_trials, self._objectives)[:NUM_LEADERS]
+            front = self._study.best_trials
+            self._leaders, self._num_front = _sorted(front, self._objectives)[:NUM_LEADERS], len(front)
             return
         new = Best(number=outcome.number, objectives=tuple(outcome.objectives.values()), values=dict(outcome.values))
         self._leaders = _sorted([*self._leaders, new], self._objectives)[:NUM_LEADERS]
@@ -160,13 +163,13 @@ class ParentRun:
             state=state,
             objectives=self._objectives,
             keys=study.space.keys,
-            searched=study.space.describe(),
+            searched=self._searched,
             method=" and ".join(config[group]["_target_"].rpartition(".")[2] for group in ("sampler", "pruner")),
             num_trials=config["study"]["num_trials"],
             counts=study.counts,
             num_finished=study.num_finished,
             leaders=tuple(self._leaders),
-            num_front=len(study.best_trials) if len(self._objectives) > 1 else 0,
+            num_front=self._num_front,
             store_dir=Path(config["store_dir"]),
             uri=config["tracking"]["uri"],
             report=self._report,
