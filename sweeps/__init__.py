@@ -1,3 +1,27 @@
-"""Compose, drive, record and compare hyperparameter sweeps over Lightning modules."""
+"""Compose, drive, record and compare hyperparameter sweeps over Lightning modules.
 
-__all__: list[str] = []
+In a notebook: `sweeps.load_study("digits-mlp-1").trials_frame()`. Importing this package imports nothing else.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeps.frames import runs_frame
+    from sweeps.stored_study import load_study
+
+__all__ = ["load_study", "runs_frame"]
+
+_HOMES = {"load_study": "sweeps.stored_study", "runs_frame": "sweeps.frames"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no sooner."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

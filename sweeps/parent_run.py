@@ -18,10 +18,10 @@ from sweeps.tracking.saved_view import saved_view
 from sweeps.trial_runs import PARENT, InterruptedRun
 from sweeps.workbench import common_tags
 
-__all__ = ["ParentRun"]
+__all__ = ["ENDS", "ParentRun"]
 
 _LOG = logging.getLogger(__name__)
-_STATES: Mapping[Why, str] = {
+ENDS: Mapping[Why, str] = {
     "": "complete",
     "timeout": "complete",
     "device_hours": "complete",
@@ -29,6 +29,7 @@ _STATES: Mapping[Why, str] = {
     "failures": "failed",
     "interrupt": "interrupted",
 }
+"""The state of a study by why its driver came to an end."""
 _STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -64,7 +65,6 @@ class ParentRun:
         self._searched = study.space.describe()
         best = study.best_trials if len(objectives) > 1 else study.leaders(NUM_LEADERS)
         self._leaders, self._num_front = _sorted(best, objectives)[:NUM_LEADERS], len(best)
-        self._report: str | None = None
 
     def open(self, overrides: Sequence[str]) -> dict[str, str]:
         """Create the run, or go on with it; end what a dead driver left running, or note where it goes on.
@@ -82,10 +82,11 @@ class ParentRun:
         common |= {tags.STUDY: study.name, tags.METRIC: metric, tags.DIRECTION: self._objectives[metric]}
         if len(self._objectives) > 1:
             common[tags.OBJECTIVES] = json.dumps(self._objectives)
+        own = {tags.STATE: "running", tags.SPACE: json.dumps(study.space.describe())}
         known = store.find_study(study.name)
         if known.parent is not None:
             recorder.go_on(PARENT, known.parent)
-            recorder.tags(PARENT, {tags.STATE: "running"})
+            recorder.tags(PARENT, own)
             for run_id, run in known.running.items():  # the study knows how they ended, if they did
                 status, run_tags = tags.ending(*(_end_of(run, study) or ("interrupted", None, "the driver died")))
                 store.set_tags(run_id, run_tags)
@@ -102,9 +103,7 @@ class ParentRun:
         params = {f"search.{key}": text for key, text in study.space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
             params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
-        recorder.start(
-            PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", tags.STATE: "running"}
-        )
+        recorder.start(PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", **own})
         self._describe("running")
         return common
 
@@ -124,25 +123,21 @@ class ParentRun:
         self._recorder.metrics(PARENT, [MetricPoint(k, v, study.num_finished, now) for k, v in points.items()])
         self._describe("running")
 
-    def attach_report(self, path: Path) -> None:
-        """Copy the report into the artifacts of the run, and let its description point to it."""
-        self._recorder.artifact(PARENT, path)
-        self._report = path.name
-
-    def close(self, stopped: Why | None) -> None:
+    def close(self, stopped: Why | None, *, report: str | None = None) -> None:
         """End the run.
 
         Args:
             stopped: Why the driver came to its end; None if by an error of its own.
+            report: The artifact that is the report, if there is one.
         """
         study, best = self._study, self._study.best_trials
-        state = "failed" if stopped is None else _STATES[stopped]
+        state = "failed" if stopped is None else ENDS[stopped]
         run_tags = {tags.STATE: state}
         if best:
             run_tags[tags.BEST_TRIAL] = ", ".join(str(trial.number) for trial in best)
             if len(study.metrics) == 1:
                 run_tags[tags.VALUE] = repr(best[0].value)
-        self._describe(state)
+        self._describe(state, report)
         self._recorder.end(PARENT, _STATUS[state], run_tags)
 
     def _rank(self, outcome: Outcome) -> None:
@@ -156,7 +151,7 @@ class ParentRun:
         new = Best(number=outcome.number, objectives=tuple(outcome.objectives.values()), values=dict(outcome.values))
         self._leaders = _sorted([*self._leaders, new], self._objectives)[:NUM_LEADERS]
 
-    def _describe(self, state: str) -> None:
+    def _describe(self, state: str, report: str | None = None) -> None:
         config, study = self._config, self._study
         facts = StudyFacts(
             name=study.name,
@@ -172,7 +167,7 @@ class ParentRun:
             num_front=self._num_front,
             store_dir=Path(config["store_dir"]),
             uri=config["tracking"]["uri"],
-            report=self._report,
+            report=report,
         )
         self._recorder.note(PARENT, lambda pages: study_text(facts, pages))
 

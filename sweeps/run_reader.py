@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from sweeps.curves import HUGE, NUM_POINTS, Curve, unbounded
-from sweeps.queries import connected
+from sweeps.database import connected
+from sweeps.histories import History, histories_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
 
@@ -43,8 +44,8 @@ class RunReader(Protocol):
         """Return the ids of the runs that begin with these hexadecimal digits, sorted."""
         ...
 
-    def runs_with(self, run_tags: Mapping[str, str]) -> list[ServerRun]:
-        """Return the runs that have these tags, the oldest first."""
+    def runs_with(self, run_tags: Mapping[str, str], *, with_metrics: bool = False) -> list[ServerRun]:
+        """Return the runs that have these tags, the oldest first; their metrics may be left out if not wanted."""
         ...
 
     def run(self, run_id: str) -> StoredRun:
@@ -53,6 +54,10 @@ class RunReader(Protocol):
 
     def curves(self, run_id: str) -> dict[str, Curve]:
         """Return the histories of the metrics of a run."""
+        ...
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
+        """Return all points of metrics, by metric and run; a run that has none of a metric is left out."""
         ...
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
@@ -100,25 +105,27 @@ class SqlReader:
         )
         return sorted(self._connection.scalars(query))
 
-    def runs_with(self, run_tags: Mapping[str, str]) -> list[ServerRun]:
+    def runs_with(self, run_tags: Mapping[str, str], *, with_metrics: bool = False) -> list[ServerRun]:
         """Return the runs that have these tags, the oldest first."""
         query = sa.select(_runs).where(_runs.c.lifecycle_stage == "active")
         for key, value in run_tags.items():
             own = _tags.alias()
             query = query.join(own, sa.and_(own.c.run_uuid == _runs.c.run_uuid, own.c.key == key, own.c.value == value))
         found = self._connection.execute(query.order_by(_runs.c.start_time, _runs.c.run_uuid)).all()
-        tags_of = self._tags([run.run_uuid for run in found])
-        return [ServerRun(**_columns(run), tags=tags_of[run.run_uuid], metrics={}) for run in found]
+        run_ids = [run.run_uuid for run in found]
+        tags_of, metrics_of = self._tags(run_ids), self._last(run_ids) if with_metrics else {}
+        return [
+            ServerRun(**_columns(run), tags=tags_of[run.run_uuid], metrics=metrics_of.get(run.run_uuid, {}))
+            for run in found
+        ]
 
     def run(self, run_id: str) -> StoredRun:
         """Return a run with its tags, params and last metrics."""
         found = self._connection.execute(sa.select(_runs).where(_runs.c.run_uuid == run_id)).one()
-        value = sa.case((_latest.c.is_nan, sa.null()), else_=_latest.c.value)
-        latest = self._connection.execute(sa.select(_latest.c.key, value).where(_latest.c.run_uuid == run_id)).all()
         return StoredRun(
             **_columns(found),
             tags=self._pairs(_tags, run_id),
-            metrics={key: math.nan if value is None else value for key, value in latest},
+            metrics=self._last([run_id])[run_id],
             params=self._pairs(_params, run_id),
             artifact_uri=found.artifact_uri or "",
         )
@@ -150,6 +157,20 @@ class SqlReader:
             parts.setdefault(row.key, []).append(row)
         return {key: _curve(rows) for key, rows in sorted(parts.items())}
 
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
+        """Return all points of metrics, by metric and run: a query for each metric and 500 runs."""
+        number = sa.case((_points.c.is_nan, sa.null()), else_=_points.c.value)
+        query = sa.select(_points.c.run_uuid, _points.c.step, _points.c.timestamp, number)
+        found: dict[str, dict[str, History]] = {}
+        for metric in metrics:
+            of_metric: dict[str, History] = {}
+            for start in range(0, len(run_ids), _CHUNK):
+                chunk = _points.c.run_uuid.in_(run_ids[start : start + _CHUNK])
+                of_metric |= histories_of(self._connection.execute(query.where(_points.c.key == metric, chunk)).all())
+            if of_metric:
+                found[metric] = of_metric
+        return found
+
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run: files of this machine without MLflow, others through it."""
         if not run.artifact_uri:
@@ -167,6 +188,16 @@ class SqlReader:
             chunk = query.where(_tags.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
                 found[run_id][key] = value or ""
+        return found
+
+    def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
+        number = sa.case((_latest.c.is_nan, sa.null()), else_=_latest.c.value)
+        query = sa.select(_latest.c.run_uuid, _latest.c.key, number)
+        for start in range(0, len(run_ids), _CHUNK):
+            chunk = query.where(_latest.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
+            for run_id, key, value in self._connection.execute(chunk):
+                found[run_id][key] = math.nan if value is None else value
         return found
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The addresses of stores: which driver they need, and how they may be shown and recorded."""
+"""The addresses of stores: the default, which driver they need, and how they may be shown and recorded."""
 
 import re
 import shlex
@@ -6,9 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hide_password", "hide_passwords", "store_options", "with_installed_driver"]
+from sweeps import paths
+
+__all__ = ["default_uri", "hide_password", "hide_passwords", "store_options", "with_installed_driver"]
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
+
+
+def default_uri(store: Path) -> str:
+    """Return the URL of the SQLite file in the store."""
+    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
 
 
 def hide_password(text: str) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
@@ -22,17 +21,12 @@ from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["MlflowStore", "default_uri"]
+__all__ = ["MlflowStore"]
 
 _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
-
-
-def default_uri(store: Path) -> str:
-    """Return the URL of the SQLite file in the store."""
-    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
 
 
 class MlflowStore:

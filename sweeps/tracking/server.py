@@ -1,14 +1,16 @@
 """Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
 
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.curves import Curve, thinned
 from sweeps.errors import StoreError
+from sweeps.histories import History, history_of
 from sweeps.tracking import tags
 from sweeps.urls import hide_password
 
@@ -95,8 +97,8 @@ class ServerReader:
         """Return the ids of the active runs that begin with hexadecimal digits."""
         return sorted(run.run_id for run in server_runs(self._uri, f"attributes.run_id like '{prefix}%'"))
 
-    def runs_with(self, run_tags: Mapping[str, str]) -> list[ServerRun]:
-        """Return the active runs that have these tags, the oldest first."""
+    def runs_with(self, run_tags: Mapping[str, str], *, with_metrics: bool = False) -> list[ServerRun]:
+        """Return the active runs that have these tags, the oldest first; their metrics always come with them."""
         # MLflow's filters know no escape for a quote, so that it stands as any character and is compared here.
         clauses = (f"tags.`{key}` like '{_pattern(value)}'" for key, value in run_tags.items())
         found = server_runs(self._uri, " and ".join(clauses))
@@ -125,6 +127,17 @@ class ServerReader:
             for key, points in histories.items()
             if points
         }
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
+        """Return all points of metrics, by metric and run: a request for each of both."""
+        found: dict[str, dict[str, History]] = {}
+        with _client(self._uri) as client:
+            for metric, run_id in itertools.product(metrics, run_ids):
+                points = client.get_metric_history(run_id, metric)
+                if points:
+                    history = history_of((point.step, point.timestamp, point.value) for point in points)
+                    found.setdefault(metric, {})[run_id] = history
+        return found
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run."""

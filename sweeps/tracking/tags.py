@@ -18,6 +18,7 @@ __all__ = [
     "RESUME_STEP",
     "REUSED_FROM",
     "SLOT",
+    "SPACE",
     "STATE",
     "STUDY",
     "TRIAL",
@@ -62,6 +63,8 @@ REUSED_FROM = "lightsweep.reused_from"
 """the number of the trial of the same configuration whose result this one has"""
 BACKUP = "lightsweep.backup"
 """on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
+SPACE = "lightsweep.space"
+"""on the parent: the search space as JSON; the names of MLflow's params lack the marks in `optimizer.lr@sgd`"""
 BEST_TRIAL = "lightsweep.best_trial"
 """on the parent: the number of the best trial, or those of the Pareto front"""
 SLOT = "lightsweep.slot"

@@ -19,26 +19,31 @@ class StoreWriter:
         self.client = MlflowClient(uri)
         self.experiment = self.client.create_experiment("lightsweep", artifact_location=artifacts.as_uri())
 
-    def add(self, points: Points, config: Mapping[str, Any] | None = None, **run_tags: str) -> str:
+    def add(
+        self, points: Points, config: Mapping[str, Any] | None = None, *, began_ms: int = 1000, **run_tags: str
+    ) -> str:
         from mlflow.entities import Metric, Param
 
         known = {f"lightsweep.{key}": value for key, value in run_tags.items()}
-        run_id = str(self.client.create_run(self.experiment, start_time=1000, tags=known).info.run_id)
+        run_id = str(self.client.create_run(self.experiment, start_time=began_ms, tags=known).info.run_id)
         metrics = [
             Metric(key, value, 10 * step, step) for key, values in points.items() for step, value in enumerate(values)
         ]
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
         self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in (config or {}).items()])
-        self.client.set_terminated(run_id, end_time=3500)
+        self.client.set_terminated(run_id, end_time=began_ms + 2500)
         return run_id
 
-    def trial(self, study: str, number: int, value: float | None, points: Points, **run_tags: str) -> str:
+    def trial(
+        self, study: str, number: int, value: float | None, points: Points, *, began_ms: int = 1000, **run_tags: str
+    ) -> str:
         ending = {} if value is None else {"value": repr(value)}
         known = {"kind": "trial", "study": study, "trial": str(number), "state": "complete", "folder": f"{number:04d}"}
         params = {"model.depth": number, "optimizer.lr": 0.1}
         config = {**params, "data.batch_size": 32 * (number + 1), "data.fold": 0, "model.width": 64}
-        return self.add(points, config, **{**known, **ACC, **ending, "params": json.dumps(params), **run_tags})
+        known |= {**ACC, **ending, "params": json.dumps(params), **run_tags}
+        return self.add(points, config, began_ms=began_ms, **known)
 
 
 def fill(uri: str, folder: Path) -> dict[str, str]:

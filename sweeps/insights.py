@@ -1,0 +1,270 @@
+"""What a study has taught: which parameters matter, where the best values lie, and what to try next.
+
+Everything here judges few and noisy trials. So each sentence names the trials that it rests on, and nothing is said
+that chance alone would often bring about.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeps.errors import SpaceError
+from sweeps.naming import number
+from sweeps.queries import TrialRow
+from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
+
+if TYPE_CHECKING:  # Optuna and NumPy take time to import
+    from sweeps.histories import History
+    from sweeps.stored_study import StoredStudy
+    from sweeps.study.importance import Importance
+
+__all__ = ["Advice", "advice", "best_trials", "importances"]
+
+_FEWEST = 10
+"""trials below which nothing is said"""
+_LEAST_BEST = 5  # Optuna's advice for PED-ANOVA: five trials at least above its quantile
+_SHARE_BEST = 0.1
+_CHANCE = 0.02  # that values drawn at random lie at an end as often
+_MOST = 0.8  # of the best trials, to be called most
+_CLEAR_GAIN = 3.0  # standard errors by which trials at an end are better
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Something that the study has taught, in one sentence.
+
+    Attributes:
+        kind: `edge` (the best values lie at the end of a range), `matters` (what a parameter does), `longer` (the best
+            trials were best at their last epoch) or `more` (the study was still finding better ones).
+        key: The searched parameter that it is about; empty for none.
+        text: The sentence.
+        override: What to go on with, as typed after `lightsweep resume STUDY`; empty for nothing in particular.
+    """
+
+    kind: Literal["edge", "matters", "longer", "more"]
+    key: str = ""
+    text: str
+    override: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """The trials that a judgement rests on: the best of them first, those without a value last."""
+
+    trials: Sequence[TrialRow]
+    scores: Sequence[float]
+    num_best: int
+    is_falling: bool
+
+    @property
+    def best(self) -> Sequence[TrialRow]:
+        return self.trials[: self.num_best]
+
+
+def importances(study: "StoredStudy", metric: str | None = None) -> "list[Importance]":
+    """Say what being among the best by a metric has to do with each searched key, the most important first.
+
+    Args:
+        study: Of which all trials are weighed that are complete or pruned.
+        metric: One of the objectives; the first if None.
+
+    Returns:
+        Nothing if there are fewer than ten trials or five complete ones, or if the space is not known.
+    """
+    judged = _judged(study.trials, study.objectives, metric)
+    if judged is None or study.space is None:
+        return []
+    from sweeps.study.importance import weigh
+
+    return weigh(study.space, [row.params for row in judged.trials], judged.scores, num_best=judged.num_best)
+
+
+def best_trials(study: "StoredStudy", metric: str | None = None) -> list[TrialRow]:
+    """Return the trials that count as the best by an objective: a tenth, but five at least; none of too few."""
+    judged = _judged(study.trials, study.objectives, metric)
+    return [] if judged is None else list(judged.best)
+
+
+def advice(study: "StoredStudy", weights: "Sequence[Importance] | None" = None) -> list[Advice]:
+    """Say what to make of a study, the most useful first; of several objectives the first counts.
+
+    Args:
+        study: As the store has it.
+        weights: What `importances` has found, if that has been asked for already.
+    """
+    judged = _judged(study.trials, study.objectives, None)
+    if judged is None:
+        return []
+    found: list[Advice] = []
+    if study.space is not None:
+        found += _edges(study.space, judged)
+    found += _longer(judged, study.histories(next(iter(study.objectives))))
+    found += _more(judged)
+    weights = importances(study) if weights is None else weights
+    found += [
+        one
+        for weight in weights
+        if weight.is_clear and weight.share * len(weights) > 1
+        for one in _matters(weight, judged)
+    ]
+    return found
+
+
+def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: str | None) -> _Judged | None:
+    """Sort the trials by an objective; pruned and infeasible ones come after all others, and failed ones not at all."""
+    metric = next(iter(objectives), "") if metric is None else metric
+    sign = -1.0 if objectives.get(metric) == "minimize" else 1.0
+    values: dict[int, float] = {}
+    others: list[TrialRow] = []
+    complete: list[TrialRow] = []
+    for row in trials:
+        value = row.values.get(metric)
+        if row.state == "complete" and not row.infeasible and value is not None and not math.isnan(value):
+            complete.append(row)
+            values[id(row)] = sign * value
+        elif row.state in ("complete", "pruned"):
+            others.append(row)
+    ordered = sorted(complete, key=lambda row: -values[id(row)])  # of equal ones the earlier first
+    ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity has one, too
+    num_best = max(_LEAST_BEST, math.ceil(_SHARE_BEST * (len(ordered) + len(others))))
+    if len(ordered) + len(others) < _FEWEST or len(ordered) < num_best:
+        return None
+    scores = [ranks[values[id(row)]] for row in ordered] + [0.0] * len(others)
+    return _Judged(trials=[*ordered, *others], scores=scores, num_best=num_best, is_falling=sign < 0)
+
+
+# --- the ends of ranges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """One end of a parameter's range, and which trials lie there: None for those that lack the parameter."""
+
+    parameter: Parameter
+    is_upper: bool
+    is_near: Sequence[bool | None]
+
+
+def _edges(space: Space, judged: _Judged) -> list[Advice]:
+    """Say where more of the best values lie at an end than chance would often put there, and lying there is better.
+
+    The second is asked of all ends together: a sampler that has found a good place proposes the rest of what it tried
+    there again and again, ends of parameters without any effect among it.
+    """
+    ends = [end for parameter in space.parameters for end in _ends(parameter, space, judged)]
+    gains = _gains(ends, judged.scores)
+    return [_edge(end, judged) for end, gain in zip(ends, gains, strict=True) if gain > _CLEAR_GAIN]
+
+
+def _ends(parameter: Parameter, space: Space, judged: _Judged) -> Iterator[_End]:
+    """Return the end of a range at which so many of the best lie that chance would rarely put them there."""
+    values = [_value(parameter, space, row) for row in judged.trials]
+    for is_upper in (False, True):
+        share = share_near_end(parameter, is_upper=is_upper)
+        if share is None:
+            return
+        is_near = [None if value is None else is_near_end(parameter, value, is_upper=is_upper) for value in values]
+        best = [near for near in is_near[: judged.num_best] if near is not None]
+        if len(best) >= _LEAST_BEST and best[0] and _by_chance(sum(best), len(best), share) <= _CHANCE:
+            yield _End(parameter=parameter, is_upper=is_upper, is_near=is_near)
+
+
+def _gains(ends: Sequence[_End], scores: Sequence[float]) -> list[float]:
+    """Return how much better trials at each end are, in standard errors of that (least squares over ranks)."""
+    if not ends:
+        return []
+    import numpy as np
+
+    y = np.array(scores, dtype=float).argsort().argsort().astype(float)
+    columns = [np.ones(len(y)), *(np.array([bool(near) for near in end.is_near], dtype=float) for end in ends)]
+    columns += [
+        np.array([near is not None for near in end.is_near], dtype=float) for end in ends if None in end.is_near
+    ]
+    x = np.column_stack(columns)
+    coefficients, *_ = np.linalg.lstsq(x, y, rcond=None)
+    left = len(y) - int(np.linalg.matrix_rank(x))
+    if left <= 0:
+        return [0.0] * len(ends)
+    variance = float(((y - x @ coefficients) ** 2).sum()) / left
+    errors = np.sqrt(np.maximum(np.diag(np.linalg.pinv(x.T @ x)), 1e-12) * max(variance, 1e-12))
+    return [float(coefficients[index + 1] / errors[index + 1]) for index in range(len(ends))]
+
+
+def _edge(end: _End, judged: _Judged) -> Advice:
+    parameter, domain = end.parameter, end.parameter.domain
+    assert not isinstance(domain, Choices)
+    best = [near for near in end.is_near[: judged.num_best] if near is not None]
+    side, last, kind = ("upper", domain.high, "larger") if end.is_upper else ("lower", domain.low, "smaller")
+    of = "" if parameter.option is None else f" of {parameter.option}"
+    wider = widened(parameter, is_upper=end.is_upper)
+    what = f"widen it, if {kind} values make sense" if wider else "there is little beyond it"
+    is_plain = parameter.option is None and parameter.index is None and not parameter.when
+    return Advice(
+        kind="edge",
+        key=parameter.key,
+        text=f"{parameter.place}{of}: {sum(best)} of the {len(best)} best values lie at the {side} end of its range, "
+        f"{number(last)}: {what}.",
+        override=f"{parameter.prefix}{parameter.key}={wider}" if wider and is_plain else "",
+    )
+
+
+def _value(parameter: Parameter, space: Space, row: TrialRow) -> Any:
+    """Return the value of a trial for a parameter; None if it was not searched in it."""
+    try:
+        found = space.encode({key: value for key, value in row.params.items() if key in space.keys})
+    except SpaceError:  # of a space that the study had before
+        return None
+    return found.get(parameter.name)
+
+
+def _by_chance(at_least: int, count: int, share: float) -> float:
+    """Return how likely it is that of `count` values at least so many lie where a share of all does (binomial)."""
+    return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(at_least, count + 1))
+
+
+# --- what matters, and what to do
+
+
+def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
+    """Say of a parameter that matters where the best trials have it."""
+    found = [row.params[weight.key] for row in judged.best if weight.key in row.params]
+    if not found:
+        return
+    if len(found) < len(judged.best):
+        where = f"{len(found)} of the {len(judged.best)} best trials have it"
+    elif all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
+        where = f"the {len(found)} best values lie from {number(min(found))} to {number(max(found))}"
+    else:
+        texts = [quote(value) for value in found]
+        often = max(dict.fromkeys(texts), key=texts.count)
+        where = f"{texts.count(often)} of the {len(found)} best trials have {often}"
+    share = f"{100 * weight.share:.0f} % of what tells the best from the rest"
+    yield Advice(kind="matters", key=weight.key, text=f"{weight.key} matters ({share}): {where}.")
+
+
+def _longer(judged: _Judged, histories: "Mapping[int, History]") -> Iterator[Advice]:
+    """Say so if most of the best were still getting better when they ended."""
+    pick = min if judged.is_falling else max
+    own = [histories.get(-1 if row.trial is None else row.trial) for row in judged.best]
+    curves = [[v for v in one.values.tolist() if not math.isnan(v)] for one in own if one is not None]
+    known = [curve for curve in curves if len(curve) > 1]
+    at_end = sum(curve.index(pick(curve)) == len(curve) - 1 for curve in known)
+    if len(known) >= _LEAST_BEST and at_end >= _MOST * len(known):
+        yield Advice(
+            kind="longer",
+            text=f"{at_end} of the {len(known)} best trials were best when they ended: train longer.",
+        )
+
+
+def _more(judged: _Judged) -> Iterator[Advice]:
+    """Say so if the last tenth of the trials brought the best one."""
+    numbers = [row.trial for row in judged.trials if row.trial is not None]
+    best, count = judged.trials[0], len(numbers)
+    last = max(1, count // 10)
+    if best.trial is not None and sum(other > best.trial for other in numbers) < last:
+        yield Advice(
+            kind="more",
+            text=f"The best trial, #{best.trial}, is one of the last {last} of {count}: more may find a better one.",
+            override=f"study.num_trials={2 * count}",
+        )
