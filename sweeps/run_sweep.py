@@ -306,9 +306,8 @@ class _Sweep:
             stopped = totals.stopped
         finally:
             display.close()
-            if stopped is not None:
-                report.leave(ENDS[stopped])
-            parent.close(stopped)
+            left = None if stopped is None else report.leave(ENDS[stopped])
+            parent.close(stopped, report=left)
             num_unsent = recorder.close()
         return SweepResult(
             study=study.name,
