@@ -6,11 +6,12 @@ In a notebook: `sweeps.load_study("digits-mlp-1").trials_frame()`. Importing thi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweeps.frames import runs_frame
     from sweeps.stored_study import load_study
 
-__all__ = ["load_study"]
+__all__ = ["load_study", "runs_frame"]
 
-_HOMES = {"load_study": "sweeps.stored_study"}
+_HOMES = {"load_study": "sweeps.stored_study", "runs_frame": "sweeps.frames"}
 
 
 def __getattr__(name: str) -> Any:

@@ -158,8 +158,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--png", type=Path, metavar="DIR", help="write the plots there, too, as NAME.png")
     _add_store(command)
 
-    command = _add(commands, "ui", "open MLflow's UI over the store", _ui)
+    command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
+    command.add_argument("study", nargs="?", metavar="STUDY", help="a study by name (default: the latest)")
     command.add_argument("--port", type=_positive, default=5000, help="the port on 127.0.0.1 (default: 5000)")
+    command.add_argument("--optuna", action="store_true", help="Optuna's dashboard, too, on the port after that")
+    command.add_argument("--no-browser", action="store_true", help="only print the addresses")
     _add_store(command)
 
     command = _add(commands, "completion", "print the shell completion script", _completion)
@@ -333,6 +336,7 @@ def _stop(args: argparse.Namespace) -> int:
 def _conclude(result: "SweepResult", console: "Console") -> int:
     """Print what a sweep found and what to type next, and return the exit status."""
     from sweeps.naming import duration, values_text
+    from sweeps.urls import store_options
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -344,7 +348,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
     if not totals.outcomes and result.num_finished >= result.num_trials:
         say(f"{result.study} has its {result.num_finished} trials already. A larger total:")
         more = f"study.num_trials={2 * result.num_finished}"
-        say(f"  lightsweep resume {shlex.quote(result.study)}{_where(store_dir, None)} {more}")
+        say(f"  lightsweep resume {shlex.quote(result.study)}{store_options(store_dir)} {more}")
     else:
         say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
     if not totals.stopped and result.num_finished < result.num_trials:
@@ -360,7 +364,7 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
     if not best and result.num_finished:
         say("There is no best trial: none is complete and satisfies the constraints of the study.")
-    study, where = shlex.quote(result.study), _where(store_dir, None)
+    study, where = shlex.quote(result.study), store_options(store_dir)
     if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
         say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
         more = " study.device_hours=N" if totals.stopped == "device_hours" else ""
@@ -369,11 +373,11 @@ def _conclude(result: "SweepResult", console: "Console") -> int:
         return _INTERRUPTED
     if totals.stopped == "failures":
         say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
-    where = _where(store_dir, result.tracking_uri)
+    where = store_options(store_dir, result.tracking_uri)
     say("Next:")
     say(f"  lightsweep compare {study} --top 10{where}")
     if not (result.tracking_uri or "").startswith("http"):
-        say(f"  lightsweep ui{where}")
+        say(f"  lightsweep ui {study}{where}")
     return 0 if best and totals.stopped != "failures" else 1
 
 
@@ -393,13 +397,6 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
     print_rows(shown[:_NUM_LEADERS], "table", console=console, out=sys.stdout, metric=None)
 
 
-def _where(store_dir: Path, uri: str | None) -> str:
-    """Return the options by which a command finds the store, if it needs any."""
-    from sweeps.urls import store_options
-
-    return store_options(store_dir, uri)
-
-
 def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
     if num_unsent:
         console.print(
@@ -411,11 +408,14 @@ def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    import gc
+
     from sweeps.compare import print_rows
     from sweeps.grouping import grouped, print_groups
     from sweeps.selection import Selection, selected_rows
     from sweeps.where import parse_where
 
+    gc.disable()  # what is read is printed, and the process ends: looking for garbage would be a tenth of the time
     selection = Selection(
         where=None if args.where is None else parse_where(args.where),
         is_front=args.pareto,
@@ -426,7 +426,7 @@ def _compare(args: argparse.Namespace) -> int:
     )
     if args.group_by and (args.sort or args.columns):
         raise UsageError("--group-by has columns and an order of its own: leave --sort and --columns out.")
-    rows = selected_rows(_uri(args), args.studies, selection)
+    rows = selected_rows(_uri(args), args.studies, selection, args.group_by or None)
     if args.group_by:
         groups = grouped(rows, args.group_by, args.metric, args.is_descending)
         print_groups(groups[: args.top], args.format, console=_console(), out=sys.stdout)
@@ -443,16 +443,17 @@ def _compare(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from sweeps.run_detail import read_runs
     from sweeps.show import print_run
+    from sweeps.urls import store_options
 
     (detail,) = read_runs(_uri(args), [args.name], args.store_dir)
-    commands, where = [], _where(args.store_dir, args.uri)
+    commands, where = [], store_options(args.store_dir, args.uri)
     if detail.study is not None:
         commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
         if detail.kind == "trial" and not args.name.startswith("best:"):
             best = f"best:{detail.study}"
             commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
     if not (args.uri or "").startswith("http"):
-        commands.append(f"lightsweep ui{where}")
+        commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
     print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
     return 0
 
@@ -469,8 +470,9 @@ def _diff(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from sweeps.paths import REPORT, study_dir
     from sweeps.run_report import make_report
+    from sweeps.urls import store_options
 
-    where = _where(args.store_dir, args.uri)
+    where = store_options(args.store_dir, args.uri)
     report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
     for advice in report.advice:
         print(advice.text)
@@ -488,7 +490,14 @@ def _report(args: argparse.Namespace) -> int:
 def _ui(args: argparse.Namespace) -> int:
     from sweeps.ui import serve
 
-    return serve(_uri(args), args.store_dir, args.port)
+    return serve(
+        _uri(args),
+        args.store_dir,
+        args.port,
+        study=args.study,
+        has_dashboard=args.optuna,
+        opens_browser=not args.no_browser,
+    )
 
 
 def _completion(args: argparse.Namespace) -> int:
@@ -514,9 +523,9 @@ def _options() -> dict[str, list[str]]:
 
 
 def _uri(args: argparse.Namespace) -> str:
-    from sweeps.paths import MLFLOW_DB
+    from sweeps.urls import default_uri
 
-    return args.uri or f"sqlite:///{(args.store_dir / MLFLOW_DB).resolve()}"
+    return args.uri or default_uri(args.store_dir)
 
 
 def _console() -> "Console":

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from sweeps.fields import LATE_FIELDS, Field, resolve
 from sweeps.naming import duration, number, short_names
-from sweeps.queries import TrialRow
 from sweeps.search import SEM
+from sweeps.trial_row import TrialRow
 
 __all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
 

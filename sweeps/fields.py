@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sweeps.errors import UsageError, did_you_mean
 from sweeps.naming import short_names
-from sweeps.queries import TrialRow
+from sweeps.trial_row import TrialRow
 
 __all__ = ["FIELDS", "LATE_FIELDS", "Field", "metrics_among", "resolve"]
 

@@ -15,7 +15,8 @@ from sweeps.compare import Format, print_csv, print_markdown
 from sweeps.errors import UsageError
 from sweeps.fields import LATE_FIELDS, resolve
 from sweeps.naming import number
-from sweeps.queries import TrialRow, is_descending_by, require_metric
+from sweeps.ordering import is_descending_by, require_metric
+from sweeps.trial_row import TrialRow
 
 __all__ = ["Group", "grouped", "print_groups"]
 

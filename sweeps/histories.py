@@ -1,17 +1,18 @@
 """The histories of metrics with all their points, as arrays; `curves.py` has them in few points, without NumPy."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from sweeps.curves import unbounded
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a command that shows a run needs none
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["History", "history_of", "mean_history"]
+__all__ = ["History", "histories_of", "history_of", "mean_history"]
+
+_LARGEST = sys.float_info.max  # what MLflow writes for infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,13 +35,32 @@ class History:
 
 def history_of(points: Iterable[tuple[int, int, float]]) -> History:
     """Return the history of points in any order, each a step, a time in milliseconds and a value as it is stored."""
+    return histories_of([("", *point) for point in points])[""]
+
+
+def histories_of(points: Sequence[Any]) -> dict[str, History]:
+    """Return the histories of several runs by their ids.
+
+    Args:
+        points: Each a run's id, a step, a time in milliseconds and a value, which is None for NaN.
+    """
     import numpy as np
 
-    columns = list(zip(*points, strict=True)) or [(), (), ()]
-    steps, times_ms = (np.array(column, dtype=np.int64) for column in columns[:2])
-    values = np.array([unbounded(value) for value in columns[2]], dtype=np.float64)
-    order = np.lexsort((times_ms, steps))
-    return History(steps=steps[order], values=values[order], times_s=times_ms[order] / 1000)
+    if not points:
+        return {}
+    owners, all_steps, all_times_ms, all_values = zip(*points, strict=True)
+    places = {run_id: place for place, run_id in enumerate(dict.fromkeys(owners))}
+    place_of = np.fromiter(map(places.__getitem__, owners), dtype=np.int64, count=len(owners))
+    steps, times_ms = np.array(all_steps, dtype=np.int64), np.array(all_times_ms, dtype=np.int64)
+    values = np.array(all_values, dtype=np.float64)
+    values[values >= _LARGEST], values[values <= -_LARGEST] = np.inf, -np.inf
+    order = np.lexsort((times_ms, steps, place_of))
+    steps, times_s, values = steps[order], times_ms[order] / 1000, values[order]
+    ends = np.cumsum(np.bincount(place_of)).tolist()
+    return {
+        run_id: History(steps=steps[begin:end], values=values[begin:end], times_s=times_s[begin:end])
+        for run_id, begin, end in zip(places, [0, *ends], ends, strict=False)
+    }
 
 
 def mean_history(histories: Sequence[History]) -> History:

@@ -1,21 +1,26 @@
 """The run of a study in the record, parent of those of its trials: open it, tell it how trials end, close it."""
 
 import json
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from sweeps.config import Config, flatten
+from sweeps.description import NUM_LEADERS, StudyFacts, study_text
 from sweeps.earlier import record_move
 from sweeps.outcome import Outcome, Why
 from sweeps.records import MetricPoint
-from sweeps.study import Study
+from sweeps.study import Best, Study
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey
+from sweeps.tracking.recorder import Recorder, RunKey, RunStore
+from sweeps.tracking.saved_view import saved_view
 from sweeps.trial_runs import PARENT, InterruptedRun
 from sweeps.workbench import common_tags
 
 __all__ = ["ENDS", "ParentRun"]
 
+_LOG = logging.getLogger(__name__)
 ENDS: Mapping[Why, str] = {
     "": "complete",
     "timeout": "complete",
@@ -36,17 +41,29 @@ class ParentRun:
         recorder: Writes it.
         config: The composed configuration of the sweep.
         objectives: The metrics that the study is judged by, each with `maximize` or `minimize`.
+        metrics: All metrics that its trainings log.
 
     Attributes:
         interrupted: The runs of trials and replicates that go on; known when it is open.
     """
 
-    def __init__(self, study: Study, recorder: Recorder, *, config: Config, objectives: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        recorder: Recorder,
+        *,
+        config: Config,
+        objectives: Mapping[str, str],
+        metrics: Sequence[str] = (),
+    ) -> None:
         self.interrupted: dict[RunKey, InterruptedRun] = {}
         self._study = study
         self._recorder = recorder
         self._config = config
         self._objectives = objectives
+        self._metrics = metrics
+        self._leaders = _sorted(study.leaders(NUM_LEADERS), objectives)
+        self._report: str | None = None
 
     def open(self, overrides: Sequence[str]) -> dict[str, str]:
         """Create the run, or go on with it; end what a dead driver left running, or note where it goes on.
@@ -77,22 +94,38 @@ class ParentRun:
                 if _end_of(run, study) is None and run not in self.interrupted:
                     self.interrupted[run] = InterruptedRun(run_id=run_id, resume_step=store.resume_step(run_id))
             record_move(study, store, known.parent)
+            found = store.trial_runs(study.name, [best.number for best in self._leaders])
+            recorder.know({number: run_id for run_id, number in found.items()})
+            self._describe("running")
             return common
         params = {f"search.{key}": text for key, text in study.space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
             params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
         recorder.start(PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", **own})
+        self._save_view(store)
+        self._describe("running")
         return common
 
     def tell(self, outcome: Outcome) -> None:
-        """Take note of a trial that has ended."""
-        study, best = self._study, self._study.best_trials
-        points = [(study.metrics[0], best[0].value)] if len(study.metrics) == 1 and best else []
+        """Take note of a trial that has ended: how far the study is, and the metrics of the best trial so far."""
+        study, best_before = self._study, self._leaders[:1]
+        self._rank(outcome)
+        points = {"trials/finished": float(study.num_finished)}
         if len(study.metrics) > 1:
-            points.append(("trials/on_front", float(len(best))))
-        points.append(("trials/finished", float(study.num_finished)))
+            points["trials/on_front"] = float(len(study.best_trials))
+        if self._leaders:
+            best = self._leaders[0]
+            points |= dict(zip(study.metrics, best.objectives, strict=True))
+            if self._leaders[:1] != best_before and best.number == outcome.number:
+                points |= outcome.metrics
         now = _now_ms()
-        self._recorder.metrics(PARENT, [MetricPoint(key, value, study.num_finished, now) for key, value in points])
+        self._recorder.metrics(PARENT, [MetricPoint(k, v, study.num_finished, now) for k, v in points.items()])
+        self._describe("running")
+
+    def attach_report(self, path: Path) -> None:
+        """Copy the report into the artifacts of the run, and let its description point to it."""
+        self._recorder.artifact(PARENT, path)
+        self._report = path.name
 
     def close(self, stopped: Why | None) -> None:
         """End the run.
@@ -104,16 +137,64 @@ class ParentRun:
         state = "failed" if stopped is None else ENDS[stopped]
         run_tags = {tags.STATE: state}
         if best:
-            numbers = ", ".join(str(trial.number) for trial in best)
-            note = f"Pareto front: trials {numbers}."
+            run_tags[tags.BEST_TRIAL] = ", ".join(str(trial.number) for trial in best)
             if len(study.metrics) == 1:
                 run_tags[tags.VALUE] = repr(best[0].value)
-                note = f"Best: trial {numbers}, {study.metrics[0]} = {best[0].value:.6g}."
-            run_tags |= {
-                "lightsweep.best_trial": numbers,
-                "mlflow.note.content": f"{note} {study.num_finished} trials.",
-            }
+        self._describe(state)
         self._recorder.end(PARENT, _STATUS[state], run_tags)
+
+    def _rank(self, outcome: Outcome) -> None:
+        """Put a trial that has ended among the best, if it is one of them; without looking at all the others."""
+        if outcome.state != "complete" or outcome.infeasible or not outcome.objectives:
+            return
+        if len(self._objectives) > 1:
+            self._leaders = _sorted(self._study.best_trials, self._objectives)[:NUM_LEADERS]
+            return
+        new = Best(number=outcome.number, objectives=tuple(outcome.objectives.values()), values=dict(outcome.values))
+        self._leaders = _sorted([*self._leaders, new], self._objectives)[:NUM_LEADERS]
+
+    def _describe(self, state: str) -> None:
+        config, study = self._config, self._study
+        facts = StudyFacts(
+            name=study.name,
+            state=state,
+            objectives=self._objectives,
+            keys=study.space.keys,
+            searched=study.space.describe(),
+            method=" and ".join(config[group]["_target_"].rpartition(".")[2] for group in ("sampler", "pruner")),
+            num_trials=config["study"]["num_trials"],
+            counts=study.counts,
+            num_finished=study.num_finished,
+            leaders=tuple(self._leaders),
+            num_front=len(study.best_trials) if len(self._objectives) > 1 else 0,
+            store_dir=Path(config["store_dir"]),
+            uri=config["tracking"]["uri"],
+            report=self._report,
+        )
+        self._recorder.note(PARENT, lambda pages: study_text(facts, pages))
+
+    def _save_view(self, store: RunStore) -> None:
+        """Leave the view that MLflow's UI opens for the study; that it cannot be left is no reason not to search."""
+        space = self._study.space
+        corners = list(space.corners())
+        key, value = saved_view(
+            self._study.name,
+            objectives=self._objectives,
+            params={key: all(key in corner for corner in corners) for key in space.keys},
+            metrics=self._metrics,
+            num_trials=self._config["study"]["num_trials"],
+            created_ms=_now_ms(),
+        )
+        try:
+            store.tag_experiment(key, value)
+        except Exception as error:  # whatever the store's client raises
+            _LOG.warning("the view of study %s could not be saved: %s", self._study.name, error)
+
+
+def _sorted(leaders: Iterable[Best], objectives: Mapping[str, str]) -> list[Best]:
+    """Sort by the first objective, the best first; of equal ones the first trial."""
+    sign = -1 if next(iter(objectives.values())) == "maximize" else 1
+    return sorted(leaders, key=lambda best: (sign * best.value, best.number))
 
 
 def _end_of(run: RunKey, study: Study) -> tuple[str, float | None, str] | None:

@@ -11,11 +11,11 @@ from typing import Any
 from sweeps import paths
 from sweeps.curves import Curve
 from sweeps.errors import StoreError
-from sweeps.queries import TrialRow, row_of
 from sweeps.run_names import Found, find_run, label
 from sweeps.run_reader import RunReader, local_artifacts, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
+from sweeps.trial_row import TrialRow, row_of
 
 __all__ = ["MetricDetail", "RunDetail", "finite", "read_runs"]
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from sweeps.curves import HUGE, NUM_POINTS, Curve, unbounded
-from sweeps.histories import History, history_of
-from sweeps.queries import connected
+from sweeps.database import connected
+from sweeps.histories import History, histories_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
 
@@ -158,19 +158,17 @@ class SqlReader:
         return {key: _curve(rows) for key, rows in sorted(parts.items())}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return all points of metrics, by metric and run: in one query for 500 runs."""
-        points: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
+        """Return all points of metrics, by metric and run: a query for each metric and 500 runs."""
         number = sa.case((_points.c.is_nan, sa.null()), else_=_points.c.value)
-        query = sa.select(_points.c.key, _points.c.run_uuid, _points.c.step, _points.c.timestamp, number)
-        query = query.where(_points.c.key.in_(metrics))
-        for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(_points.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-            for key, run_id, step, time_ms, value in self._connection.execute(chunk):
-                point = (step, time_ms, math.nan if value is None else value)
-                points.setdefault((key, run_id), []).append(point)
+        query = sa.select(_points.c.run_uuid, _points.c.step, _points.c.timestamp, number)
         found: dict[str, dict[str, History]] = {}
-        for (key, run_id), of in points.items():
-            found.setdefault(key, {})[run_id] = history_of(of)
+        for metric in metrics:
+            of_metric: dict[str, History] = {}
+            for start in range(0, len(run_ids), _CHUNK):
+                chunk = _points.c.run_uuid.in_(run_ids[start : start + _CHUNK])
+                of_metric |= histories_of(self._connection.execute(query.where(_points.c.key == metric, chunk)).all())
+            if of_metric:
+                found[metric] = of_metric
         return found
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:

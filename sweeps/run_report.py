@@ -4,7 +4,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,14 +104,25 @@ class FinalReport:
         name: Of the study.
         folder: Of the study.
         recorder: Writes to the store, from which the report is made.
+        attach: Records the page; the recorder is given the plots.
         uri: The store's address; None for the one beside the folder.
         is_on: Whether there is to be one.
     """
 
-    def __init__(self, name: str, folder: Path, recorder: "Recorder", *, uri: str | None, is_on: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        recorder: "Recorder",
+        *,
+        attach: Callable[[Path], None],
+        uri: str | None,
+        is_on: bool,
+    ) -> None:
         self._name = name
         self._folder = folder
         self._recorder = recorder
+        self._attach = attach
         self._uri = uri
         self._is_on = is_on
         self._is_prepared = False
@@ -138,7 +149,7 @@ class FinalReport:
             where = store_options(store_dir, self._uri)
             report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where, state=state)
             report.write(self._folder / paths.REPORT)
-            self._recorder.artifact(PARENT, self._folder / paths.REPORT)
+            self._attach(self._folder / paths.REPORT)
             for file in report.write_plots(self._folder / paths.PLOTS):
                 self._recorder.artifact(PARENT, file, paths.PLOTS)
         except KeyboardInterrupt:

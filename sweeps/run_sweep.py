@@ -210,7 +210,7 @@ class _Sweep:
                 )
                 study.close_stale()
                 _enqueue_first(study, config["study"]["enqueue"])
-                return self._drive(study, folder, slots, launcher, recorder, since_ns)
+                return self._drive(study, folder, slots, launcher, recorder, since_ns, report.metrics)
 
     def _drive(
         self,
@@ -220,6 +220,7 @@ class _Sweep:
         launcher: LocalLauncher,
         recorder: Recorder,
         since_ns: int,
+        metrics: Sequence[str],
     ) -> SweepResult:
         limits = Limits(
             num_trials=self._config["study"]["num_trials"],
@@ -232,7 +233,7 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives)
+        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives, metrics=metrics)
         common_tags = parent.open(self._command.overrides)
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]
@@ -269,7 +270,14 @@ class _Sweep:
         )
         display = make_display(heading, self._console)
         uri = self._config["tracking"]["uri"]
-        report = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
+        report = FinalReport(
+            study.name,
+            folder,
+            recorder,
+            attach=parent.attach_report,
+            uri=uri,
+            is_on=self._config["study"]["report"],
+        )
 
         def on_ended(outcome: Outcome) -> None:
             parent.tell(outcome)

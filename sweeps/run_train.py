@@ -23,7 +23,7 @@ from sweeps.outcome import Outcome, Totals
 from sweeps.records import Cause, MetricPoint, Place
 from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey
+from sweeps.tracking.recorder import Note, Recorder, RunKey
 from sweeps.trial_runs import RunRecorder, TrialSetup
 from sweeps.workbench import (
     CommandLine,
@@ -121,6 +121,9 @@ class _Unrecorded:
         """Leave it to rank 0."""
 
     def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
+        """Leave it to rank 0."""
+
+    def note(self, run: RunKey, note: Note) -> None:
         """Leave it to rank 0."""
 
     def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:

@@ -1,13 +1,15 @@
 """Which rows `lightsweep compare` shows, and in which order."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.errors import UsageError
-from sweeps.fields import metrics_among, resolve
-from sweeps.queries import TrialRow, chosen_rows, require_metric, sorted_rows, top_rows
+from sweeps.fields import LATE_FIELDS, resolve
+from sweeps.ordering import require_metric, sorted_rows
+from sweeps.queries import chosen_rows, top_rows
+from sweeps.trial_row import TrialRow
 from sweeps.where import Where
 
 __all__ = ["Selection", "selected_rows"]
@@ -69,16 +71,33 @@ def _by_value(found: Sequence[tuple[Any, TrialRow]], is_descending: bool) -> lis
     return [row for part in parts for _, row in part] + none
 
 
-def selected_rows(uri: str, studies: Sequence[str], selection: Selection) -> list[TrialRow]:
+def selected_rows(
+    uri: str, studies: Sequence[str], selection: Selection, only: Collection[str] | None = None
+) -> list[TrialRow]:
     """Read the rows that are asked for from a store.
+
+    Args:
+        uri: The store.
+        studies: Names of studies; none for all, and every `train`.
+        selection: What is asked for.
+        only: Names beside which nothing but the values of the rows is looked at; None for rows in full.
 
     Raises:
         StoreError: The store cannot be opened, or it is none of MLflow's.
         StudyError: There is no such study; names the nearest.
         UsageError: No row has a name that was given; names the nearest.
     """
-    if selection.where is None and selection.sort is None and not selection.is_front:
+    if only is None and selection.where is None and selection.sort is None and not selection.is_front:
         return top_rows(uri, studies, selection.top, selection.metric, selection.is_descending)
     names = [*(selection.where.names if selection.where else ()), *([selection.sort] if selection.sort else [])]
-    metrics = metrics_among(names) | ({selection.metric} if selection.metric else set())
-    return chosen_rows(uri, studies, selection.pick, metrics=sorted(metrics), with_params=bool(names))
+    names += only or ()
+    if selection.metric is not None:
+        names.append(f"metrics.{selection.metric}")
+
+    def choose(rows: list[TrialRow]) -> list[TrialRow]:
+        chosen = selection.pick(rows)
+        for name in only or ():
+            resolve(name, chosen, LATE_FIELDS)
+        return chosen
+
+    return chosen_rows(uri, studies, choose, names=names, in_full=only is None)

@@ -12,6 +12,7 @@ from sweeps.errors import StudyError
 from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.naming import values_text
 from sweeps.recorded import read_record
+from sweeps.urls import store_options
 
 __all__ = ["enqueue", "is_driven", "stop"]
 
@@ -78,8 +79,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
 
 
 def _resume(name: str, store_dir: Path) -> str:
-    where = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
-    return f"lightsweep resume {shlex.quote(name)}{where}"
+    return f"lightsweep resume {shlex.quote(name)}{store_options(store_dir)}"
 
 
 def is_driven(folder: Path) -> bool:

@@ -11,15 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.errors import LightsweepError, StudyError, did_you_mean
+from sweeps.errors import LightsweepError, StudyError, UsageError, did_you_mean
 from sweeps.histories import History, mean_history
-from sweeps.paths import MLFLOW_DB
-from sweeps.queries import TrialRow, rows_of
 from sweeps.run_reader import RunReader, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, StoredRun
+from sweeps.trial_row import TrialRow, rows_of
+from sweeps.urls import default_uri
 
-if TYPE_CHECKING:  # Hydra's parser takes a tenth of a second to import
+if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
+    import pandas as pd
+
     from sweeps.space import Space
 
 __all__ = ["StoredStudy", "load_study"]
@@ -40,7 +42,7 @@ def load_study(name: str, *, store_dir: Path | str = "mlruns", uri: str | None =
         StoreError: The store cannot be opened or read.
         StudyError: It has no such study, or not the study's own run; names the nearest.
     """
-    uri = uri or f"sqlite:///{(Path(store_dir) / MLFLOW_DB).resolve()}"
+    uri = uri or default_uri(Path(store_dir))
     with open_reader(uri) as reader:
         runs = reader.runs_with({tags.STUDY: name}, with_metrics=True)
         parents = [run for run in runs if run.tags.get(tags.KIND) == "study"]
@@ -118,6 +120,48 @@ class StoredStudy:
             StoreError: The store cannot be read any more.
         """
         return self._histories([metric])[metric]
+
+    def trials_frame(self) -> "pd.DataFrame":
+        """Return a row for each trial, by number.
+
+        | column | what it is |
+        |---|---|
+        | `number`, `state` | as in `trials`; the state `dropped` is among them |
+        | `value` | the study's metric at the best checkpoint; NaN until the trial has ended |
+        | `values.METRIC`, `is_on_front` | of several objectives: each at the best checkpoint; the Pareto front |
+        | `began`, `duration_s` | a time in UTC, and seconds; missing while it runs |
+        | `slot` | the slot it ran in; missing for a trial of several trainings |
+        | `params.KEY` | the searched parameters with their types; missing where a trial does not have one |
+        | `metrics.KEY` | the last value of each metric |
+        | `reason`, `infeasible` | why it ended early, and which constraints it violates; empty if nothing of the kind |
+        | `name`, `run_id` | of MLflow's run |
+        """
+        from sweeps.frames import rows_to_frame
+
+        return rows_to_frame(self.trials).drop(columns=["study", "metric", "direction"])
+
+    def histories_frame(self, metrics: Sequence[str] | str = ()) -> "pd.DataFrame":
+        """Return a row for each point of metrics: `trial`, `metric`, `step`, `value`, and `time` in UTC.
+
+        They come by trial, then by metric in the order given, then by step. Of trials that are trained several times
+        see `histories`.
+
+        Args:
+            metrics: Names; none for all that the trials have.
+
+        Raises:
+            StoreError: The store cannot be read any more.
+            UsageError: No trial has such a metric; names the nearest.
+        """
+        from sweeps.frames import histories_to_frame
+
+        known = sorted({key for row in self.trials for key in row.metrics})
+        names = [metrics] if isinstance(metrics, str) else list(metrics)
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known) or "The study has no metrics yet."
+                raise UsageError(f"No trial of {self.name!r} has a metric {name!r}. {hint}")
+        return histories_to_frame(self._histories(names or known))
 
     def _histories(self, metrics: Sequence[str]) -> dict[str, dict[int, History]]:
         sources = {row.trial: [row.run_id] for row in self.trials if row.trial is not None}

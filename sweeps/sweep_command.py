@@ -21,6 +21,7 @@ __all__ = [
     "compose_trial",
     "read_sweep",
     "recorded_command",
+    "recorded_storage",
     "require_in_space",
     "require_logged",
     "require_same_devices",
@@ -97,6 +98,18 @@ def storage_url(config: Config) -> str:
     """Return the URL of Optuna's tables."""
     url = config["study"]["storage"]
     return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
+
+
+def recorded_storage(name: str, store_dir: Path) -> str:
+    """Return the URL of Optuna's tables that a study is in, by the command line that started it.
+
+    Raises:
+        StudyError: There is no such study in the store.
+        ConfigError: The command line composes no more.
+    """
+    command = recorded_command(name, store_dir)
+    plain, _ = split_overrides(command.overrides)
+    return storage_url(Composer(command.config_name, plain, command.config_dir).base())
 
 
 def compose_trial(

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 from sweeps import paths
 from sweeps.config import Config, fingerprint, flatten, load_frozen
+from sweeps.markdown import escaped, link
+from sweeps.naming import number
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunKey
+from sweeps.tracking.pages import Pages
+from sweeps.tracking.recorder import Note, RunKey
 
 __all__ = ["PARENT", "InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
 
@@ -42,6 +45,9 @@ class RunRecorder(Protocol):
 
     def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
         """Set tags."""
+
+    def note(self, run: RunKey, note: Note) -> None:
+        """Describe a run."""
 
     def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
         """Keep a file."""
@@ -137,6 +143,7 @@ class TrialRuns:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
             self._recorder.go_on(run, run_id, step=step)
             self._recorder.tags(run, {tags.STATE: "running", tags.REASON: "", **place})
+            self._describe(run, "running")
             self._recorded.add(run)
             return
         self._recorded.add(run)
@@ -157,7 +164,10 @@ class TrialRuns:
             run_tags[tags.ENQUEUED] = "true"
         if reused_from is not None:
             run_tags[tags.REUSED_FROM] = str(reused_from)
-        self._recorder.start(run, name, params=flatten(config), run_tags=run_tags, parent=parent)
+        # A searched group (`optimizer`) is no key of the config, but a column to sort and to group by
+        params = {**proposed.values, **flatten(config)}
+        self._recorder.start(run, name, params=params, run_tags=run_tags, parent=parent)
+        self._describe(run, "running")
         self._recorder.artifact(run, folder / paths.CONFIG)
 
     def values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
@@ -172,7 +182,33 @@ class TrialRuns:
             run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
         if told.infeasible:
             run_tags[tags.INFEASIBLE] = told.infeasible
+        self._describe(run, told.state, value, reason, told.infeasible)
         self._recorder.end(run, status, run_tags)
+
+    def _describe(
+        self, run: RunKey, state: str, value: float | None = None, reason: str = "", infeasible: str = ""
+    ) -> None:
+        """Let MLflow's page of a run say what it is a part of, and what became of it."""
+        if not self._setup.has_parent:
+            return
+        study, metric = self._setup.run_tags.get(tags.STUDY, ""), self._setup.run_tags.get(tags.METRIC, "")
+        trial, _, replicate = str(run).partition("/")
+        said = f": **{state}**"
+        if reason:
+            said += f": {escaped(reason)}"
+        elif value is not None and metric:
+            said += f", {escaped(metric)} = {number(value)}"
+        if infeasible:
+            said += f"; infeasible: {escaped(infeasible)}"
+
+        def note(pages: Pages) -> str:
+            of_study = f"of {link(escaped(study), pages.run(PARENT))}{said}."
+            if replicate:
+                of_trial = link(f"trial {trial}", pages.run(int(trial)))
+                return f"{self._setup.noun.capitalize()} {replicate} of {of_trial} {of_study}"
+            return f"Trial {trial} {of_study}"
+
+        self._recorder.note(run, note)
 
     def story(self, run: RunKey, folder: Path, word: Failed) -> None:
         """Keep what tells why a training failed."""

@@ -1,20 +1,30 @@
 """`lightsweep ui`: MLflow's server and pages over the store, on this machine's loopback address.
 
 The server runs in this process, as `mlflow server` would run it in a child: so one Ctrl-C, and even `kill -9`, ends
-all of it. MLflow's job runners (for language models) are left out; they are four processes more.
+all of it. MLflow's job runners (for language models) are left out; they are four processes more. Optuna's dashboard is
+a thread of the same process.
 """
 
 import errno
 import logging
 import os
+import platform
 import socket
 import sys
 import warnings
+import webbrowser
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from sweeps import paths
+from sweeps.database import require_store
 from sweeps.errors import StoreError, UsageError
-from sweeps.queries import require_store
+from sweeps.study_pages import study_pages
 from sweeps.tracking.server import is_server
 from sweeps.urls import hide_password, with_installed_driver
 
@@ -24,27 +34,59 @@ _HOST = "127.0.0.1"
 _GRACE_S = 1  # for requests that are answered when Ctrl-C comes
 
 
-def serve(uri: str, store_dir: Path, port: int) -> int:
+def serve(
+    uri: str,
+    store_dir: Path,
+    port: int,
+    *,
+    study: str | None = None,
+    has_dashboard: bool = False,
+    opens_browser: bool = False,
+) -> int:
     """Serve until Ctrl-C, and return the exit status.
 
+    Args:
+        uri: MLflow's database.
+        store_dir: The store.
+        port: MLflow's; the dashboard has the next one.
+        study: Whose page to show; None for the study that was driven last.
+        has_dashboard: Whether Optuna's dashboard is served, too.
+        opens_browser: Whether to open the page in a browser, if there is a screen to show it on.
+
     Raises:
-        StoreError: There is no such store yet, or the port is taken.
-        UsageError: The store is itself a server, which has a UI of its own.
+        StoreError: There is no such store yet, or a port is taken.
+        StudyError: There is no such study.
+        UsageError: The store is itself a server, which has a UI of its own; or the dashboard is not installed.
     """
     if is_server(uri):
         raise UsageError(f"{hide_password(uri)} is an MLflow server and shows its own UI: open it in a browser.")
     require_store(uri)
-    listener = _listen(port)
-    # By the environment, since others on this machine can read a process's arguments, passwords included
-    os.environ.update(settings(with_installed_driver(uri), store_dir, port))
-    print(f"MLflow over {hide_password(uri)}", flush=True)
-    print(f"Starting http://{_HOST}:{port} ...", flush=True)
-    try:
-        _run(listener, port)
-    except KeyboardInterrupt:
-        print("\nStopped.", flush=True)
-    finally:
-        listener.close()
+    pages = study_pages(uri, study)
+    address = f"http://{_HOST}:{port}"
+    with ExitStack() as open_things:
+        listener = open_things.enter_context(_listen(port))
+        lines = [f"Open {address} in a browser; Ctrl-C here ends it."]
+        if pages.study is not None:
+            lines += [f"  study {pages.study}: {address}/{pages.front}", f"  its trials: {address}/{pages.trials}"]
+        if pages.charts is not None:
+            lines.append(f"  their charts: {address}/{pages.charts}")
+        # By the environment, since others on this machine can read a process's arguments, passwords included
+        os.environ.update(settings(with_installed_driver(uri), store_dir, port))
+        print(f"MLflow over {hide_password(uri)}", flush=True)
+        if has_dashboard:
+            lines.append(f"  Optuna's dashboard: {_start_dashboard(open_things, port + 1, store_dir, pages.study)}")
+        print(f"Starting {address} ...", flush=True)
+
+        def ready() -> None:
+            print("\n".join(lines), flush=True)
+            if opens_browser and _has_screen():
+                # In a thread, since a browser may take its time
+                Thread(target=webbrowser.open, args=[f"{address}/{pages.front}"], daemon=True).start()
+
+        try:
+            _run(listener, ready)
+        except KeyboardInterrupt:
+            print("\nStopped.", flush=True)
     return 0
 
 
@@ -61,6 +103,57 @@ def settings(uri: str, store_dir: Path, port: int) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+
+
+def _has_screen() -> bool:
+    """Tell whether a browser that is opened here can be seen, rather than one in the terminal of somebody far away."""
+    if os.environ.get("BROWSER"):  # who sets it knows
+        return True
+    if platform.system() == "Linux":
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return not os.environ.get("SSH_CONNECTION")
+
+
+def _start_dashboard(open_things: ExitStack, port: int, store_dir: Path, study: str | None) -> str:
+    """Serve Optuna's dashboard over the storage of a study, and return the address of its page."""
+    listener = open_things.enter_context(_listen(port))
+    from sweeps.study import dashboard
+    from sweeps.sweep_command import recorded_storage
+
+    default = f"sqlite:///{(store_dir / paths.OPTUNA_DB).resolve()}"
+    application, page = dashboard(default if study is None else recorded_storage(study, store_dir), study)
+    server = _Dashboard((_HOST, port), _Quiet, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.server_name, server.server_port = _HOST, port
+    server.setup_environ()
+    server.set_app(_for_this_machine(application, port))
+    Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://{_HOST}:{port}{page}"
+
+
+class _Dashboard(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of single requests."""
+
+
+def _for_this_machine(application: Any, port: int) -> Any:
+    """Refuse requests that a page of another site sends: the dashboard itself asks nobody who he is."""
+    hosts = {f"{_HOST}:{port}", f"localhost:{port}"}
+
+    def refuse_or_answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        origin = environ.get("HTTP_ORIGIN", "").removeprefix("http://")
+        if environ.get("HTTP_HOST") in hosts and (not origin or origin in hosts):
+            answer: Iterable[bytes] = application(environ, start)
+            return answer
+        start("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"Only for this machine.\n"]
+
+    return refuse_or_answer
 
 
 def _listen(port: int) -> socket.socket:
@@ -80,14 +173,14 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _run(listener: socket.socket, port: int) -> None:
+def _run(listener: socket.socket, ready: Callable[[], None]) -> None:
     warnings.simplefilter("ignore")  # deprecations within MLflow's server
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(f"Open http://{_HOST}:{port} in a browser; Ctrl-C here ends it.", flush=True)
+            ready()
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The addresses of stores: which driver they need, and how they may be shown and recorded."""
+"""The addresses of stores: the default, which driver they need, and how they may be shown and recorded."""
 
 import re
 import shlex
@@ -6,9 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hide_password", "hide_passwords", "store_options", "with_installed_driver"]
+from sweeps import paths
+
+__all__ = ["default_uri", "hide_password", "hide_passwords", "store_options", "with_installed_driver"]
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
+
+
+def default_uri(store: Path) -> str:
+    """Return the URL of the SQLite file in the store."""
+    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
 
 
 def hide_password(text: str) -> str:
@@ -25,8 +32,8 @@ def hide_passwords(tree: Any) -> Any:
     return hide_password(tree) if isinstance(tree, str) else tree
 
 
-def store_options(store_dir: Path, uri: str | None) -> str:
-    """Return the options by which a command finds a store, with a blank before each; none for the usual one."""
+def store_options(store_dir: Path, uri: str | None = None) -> str:
+    """Return the options by which a command finds the store, if it needs any; without a password."""
     options = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
     return options if uri is None else f"{options} --uri {shlex.quote(hide_password(uri))}"
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from sweeps.errors import UsageError
 from sweeps.fields import Field, resolve
-from sweeps.queries import TrialRow
+from sweeps.trial_row import TrialRow
 
 __all__ = ["Where", "parse_where"]
 
@@ -78,9 +78,15 @@ class Where:
         """
         fields = {name: resolve(name, rows) for name in self.names}
         for name, literal, start in self._literals:
-            kinds = {_kind(value) for row in rows if (value := _plain(fields[name].of(row))) is not None}
-            if literal is not None and kinds and _kind(literal) not in kinds:
-                _fail(self.text, start, f"{name} holds {' and '.join(sorted(kinds))}, never {_kind(literal)}")
+            kinds = set()
+            for row in rows:
+                value = _plain(fields[name].of(row))
+                if literal is None or (value is not None and _kind(value) == _kind(literal)):
+                    break
+                kinds |= set() if value is None else {_kind(value)}
+            else:
+                if kinds:
+                    _fail(self.text, start, f"{name} holds {' and '.join(sorted(kinds))}, never {_kind(literal)}")
         return [row for row in rows if self._test(row, fields)]
 
 

@@ -10,6 +10,7 @@ written in one transaction per ask and one per tell. Reports wait for the next o
 from sweeps.study.builders import ENUMERATING, build_pruner, build_sampler, seed_of
 from sweeps.study.constraints import parse_constraints
 from sweeps.study.counting import TrialCounts, count_trials
+from sweeps.study.dashboard import dashboard
 from sweeps.study.migrating import Migration, migrate, note_recorded, unrecorded
 from sweeps.study.objectives import parse_objectives, require_judgeable
 from sweeps.study.storage import open_storage
@@ -26,6 +27,7 @@ __all__ = [
     "build_pruner",
     "build_sampler",
     "count_trials",
+    "dashboard",
     "is_stored",
     "migrate",
     "note_recorded",

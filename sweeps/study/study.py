@@ -463,6 +463,16 @@ class Study:
         front = self._own_front() if self._has_borrowed else self.optuna.best_trials
         return [self._best(trial) for trial in front]
 
+    def leaders(self, most: int) -> list[Best]:
+        """Return the best few trials by the first objective, of those that `best_trials` is chosen from."""
+        if len(self.optuna.directions) > 1:
+            return self.best_trials[:most]
+        own = [trial for trial in self._trials() if state_of(trial) == "complete"]
+        feasible = [trial for trial in own if all(violation <= 0 for violation in trial.constraints.values())]
+        is_up = self.optuna.directions[0] == StudyDirection.MAXIMIZE
+        feasible.sort(key=lambda trial: trial.values[0], reverse=is_up)
+        return [self._best(trial) for trial in feasible[:most]]
+
     @property
     def counts(self) -> dict[str, int]:
         """How many trials are complete, pruned, failed, interrupted, running and waiting; dropped and borrowed."""

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
-from sweeps.urls import hide_password, with_installed_driver
+from sweeps.urls import default_uri, hide_password, with_installed_driver
 
 __all__ = ["MlflowStore", "default_uri"]
 
@@ -28,11 +27,6 @@ _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
-
-
-def default_uri(store: Path) -> str:
-    """Return the URL of the SQLite file in the store."""
-    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
 
 
 class MlflowStore:
@@ -86,7 +80,17 @@ class MlflowStore:
         if found is not None:
             return str(found.experiment_id)
         location = None if uri.startswith("http") else artifacts.resolve().as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages are to show: not language models
+        return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment that has the runs."""
+        return self._experiment_id
+
+    def tag_experiment(self, key: str, value: str) -> None:
+        """Set a tag on the experiment."""
+        self._client.set_experiment_tag(self._experiment_id, key, value)
 
     def create_run(
         self,
@@ -168,9 +172,11 @@ class MlflowStore:
             interrupted={run_id: run for run_id, run in interrupted.items() if run_id not in running},
         )
 
-    def trial_runs(self, study: str) -> dict[str, int]:
-        """Return all trials' runs of a study, with their trials' numbers."""
-        return {run_id: int(trial) for run_id, trial in self._runs_of(study, "trial").items()}
+    def trial_runs(self, study: str, numbers: Iterable[int] | None = None) -> dict[str, int]:
+        """Return the runs of these trials of a study, with the trials' numbers; those of all if None are named."""
+        conditions = [""] if numbers is None else [f"and tags.`{tags.TRIAL}` = '{number}'" for number in numbers]
+        found = [self._runs_of(study, "trial", condition) for condition in conditions]
+        return {run_id: int(trial) for runs in found for run_id, trial in runs.items()}
 
     def resume_step(self, run_id: str) -> int | None:
         """Return the step from which the trial of a run goes on, if one was noted."""

@@ -3,6 +3,8 @@
 What cannot be written is tried again with growing pauses while the sweep goes on. What is still unsent when the
 driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost. A store that
 answers, but more slowly than trials end, delays the start of the next ones.
+
+What describes a run for people (`note`) may change often: it is written once in a while, and at the end of the run.
 """
 
 import json
@@ -18,8 +20,10 @@ from typing import Any, Protocol
 
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
+from sweeps.tracking.pages import Pages, RunKey
+from sweeps.tracking.tags import NOTE
 
-__all__ = ["Recorder", "RunKey", "RunStore", "StudyRuns"]
+__all__ = ["Note", "Recorder", "RunKey", "RunStore", "StudyRuns"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -28,8 +32,8 @@ _MAX_BEHIND = 1000  # operations; about a hundred trials, and some seconds' work
 _LONGEST_DELAY_S = 1.0  # of one trial
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
-RunKey = str | int
-"""A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
+Note = Callable[[Pages], str]
+"""Writes the description of a run, in Markdown, when the runs that it points to are in the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,15 @@ class StudyRuns:
 
 class RunStore(Protocol):
     """What a recorder needs of a store; each call returns when it is written, or raises."""
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment that has the runs."""
+        ...
+
+    def tag_experiment(self, key: str, value: str) -> None:
+        """Set a tag on the experiment."""
+        ...
 
     def create_run(
         self,
@@ -85,8 +98,8 @@ class RunStore(Protocol):
         """Return the runs of a study that a new driver must know."""
         ...
 
-    def trial_runs(self, study: str) -> dict[str, int]:
-        """Return all trials' runs of a study, with their trials' numbers."""
+    def trial_runs(self, study: str, numbers: Iterable[int] | None = None) -> dict[str, int]:
+        """Return the runs of these trials of a study, with the trials' numbers; those of all if None are named."""
         ...
 
     def resume_step(self, run_id: str) -> int | None:
@@ -104,7 +117,7 @@ class RunStore(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Operation:
-    kind: str  # start, go on, params, metrics, tags, artifact, end
+    kind: str  # start, go on, params, metrics, tags, note, artifact, end
     run: RunKey
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -116,18 +129,28 @@ class Recorder:
         open_store: Opens the store; called in the recorder's thread, since importing MLflow takes seconds.
         unsent: The file for what could not be written.
         timeout_s: How long `close` waits for a store that does not answer.
+        note_interval_s: How long a note waits for a newer one to take its place.
 
     Attributes:
         busy_s: Seconds of work in the background so far.
     """
 
-    def __init__(self, open_store: Callable[[], RunStore], *, unsent: Path, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        open_store: Callable[[], RunStore],
+        *,
+        unsent: Path,
+        timeout_s: float = 60.0,
+        note_interval_s: float = 5.0,
+    ) -> None:
         self.busy_s = 0.0
         self._open_store = open_store
         self._unsent = unsent
         self._timeout_s = timeout_s
+        self._note_interval_s = note_interval_s
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._run_ids: dict[RunKey, str] = {}
+        self._notes: dict[RunKey, tuple[Note, float]] = {}  # that are not written yet, and when they shall be
         self._known: dict[RunKey, dict[str, deque[int]]] = {}  # of runs that go on: the steps that come again
         self._opened = threading.Event()
         self._error: BaseException | None = None
@@ -184,6 +207,19 @@ class Recorder:
         """Set tags on a run."""
         self._put("tags", run, run_tags=dict(run_tags))
 
+    def note(self, run: RunKey, note: Note) -> None:
+        """Describe a run; of the notes that come within some seconds the last is written.
+
+        Args:
+            run: The run.
+            note: Called in the recorder's thread, so that it must not read what changes.
+        """
+        self._put("note", run, note=note)
+
+    def know(self, run_ids: Mapping[RunKey, str]) -> None:
+        """Take note of runs that are in the store already, so that notes can point to them."""
+        self._run_ids |= {run: run_id for run, run_id in run_ids.items() if run not in self._run_ids}
+
     def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
         """Copy a file, which must stay until it is copied, into a run's artifacts."""
         self._put("artifact", run, path=str(path), artifact_path=artifact_path)
@@ -238,13 +274,24 @@ class Recorder:
         while not is_closing:
             operations, is_closing = self._drain()
             for operation in _merged(operations):
+                if operation.kind == "note":
+                    _, due_s = self._notes.get(operation.run, (None, time.monotonic() + self._note_interval_s))
+                    self._notes[operation.run] = (operation.arguments["note"], due_s)
+                    continue
+                if operation.kind == "end":  # in one transaction with it
+                    operation.arguments["run_tags"] |= self._noted(operation.run)
                 self._write(operation)
+            self._write_notes(is_closing=is_closing)
             self._num_done += len(operations)
 
     def _drain(self) -> tuple[list[_Operation], bool]:
         """Wait for an operation and take those that are queued by then, up to a limit."""
         operations: list[_Operation] = []
-        operation = self._queue.get()
+        due_s = min((due_s for _, due_s in self._notes.values()), default=None)
+        try:
+            operation = self._queue.get(timeout=None if due_s is None else max(0.0, due_s - time.monotonic()))
+        except queue.Empty:
+            return operations, False
         while operation is not None:
             operations.append(operation)
             if len(operations) == _MAX_AT_ONCE:
@@ -254,6 +301,25 @@ class Recorder:
             except queue.Empty:
                 return operations, False
         return operations, True
+
+    def _write_notes(self, *, is_closing: bool) -> None:
+        """Write the notes that have waited for long enough."""
+        now_s = time.monotonic()
+        for run in [run for run, (_, due_s) in self._notes.items() if is_closing or due_s <= now_s]:
+            run_tags = self._noted(run)
+            if run_tags:
+                self._write(_Operation(kind="tags", run=run, arguments={"run_tags": run_tags}))
+
+    def _noted(self, run: RunKey) -> dict[str, str]:
+        """Take the note that waits for a run, as the tag that MLflow shows."""
+        note, _ = self._notes.pop(run, (None, 0.0))
+        if note is None or self._store is None:
+            return {}
+        try:
+            return {NOTE: note(Pages(self._store.experiment_id, self._run_ids))}
+        except Exception:  # a bug of ours; it must not end the thread, and with it the record
+            _LOG.exception("the description of %s could not be written", run)
+            return {}
 
     def _write(self, operation: _Operation) -> None:
         """Write one operation, again and again until it is written, hopeless, or out of time."""
@@ -339,7 +405,9 @@ def _merged(operations: list[_Operation]) -> list[_Operation]:
     merged: list[_Operation] = []
     open_points: dict[RunKey, list[MetricPoint]] = {}
     for operation in operations:
-        if operation.kind != "metrics":
+        if operation.kind == "note":
+            merged.append(operation)
+        elif operation.kind != "metrics":
             open_points.pop(operation.run, None)
             merged.append(operation)
         elif operation.run in open_points:

@@ -2,6 +2,7 @@
 
 __all__ = [
     "BACKUP",
+    "BEST_TRIAL",
     "DIRECTION",
     "ENQUEUED",
     "ERROR",
@@ -9,6 +10,7 @@ __all__ = [
     "INFEASIBLE",
     "KIND",
     "METRIC",
+    "NOTE",
     "OBJECTIVES",
     "PARAMS",
     "REASON",
@@ -63,10 +65,14 @@ BACKUP = "lightsweep.backup"
 """on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
 SPACE = "lightsweep.space"
 """on the parent: the search space as JSON; the names of MLflow's params lack the marks in `optimizer.lr@sgd`"""
+BEST_TRIAL = "lightsweep.best_trial"
+"""on the parent: the number of the best trial, or those of the Pareto front"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
+NOTE = "mlflow.note.content"
+"""the description that MLflow shows on the page of a run, in Markdown"""
 
 
 def ending(state: str, value: float | None, reason: str) -> tuple[str, dict[str, str]]:
@@ -78,7 +84,7 @@ def ending(state: str, value: float | None, reason: str) -> tuple[str, dict[str,
     if value is not None:
         tags[VALUE] = repr(value)
     if state == "failed":
-        tags |= {ERROR: reason, "mlflow.note.content": f"Failed: {reason}"}
+        tags |= {ERROR: reason, NOTE: f"Failed: {reason}"}
     elif state == "pruned":
         tags["pruned"] = "true"
     return status, tags

@@ -124,7 +124,7 @@ def test_terminal_says_what_came_of_it_and_what_to_type(swept: Any, rows: list[d
     assert lines[0].startswith("study small: 6 trials")
     assert sum(line.startswith("trial ") and " started" in line for line in lines) == 6
     assert any(line.startswith(f"best: #{rows[0]['trial']} val/acc=") for line in lines)
-    assert "  lightsweep compare small --top 10" in lines and "  lightsweep ui" in lines
+    assert "  lightsweep compare small --top 10" in lines and "  lightsweep ui small" in lines
 
 
 def test_train_prints_metrics_and_run_id(swept: Any, client: Any) -> None:

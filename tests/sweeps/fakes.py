@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ class FakeStore:
     failures: int = 0
     error: Exception = field(default_factory=lambda: ConnectionError("the store is down"))
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    experiment_tags: dict[str, str] = field(default_factory=dict)
 
     def _answer(self) -> None:
         if self.failures > 0:
@@ -201,9 +202,18 @@ class FakeStore:
     def find_study(self, study: str) -> StudyRuns:
         return StudyRuns()
 
-    def trial_runs(self, study: str) -> dict[str, int]:
-        numbers = {run_id: run["tags"].get("lightsweep.trial") for run_id, run in self.runs.items()}
-        return {run_id: int(number) for run_id, number in numbers.items() if number is not None}
+    @property
+    def experiment_id(self) -> str:
+        return "1"
+
+    def tag_experiment(self, key: str, value: str) -> None:
+        self._answer()
+        self.experiment_tags[key] = value
+
+    def trial_runs(self, study: str, numbers: Iterable[int] | None = None) -> dict[str, int]:
+        tagged = {run_id: run["tags"].get("lightsweep.trial") for run_id, run in self.runs.items()}
+        found = {run_id: int(number) for run_id, number in tagged.items() if number is not None}
+        return {run_id: number for run_id, number in found.items() if numbers is None or number in numbers}
 
     def resume_step(self, run_id: str) -> int | None:
         return None

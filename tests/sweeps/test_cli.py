@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli import _conclude, _where, main
+from sweeps.cli import _conclude, main
 from sweeps.outcome import Totals
 from sweeps.run_sweep import SweepResult
 from sweeps.study.study import Best
+from sweeps.urls import store_options
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 
@@ -137,7 +138,7 @@ def test_no_command_shows_the_help(lightsweep: Callable[..., Any]) -> None:
     ],
 )
 def test_commands_to_type_next_find_the_store(store_dir: str, uri: str | None, options: str) -> None:
-    assert _where(Path(store_dir), uri) == options
+    assert store_options(Path(store_dir), uri) == options
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.errors import StoreError, StudyError, UsageError
-from sweeps.queries import TrialRow, _with_fronts, sorted_rows, trial_rows
+from sweeps.queries import sorted_rows, trial_rows
 from sweeps.tracking import tags
+from sweeps.trial_row import TrialRow, with_fronts
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_what_was_dropped_is_on_no_front(uri: str) -> None:
         replace(trial_rows(uri, ["a"])[0], run_id=state, state=state, values={"val/acc": acc, "val/loss": 0.1}, **both)
         for state, acc in (("complete", 0.5), ("dropped", 0.9))
     )
-    assert [row.is_on_front for row in _with_fronts([good, dropped])] == [True, False]
+    assert [row.is_on_front for row in with_fronts([good, dropped])] == [True, False]
 
 
 def test_rows_of_another_metric_stay_apart(uri: str) -> None:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def recorder_of(store: FakeStore, folder: Path) -> Recorder:
 
 
 def final(recorder: Recorder, folder: Path, *, is_on: bool = True) -> FinalReport:
-    return FinalReport("a", folder / "a", recorder, uri=None, is_on=is_on)
+    attach = partial(recorder.artifact, PARENT)
+    return FinalReport("a", folder / "a", recorder, attach=attach, uri=None, is_on=is_on)
 
 
 def test_a_report_that_fails_is_one_line_and_the_sweep_goes_on(

@@ -129,7 +129,6 @@ def test_space_that_cannot_be_known_is_none(writer: StoreWriter, tmp_path: Path,
     assert loaded(writer, tmp_path).space is None
 
 
-@pytest.mark.slow
 def test_a_real_sweep_is_read_in_full(swept: Any) -> None:
     study = load_study("small", store_dir=swept.folder / "mlruns")
     _, _, space = read_sweep(CommandLine(overrides=("study.name=small",), config_name="sweep", config_dir=None))

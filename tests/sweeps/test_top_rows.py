@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from sweeps.database import connected
 from sweeps.errors import UsageError
-from sweeps.queries import _engine, chosen_rows, sorted_rows, top_rows, trial_rows
+from sweeps.fields import LATE_FIELDS, resolve
+from sweeps.queries import chosen_rows, sorted_rows, top_rows, trial_rows
 from sweeps.ranking import ranking
 from sweeps.tracking import tags
 
@@ -142,7 +144,22 @@ def test_rows_to_choose_from_have_all_that_is_chosen_by(fill: Fill) -> None:
             assert repr(light.metrics.get("val/loss")) == repr(row.metrics.get("val/loss"))
         return rows[3:5]
 
-    assert repr(chosen_rows(uri, [], choose, metrics=["val/loss"], with_params=True)) == repr(full[3:5])
+    names = ["study", "trial", "duration_s", "depth", "metrics.val/loss"]
+    assert repr(chosen_rows(uri, [], choose, names=names)) == repr(full[3:5])
+    assert chosen_rows(uri, [], choose, names=names, in_full=False)[0].run_id == full[3].run_id
+
+
+@pytest.mark.parametrize("name", [*LATE_FIELDS, "depth", "params.model.depth", "metrics.val/acc", "val/loss"])
+def test_whatever_can_be_named_is_there_to_choose_by(fill: Fill, name: str) -> None:
+    uri = fill(*odd())
+    full = trial_rows(uri)
+
+    def choose(rows: list[Any]) -> list[Any]:
+        field = resolve(name, rows, LATE_FIELDS)
+        assert repr([field.of(row) for row in rows]) == repr([field.of(row) for row in full])
+        return []
+
+    chosen_rows(uri, [], choose, names=[name])
 
 
 def test_unknown_metric_names_the_nearest_of_all(fill: Fill) -> None:
@@ -164,10 +181,8 @@ def test_unknown_metric_names_the_nearest_of_all(fill: Fill) -> None:
     ],
 )
 def test_ranking_is_for_plain_stores_only(fill: Fill, store: str, metric: str | None, is_ranked: bool) -> None:
-    engine = _engine(fill(*STORES[store]))
-    with engine.connect() as connection:
+    with connected(fill(*STORES[store])) as connection:
         assert (ranking(connection, metric, None) is not None) == is_ranked
-    engine.dispose()
 
 
 @pytest.mark.postgres

@@ -1,6 +1,7 @@
 """The recorder keeps what it is given, whatever the store does."""
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -161,3 +162,60 @@ def test_trials_do_not_wait_for_a_store_that_is_down(tmp_path: Path, monkeypatch
     recorder.start(1, "next", params={}, run_tags={}, parent="study")
     assert time.monotonic() - began < 0.5
     assert recorder.close() == 102
+
+
+def noting(store: FakeStore, folder: Path, interval_s: float) -> Recorder:
+    recorder = Recorder(lambda: store, unsent=folder / "unsent.jsonl", note_interval_s=interval_s)
+    recorder.start("study", "parent", params={}, run_tags={})
+    recorder.start(0, "child", params={}, run_tags={}, parent="study")
+    return recorder
+
+
+def test_a_note_points_to_runs_by_the_ids_that_the_store_gave_them(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = noting(store, tmp_path, interval_s=0.0)
+    recorder.note("study", lambda pages: f"best: {pages.run(0)}, {pages.run(7)}")
+    recorder.close()
+    link = f"#/experiments/1/runs/{recorder.run_id(0)}?workflowType=machine_learning"
+    assert store.named("parent")["tags"]["mlflow.note.content"] == f"best: {link}, None"
+
+
+def test_of_notes_that_follow_each_other_only_the_last_is_written_and_with_the_end(tmp_path: Path) -> None:
+    store, written = FakeStore(), []
+    recorder = noting(store, tmp_path, interval_s=1000.0)
+    for number in range(5):
+        recorder.note(0, lambda pages, number=number: written.append(number) or str(number))  # type: ignore[misc]
+    recorder.end(0, "FINISHED", {"a": "b"})
+    recorder.close()
+    assert written == [4]
+    assert store.named("child")["tags"] == {"a": "b", "mlflow.note.content": "4"}
+
+
+def test_a_note_is_written_while_nothing_else_happens(tmp_path: Path) -> None:
+    store, is_written = FakeStore(), threading.Event()
+    recorder = noting(store, tmp_path, interval_s=0.05)
+    recorder.note(0, lambda pages: is_written.set() or "running")  # type: ignore[func-returns-value]
+    assert is_written.wait(10)
+    recorder.close()
+
+
+def test_a_note_that_raises_ends_neither_the_thread_nor_the_record(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = noting(store, tmp_path, interval_s=0.0)
+    recorder.note(0, lambda pages: str(1 / 0))
+    recorder.metrics(0, [point(1)])
+    recorder.end(0, "FINISHED", {})
+    assert recorder.close() == 0
+    assert store.named("child")["status"] == "FINISHED" and store.named("child")["points"] == [point(1)]
+
+
+def test_a_note_points_to_runs_of_an_earlier_driver(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = noting(store, tmp_path, interval_s=1000.0)
+    recorder.wait_until_open()
+    recorder.know({7: "earlier", 0: "not this one"})
+    recorder.note("study", lambda pages: f"{pages.run(7)} {pages.artifact(7, 'a b.html')}")
+    recorder.end("study", "FINISHED", {})
+    recorder.close()
+    text = store.named("parent")["tags"]["mlflow.note.content"]
+    assert "/runs/earlier?" in text and "/runs/earlier/artifacts/a%20b.html?" in text

@@ -1,0 +1,70 @@
+"""Open a database with MLflow's tables, and say in one line what is wrong with another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from sweeps.errors import StoreError
+from sweeps.urls import hide_password, with_installed_driver
+
+__all__ = ["connected", "require_store"]
+
+
+def require_store(uri: str) -> None:
+    """Refuse a database that cannot be opened or is none of MLflow's.
+
+    Raises:
+        StoreError: Says which, in one line.
+    """
+    with connected(uri):
+        pass
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[sa.Connection]:
+    """Connect to a database with MLflow's tables; errors of the database become a `StoreError`, whenever they come."""
+    engine = _engine(uri)
+    try:
+        with engine.connect() as connection:
+            _require_tables(connection, uri)
+            yield connection
+    except SQLAlchemyError as error:
+        raise _unreadable(uri, error) from error
+    finally:
+        engine.dispose()
+
+
+def _engine(uri: str) -> sa.Engine:
+    try:
+        url = sa.make_url(with_installed_driver(uri))
+    except ArgumentError as error:
+        raise StoreError(
+            f"--uri must be a database URL such as sqlite:///mlruns/mlflow.db or the http address of an MLflow "
+            f"server, but got {uri!r}."
+        ) from error
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise StoreError(
+            f"There is no store at {url.database}. Start one with `lightsweep sweep`, or name another with "
+            "--store-dir or --uri."
+        )
+    options = {"connect_args": {"connect_timeout": 10}} if url.get_backend_name() == "postgresql" else {}
+    try:
+        return sa.create_engine(url, **options)
+    except (ImportError, SQLAlchemyError) as error:
+        hint = " For PostgreSQL: pip install 'lightsweep[postgres]'." if url.get_backend_name() == "postgresql" else ""
+        raise StoreError(f"The store {hide_password(uri)} cannot be opened: {error}.{hint}") from error
+
+
+def _require_tables(connection: sa.Connection, uri: str) -> None:
+    names = set(sa.inspect(connection).get_table_names())
+    if not {"runs", "tags", "latest_metrics"} <= names:
+        whose = "it is Optuna's, and MLflow's lies beside it" if "trials" in names else "it has none of its tables"
+        raise StoreError(f"The database {hide_password(uri)} is no store of MLflow's: {whose}.")
+
+
+def _unreadable(uri: str, error: SQLAlchemyError) -> StoreError:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+    return StoreError(f"The store {hide_password(uri)} cannot be read: {lines[0]}.")
