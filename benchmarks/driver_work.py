@@ -14,9 +14,10 @@ from sweeps.naming import run_name
 from sweeps.records import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
-from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
+from sweeps.urls import default_uri
 
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 

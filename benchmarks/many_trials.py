@@ -25,9 +25,10 @@ from sweeps.records import MetricPoint
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
-from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
+from sweeps.urls import default_uri
 
 _TRIALS, _SAMPLED_EVERY = 10_000, 500
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -385,7 +385,7 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
     """Print the best trials of the study, those of earlier runs included."""
     from sweeps.compare import print_rows
     from sweeps.queries import sorted_rows, trial_rows
-    from sweeps.tracking.mlflow_store import default_uri
+    from sweeps.urls import default_uri
 
     try:
         rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))

@@ -19,9 +19,9 @@ from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
-from sweeps.urls import default_uri, hide_password, with_installed_driver
+from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["MlflowStore", "default_uri"]
+__all__ = ["MlflowStore"]
 
 _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
