@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -271,11 +271,12 @@ def _table(subject: Subject) -> dict[str, Any]:
     has_why = any(row.reason or row.infeasible for row in rows)
     names = short_names(differing)
     goal = "descending" if not subject.is_minimized() else "ascending"
-    columns = [{"name": "trial", "title": "trial", "sorted": ""}]
+    columns: list[dict[str, Any]] = [{"name": "trial", "title": "trial", "sorted": ""}]
     for metric in study.objectives:
         columns.append({"name": metric, "title": metric, "sorted": goal if len(study.objectives) == 1 else ""})
         columns += [{"name": "±", "title": f"standard error of {metric}", "sorted": ""}] if metric in errors else []
-    columns += [{"name": names[key], "title": key, "sorted": ""} for key in differing]
+    texts = {key for key in differing if any(not _is_number(row.params.get(key, 0)) for row in rows)}
+    columns += [{"name": names[key], "title": key, "sorted": "", "is_text": key in texts} for key in differing]
     columns += [
         {"name": name, "title": name, "sorted": ""} for name in ("state", "time", *(["why"] if has_why else []))
     ]
@@ -288,7 +289,7 @@ def _table(subject: Subject) -> dict[str, Any]:
         "rows": [
             {
                 "role": "dropped" if row.state == "dropped" else subject.role(row),
-                "cells": _cells(subject, row, differing, errors, has_why=has_why),
+                "cells": _cells(subject, row, differing, texts, errors, has_why=has_why),
             }
             for row in shown
         ],
@@ -298,7 +299,13 @@ def _table(subject: Subject) -> dict[str, Any]:
 
 
 def _cells(
-    subject: Subject, row: TrialRow, keys: Sequence[str], errors: Sequence[str], *, has_why: bool
+    subject: Subject,
+    row: TrialRow,
+    keys: Sequence[str],
+    texts: Collection[str],
+    errors: Sequence[str],
+    *,
+    has_why: bool,
 ) -> list[_Cell]:
     cells = [_Cell(text=f"#{row.trial}", number=str(row.trial))]
     for metric in subject.study.objectives:
@@ -307,11 +314,8 @@ def _cells(
         cells += [_number_cell(row.metrics.get(f"{metric}{SEM}"))] if metric in errors else []
     for key in keys:
         value = row.params.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number:
-            cells.append(_number_cell(value))
-        else:
-            cells.append(_Cell(text=plain(value) if key in row.params else "", is_text=False))
+        text = plain(value) if key in row.params else ""
+        cells.append(_Cell(text=text, number=_js(value) if _is_number(value) else None, is_text=key in texts))
     state = "infeasible" if row.state == "complete" and row.infeasible else row.state
     cells.append(_Cell(text=state, is_text=True))
     cells.append(_Cell(text="" if row.duration_s is None else duration(row.duration_s), number=_js(row.duration_s)))
@@ -322,6 +326,10 @@ def _cells(
 
 def _number_cell(value: float | None) -> _Cell:
     return _Cell(text="" if value is None else number(value), number=_js(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _js(value: float | None) -> str | None:
