@@ -4,6 +4,7 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path
 
 
 def test_every_example_of_the_page_on_comparing_parses() -> None:
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text(), re.DOTALL)
+    blocks = _blocks("")
     lines = [line for block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("lightsweep ")]
     assert len(lines) > len(commands) > 0
@@ -107,6 +108,22 @@ def test_every_example_of_the_page_on_comparing_parses() -> None:
         assert getattr(args, "where", None) is None or parse_where(args.where)
     for line in [line for line in lines if line not in commands]:
         assert parse_where(line).names
+
+
+def test_python_on_the_page_on_comparing_runs(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = _blocks("python")
+    monkeypatch.chdir(swept.folder)
+    found: dict[str, Any] = {}
+
+    exec(block.replace('"fashion"', '"small"').replace("[12]", "[0]"), found)
+
+    assert len(found["frame"]) == 6 and len(found["everything"]) == 7 and set(found["curves"]["trial"]) == set(range(6))
+
+
+def _blocks(language: str) -> list[str]:
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [block for of, block in found if of == language]
 
 
 def test_every_field_is_on_the_page_on_comparing() -> None:
