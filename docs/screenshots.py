@@ -24,7 +24,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sweeps.cli import _conclude
+from sweeps.conclusion import conclude
 from sweeps.run_sweep import sweep
 from sweeps.workbench import CommandLine
 
@@ -43,7 +43,7 @@ def main() -> None:
     result = sweep(command, Console(file=io.StringIO()))
     terminal = Console(record=True, width=_COLUMNS, force_terminal=True, file=io.StringIO())
     terminal.print("[bold]$ lightsweep sweep")
-    _conclude(result, terminal)
+    conclude(result, terminal)
     terminal.save_svg(str(_IMAGES / "result.svg"), title="lightsweep sweep")
     with _served() as addresses, _browser() as browser:
         browser.get(addresses["study"].partition("#")[0])
