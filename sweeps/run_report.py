@@ -14,7 +14,7 @@ from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
 from sweeps.stored_study import load_study
-from sweeps.trial_runs import PARENT
+from sweeps.tracking.pages import PARENT
 from sweeps.urls import store_options
 
 if TYPE_CHECKING:
@@ -122,18 +122,21 @@ class FinalReport:
             self._is_prepared = True
             threading.Thread(target=_import, name="report", daemon=True).start()
 
-    def leave(self, state: str) -> None:
+    def leave(self, state: str) -> Report | None:
         """Write the report and the plots, and record them; a failure is only told of.
 
         Args:
             state: What became of the study: complete, failed or interrupted.
+
+        Returns:
+            What was recorded, as `paths.REPORT`; None if there is none.
         """
         if not self._is_on:
-            return
+            return None
         try:
             if not self._recorder.wait_until_written(_PATIENCE_S):
                 _LOG.warning("no report on %s: the tracking store has not taken all of its records yet", self._name)
-                return
+                return None
             store_dir = self._folder.parent
             where = store_options(store_dir, self._uri)
             report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where, state=state)
@@ -141,10 +144,12 @@ class FinalReport:
             self._recorder.artifact(PARENT, self._folder / paths.REPORT)
             for file in report.write_plots(self._folder / paths.PLOTS):
                 self._recorder.artifact(PARENT, file, paths.PLOTS)
+            return report
         except KeyboardInterrupt:
             _LOG.warning("no report on %s: interrupted; `lightsweep report` makes one", self._name)
         except Exception as error:  # the sweep is what counts
             _LOG.warning("no report on %s: %s: %s", self._name, type(error).__name__, error)
+        return None
 
 
 def _import() -> None:

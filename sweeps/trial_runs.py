@@ -14,13 +14,10 @@ from sweeps.naming import number
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
 from sweeps.tracking import tags
-from sweeps.tracking.pages import Pages
+from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey
 
-__all__ = ["PARENT", "InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
-
-PARENT = "study"
-"""what the recorder knows the run of the study as"""
+__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
 
 
 class RunRecorder(Protocol):

@@ -53,12 +53,20 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/configuration.md",
         "docs/steering.md",
         "docs/comparing.md",
+        "docs/mlflow.md",
     ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def test_every_command_of_the_page_on_mlflow_parses() -> None:
+    commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", (ROOT / "docs" / "mlflow.md").read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
 
 
 def test_every_command_of_the_page_on_steering_parses() -> None:
@@ -73,6 +81,14 @@ def test_every_command_of_the_page_on_comparing_parses() -> None:
     page = (ROOT / "docs" / "comparing.md").read_text()
     commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
     assert {shlex.split(command)[0] for command in commands} >= {"show", "diff"}
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
+
+
+def test_every_command_of_the_page_on_the_report_parses() -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    commands = re.findall(r"^lightsweep (.*?)(?:  *#.*)?$", page, re.MULTILINE)
+    assert len(commands) == 4
     for command in commands:
         _parser().parse_args(shlex.split(command))
 
