@@ -329,14 +329,11 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    import gc
-
     from sweeps.compare import print_rows
     from sweeps.grouping import grouped, print_groups
     from sweeps.selection import Selection, selected_rows
     from sweeps.where import parse_where
 
-    gc.disable()  # what is read is printed, and the process ends: looking for garbage would be a tenth of the time
     selection = Selection(
         where=None if args.where is None else parse_where(args.where),
         is_front=args.pareto,
