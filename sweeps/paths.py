@@ -10,6 +10,7 @@ mlruns/                       the store
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
+            trace.jsonl       hashes of the weights and of the data, epoch by epoch
             checkpoints/
             resume-HASH-STEP.ckpt  where an interrupted trial goes on; gone when it has ended
             replicate0/       of a trial of several trainings: the same for each of them
@@ -29,6 +30,7 @@ __all__ = [
     "MLFLOW_DB",
     "OPTUNA_DB",
     "STUDY",
+    "TRACE",
     "UNSENT",
     "check_dir",
     "conf_dir",
@@ -52,6 +54,7 @@ CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 LOCK = ".driver.lock"
 STUDY = "study.yaml"
+TRACE = "trace.jsonl"
 UNSENT = "unsent.jsonl"
 
 _RESERVED = {"artifacts", "data", "train"}

@@ -70,6 +70,8 @@ class RankJob:
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
         resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
+        stop_step: The step after which training stops, for a reproduction of a part; None trains to its end.
+        provenance: The hash of what the driver knows of code, packages and machine, for the trace.
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
         limit_s: How long a check may try one corner after the other.
@@ -84,6 +86,8 @@ class RankJob:
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
     resume_step: int | None = None
+    stop_step: int | None = None
+    provenance: str = ""
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
     limit_s: float = 20.0

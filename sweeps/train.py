@@ -23,12 +23,13 @@ from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint, locate
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
-from sweeps.pruning import Reporter
+from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, Finished
 from sweeps.resuming import ResumePoint
 from sweeps.telemetry import Telemetry
+from sweeps.tracing import Tracer
 from sweeps.tracking.logger import ChannelLogger
 
 __all__ = [
@@ -52,6 +53,8 @@ def fit(
     folder: Path,
     allowed: Sequence[str],
     resume_step: int | None = None,
+    stop_step: int | None = None,
+    provenance: str = "",
 ) -> Finished:
     """Train one trial and test its best checkpoint, as one of its ranks.
 
@@ -62,6 +65,8 @@ def fit(
         folder: The trial's folder, for checkpoints.
         allowed: The modules that a `_target_` may name.
         resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
+        stop_step: The step after which to stop as at the end; None for the end.
+        provenance: The hash of what the driver knows of code, packages and machine, for the trace.
 
     Raises:
         ConfigError: A part of the config cannot be built, or the objective was never logged.
@@ -81,11 +86,13 @@ def fit(
     )
     own = fingerprint(config)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
+    tracer = Tracer(ranks, folder, config=own, seed=config["seed"], provenance=provenance)
     trainer = trainer_for(
         config,
         ranks=ranks,
         logger=ChannelLogger(channel, folder),
         callbacks=[
+            tracer,
             ResumePoint(
                 lambda step: paths.resume_point(folder, own, step),
                 channel,
@@ -94,6 +101,7 @@ def fit(
             ),
             DerivedRandomness(config["seed"]),
             telemetry,
+            *([] if stop_step is None else [_StopAt(stop_step)]),
             *_callbacks(config, folder=folder, allowed=allowed),
             reporter,
         ],
@@ -112,16 +120,17 @@ def fit(
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     value = reporter.value  # the checkpoint that is tested takes the reporter back to before its epoch
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
-    if not telemetry.is_stopped:  # else it may go on
+    if not telemetry.is_stopped and stop_step is None:  # else it may go on
         channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
+    channel.send(Artifact(path=str(tracer.file.path)))
     if reporter.pruned is not None:
         return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
     if telemetry.is_stopped:
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
-    if config["test"] and has_test(data, module) and not is_stopping:
+    if config["test"] and has_test(data, module) and not is_stopping and stop_step is None:
         best = _at_hand(best, ranks, folder)
         trainer.test(
             module,
@@ -212,6 +221,18 @@ class DerivedRandomness(Callback):
         place = trainer.distributed_sampler_kwargs or {"rank": 0}
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, place["rank"])
         _seed_streams(seed)
+
+
+class _StopAt(Callback):
+    """Stops after a step; what was to come is not trained, and schedules that know the end go as they would."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop if it is time to."""
+        if trainer.global_step >= self._step:
+            stop(trainer)
 
 
 class NoProfiler(PassThroughProfiler):

@@ -131,6 +131,8 @@ def _run(
                 folder=folder,
                 allowed=job.allowed_modules,
                 resume_step=job.resume_step,
+                stop_step=job.stop_step,
+                provenance=job.provenance,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()

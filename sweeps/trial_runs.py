@@ -180,5 +180,6 @@ class TrialRuns:
             story = folder / "traceback.txt"
             paths.write_text(story, word.traceback)
             self._recorder.artifact(run, story)
-        for log in paths.rank_logs(folder):
-            self._recorder.artifact(run, log)
+        trace = folder / paths.TRACE
+        for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
+            self._recorder.artifact(run, file)
