@@ -6,6 +6,7 @@ mlruns/                       the store
     data/                     decoded data sets, shared by all trials
     STUDY/                    one folder a study (or `train`)
         study.yaml            what `resume` needs: the command line and the space
+        provenance-HASH.json  code, packages and machine that its trials had
         inbox/                orders to the study that its driver has not carried out yet
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads

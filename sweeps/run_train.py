@@ -20,6 +20,7 @@ from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.outcome import Outcome, Totals
+from sweeps.provenance import capture
 from sweeps.records import Cause, MetricPoint, Place
 from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.tracking import tags
@@ -207,6 +208,8 @@ class _Run:
 
     def _drive(self, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
         objective, own_tags = self.config["objective"], self.config["tracking"]["tags"]
+        provenance = capture(["lightsweep", "train", *self.command.overrides], self.command.config_dir)
+        provenance.write(folder)
         return Driver(
             search=_OneRun(),
             setup=TrialSetup(
@@ -225,6 +228,7 @@ class _Run:
                 has_parent=False,
                 place=self.place,
                 environment=joining_environment(self.place) if self.place else (),
+                provenance=provenance.digest,
             ),
             slots=self.slots,
             limits=Limits(num_trials=1, grace_s=self.composer.base()["launcher"]["grace_s"]),

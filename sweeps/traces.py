@@ -29,6 +29,7 @@ class Segment:
         provenance: The hash of what the driver knew of code, packages and machine; see `provenance`.
         ranks: What each rank knew of itself: threads, device, flags.
         weights: The hash of the weights before the first step, of each rank.
+        sources: The hash of each file of the user's that was imported.
     """
 
     begins: int
@@ -37,6 +38,7 @@ class Segment:
     provenance: str
     ranks: tuple[Mapping[str, Any], ...]
     weights: tuple[str, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ def _segment(item: Mapping[str, Any]) -> Segment:
         provenance=str(item["provenance"]),
         ranks=tuple(dict(rank) for rank in item["ranks"]),
         weights=_hashes(item["weights"]),
+        sources={str(name): str(of) for name, of in dict(item.get("sources", {})).items()},
     )
 
 

@@ -1,7 +1,7 @@
 """Leave the trace of a training: hashes of its weights and of its data, by which another one can be proved equal."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
+from sweeps.hashing import bytes_of, leaves
 from sweeps.ranks import Ranks
+from sweeps.sources import imported_sources
 from sweeps.traces import Epoch, Segment, TraceFile
 
 __all__ = ["Tracer", "environment_of", "weights_hash"]
 
 _SAMPLE = 64  # numbers of each tensor of a batch
 _HELD = 4096  # samples that wait on the device: two megabytes of floats
-_DEPTH = 6
-_PLAIN = (Tensor, str, bytes, int, float)
 _STRIDE = 0.6180339887498949  # places that no period of a shape hits again and again
 
 
@@ -36,15 +36,23 @@ class Tracer(Callback):
         config: The fingerprint of the frozen config.
         seed: Its seed.
         provenance: The hash of what the driver knows of code, packages and machine.
+        python_path: Where the user's modules are.
+
+    Attributes:
+        loaders: Those of each split, as far as training and testing have come; the Trainer forgets them.
     """
 
-    def __init__(self, ranks: Ranks, folder: Path, *, config: str, seed: int, provenance: str) -> None:
+    def __init__(
+        self, ranks: Ranks, folder: Path, *, config: str, seed: int, provenance: str, python_path: Sequence[str] = ()
+    ) -> None:
         self.file = TraceFile(folder)
         self._ranks = ranks
         self._config = config
         self._seed = seed
         self._provenance = provenance
+        self._python_path = tuple(python_path)
         self._order = _Order()
+        self.loaders: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell how training begins, or where it goes on."""
@@ -57,6 +65,7 @@ class Tracer(Callback):
                     seed=self._seed,
                     provenance=self._provenance,
                     ranks=tuple(environment for environment, _ in gathered),
+                    sources=imported_sources(self._python_path),
                     weights=tuple(weights for _, weights in gathered),
                 )
             )
@@ -73,6 +82,7 @@ class Tracer(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hash the epoch."""
+        self.loaders |= {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
         gathered = self._ranks.gather((self._order.digest(), weights_hash(pl_module)))
         if self._ranks.is_first:
             self.file.add(
@@ -85,18 +95,22 @@ class Tracer(Callback):
                 )
             )
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the loaders."""
+        self.loaders["test"] = trainer.test_dataloaders
+
 
 def weights_hash(module: torch.nn.Module) -> str:
-    """Return the hash of all parameters and buffers: their names, types, shapes and bytes, as far as this rank has them."""
+    """Return the hash of the parameters and buffers that this rank has: names, types, shapes and bytes."""
     digest = hashlib.blake2b(digest_size=20)
     for named in (module.named_parameters(), module.named_buffers()):
         for name, tensor in named:
-            if is_lazy(tensor):  # type: ignore[no-untyped-call]
+            if is_lazy(tensor):
                 digest.update(f"{name} is not there yet\n".encode())
                 continue
             own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
             digest.update(f"{name} {own.dtype} {tuple(own.shape)}\n".encode())
-            digest.update(_bytes(own))
+            digest.update(bytes_of(own))
     return digest.hexdigest()
 
 
@@ -141,7 +155,7 @@ class _Order:
     def add(self, batch: Any) -> None:
         """Keep a sample of each tensor of a batch."""
         self.num_batches += 1
-        for leaf in _leaves(batch):
+        for leaf in leaves(batch):
             if isinstance(leaf, Tensor):
                 self._described.append(leaf.shape)
                 if leaf.numel():
@@ -162,7 +176,7 @@ class _Order:
         for sample in self._held:
             by_kind.setdefault((sample.dtype, sample.device), []).append(sample)
         for samples in by_kind.values():  # one transfer for each
-            self._digest.update(_bytes(torch.cat(samples)))
+            self._digest.update(bytes_of(torch.cat(samples)))
         self._held, self._described = [], []
 
 
@@ -178,25 +192,3 @@ def _places(tensor: Tensor) -> Tensor:
         places = list(range(size)) if size <= _SAMPLE else spread
         found = _PLACES[size, tensor.device] = torch.tensor(places, device=tensor.device)
     return found
-
-
-def _leaves(batch: Any, depth: int = _DEPTH) -> Iterator[object]:
-    """Yield the tensors and the plain values of a batch; other objects have no bytes that are the same every time."""
-    if isinstance(batch, _PLAIN):
-        yield batch
-    elif depth == 0:  # an object that holds itself
-        return
-    elif isinstance(batch, list | tuple):
-        for item in batch:
-            yield from _leaves(item, depth - 1)
-    elif isinstance(batch, Mapping):
-        for key in batch:
-            yield str(key)
-            yield from _leaves(batch[key], depth - 1)
-    elif hasattr(batch, "__dict__"):
-        yield from _leaves(vars(batch), depth - 1)
-
-
-def _bytes(tensor: Tensor) -> Any:
-    plain = tensor.detach().cpu().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data

@@ -133,6 +133,8 @@ def _run(
                 resume_step=job.resume_step,
                 stop_step=job.stop_step,
                 provenance=job.provenance,
+                known_data=job.known_data,
+                python_path=job.python_path,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()

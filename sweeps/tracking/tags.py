@@ -11,6 +11,7 @@ __all__ = [
     "METRIC",
     "OBJECTIVES",
     "PARAMS",
+    "PROVENANCE",
     "REASON",
     "REPLICATE",
     "RESUME_STEP",
@@ -53,6 +54,8 @@ INFEASIBLE = "lightsweep.infeasible"
 """which constraints the trial violates, in words: such a trial is never the best"""
 PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
+PROVENANCE = "lightsweep.provenance"
+"""the hash of code, packages and machine, which names the artifact of the study (or of the train) that tells of them"""
 RESUME_STEP = "lightsweep.resume_step"
 """the step from which an interrupted trial goes on: all points of the steps before are recorded"""
 ENQUEUED = "lightsweep.enqueued"
