@@ -4,7 +4,7 @@ mlruns/                       the store
     mlflow.db  optuna.db      SQL
     artifacts/                MLflow's artifacts
     data/                     decoded data sets, shared by all trials
-    STUDY/                    one folder a study (or `train`)
+    STUDY/                    one folder a study (or `train`, or `reproductions`)
         study.yaml            what `resume` needs: the command line and the space
         provenance-HASH.json  code, packages and machine that its trials had
         inbox/                orders to the study that its driver has not carried out yet
@@ -30,6 +30,7 @@ __all__ = [
     "LOCK",
     "MLFLOW_DB",
     "OPTUNA_DB",
+    "REPRODUCTIONS",
     "STUDY",
     "TRACE",
     "UNSENT",
@@ -40,6 +41,7 @@ __all__ = [
     "rank_log",
     "rank_logs",
     "replicate_dir",
+    "reproduction_dir",
     "resume_point",
     "resume_points",
     "study_dir",
@@ -58,7 +60,9 @@ STUDY = "study.yaml"
 TRACE = "trace.jsonl"
 UNSENT = "unsent.jsonl"
 
-_RESERVED = {"artifacts", "data", "train"}
+REPRODUCTIONS = "reproductions"
+
+_RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 
 def conf_dir() -> Path:
@@ -94,7 +98,15 @@ def inbox_dir(study_folder: Path) -> Path:
 
 def train_dir(store: Path) -> Path:
     """Return a new folder for a single run below `store/train`, numbered and created."""
-    parent = store / "train"
+    return _new_numbered(store / "train")
+
+
+def reproduction_dir(store: Path) -> Path:
+    """Return a new folder for a reproduction, likewise."""
+    return _new_numbered(store / REPRODUCTIONS)
+
+
+def _new_numbered(parent: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()), default=-1) + 1
     while True:  # another `train` may take the number between the look and the creation

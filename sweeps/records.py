@@ -62,8 +62,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; the others try the config and those in folders below `folder` before any trial, see
-            `preflight`.
+        kind: `fit` trains; `look` looks at the data; the others try the config and those in folders below `folder`
+            before any trial, see `preflight`.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
@@ -80,7 +80,7 @@ class RankJob:
         limit_s: How long a check may try one corner after the other.
     """
 
-    kind: Literal["fit", "check", "measure", "compare"] = "fit"
+    kind: Literal["fit", "check", "measure", "compare", "look"] = "fit"
     folder: str
     place: Place = Place()
     python_path: tuple[str, ...] = ()

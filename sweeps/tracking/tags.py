@@ -14,6 +14,9 @@ __all__ = [
     "PROVENANCE",
     "REASON",
     "REPLICATE",
+    "REPRODUCED",
+    "REPRODUCED_BY",
+    "REPRODUCES",
     "RESUME_STEP",
     "REUSED_FROM",
     "SLOT",
@@ -27,7 +30,7 @@ __all__ = [
 ]
 
 KIND = "lightsweep.kind"
-"""study (the parent run), trial (a child), replicate (a child of a trial) or train (a run by itself)"""
+"""study (the parent run), trial (a child), replicate (a child of a trial), train (a run by itself) or reproduction"""
 STUDY = "lightsweep.study"
 """the study's name, on the parent and on every child"""
 TRIAL = "lightsweep.trial"
@@ -66,6 +69,12 @@ BACKUP = "lightsweep.backup"
 """on the parent of a study that was moved to another space: Optuna's study that holds it as it was before"""
 SPACE = "lightsweep.space"
 """on the parent: the search space as JSON; the names of MLflow's params lack the marks in `optimizer.lr@sgd`"""
+REPRODUCED = "lightsweep.reproduced"
+"""the verdict of the last reproduction; on the run that was reproduced, and on the reproduction"""
+REPRODUCED_BY = "lightsweep.reproduced_by"
+"""the id of the last reproduction"""
+REPRODUCES = "lightsweep.reproduces"
+"""on a reproduction: the id of the run that it was to reproduce"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 FOLDER = "lightsweep.folder"
