@@ -513,8 +513,6 @@ def _reproduce(args: argparse.Namespace) -> int:
     verdict = result.verdict
     style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
     say(f"{verdict.kind}: {verdict.reason}", style)
-    for note in verdict.notes:
-        say(f"  {note}", "dim")
     if result.outcome is not None and result.outcome.state == "interrupted":
         return _INTERRUPTED
     return verdict.exit_status

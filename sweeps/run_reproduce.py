@@ -166,7 +166,7 @@ class _Reproducing:
             verdict = self._verdict(outcome, folder, run_id)
             if run_id is not None:
                 store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
-                if verdict.kind not in ("derived", "not verifiable"):
+                if verdict.kind not in ("derived", "not verifiable") and self._request.threads is None:
                     short = "" if self._request.epochs is None else f" (the first {verdict.num_epochs} epochs)"
                     told = {
                         tags.REPRODUCED: f"{verdict.kind}{short}: {verdict.reason}",

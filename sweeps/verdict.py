@@ -80,7 +80,6 @@ class Verdict:
         step: The first step at which a metric differs.
         ingredient: What most likely did it; empty if nothing is known to differ.
         differs: All that is known to differ, by kind.
-        notes: What else there is to say.
     """
 
     kind: Kind
@@ -90,7 +89,6 @@ class Verdict:
     step: int | None = None
     ingredient: str = ""
     differs: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -107,7 +105,6 @@ class Verdict:
             "diverged_at_step": self.step,
             "ingredient": self.ingredient or None,
             "differs": {name: list(words) for name, words in self.differs.items() if words},
-            "notes": list(self.notes),
         }
 
 
@@ -143,15 +140,12 @@ def judge(
     old, new = (_before(of.points, stop_step) for of in (before, again))
     step, keys = _first_step(old, new)
     num = len(epochs)
-    notes = tuple(
-        f"{len(words)} differences in {name}: {some_of(list(words), 3)}" for name, words in differs.items() if words
-    )
-    known: dict[str, Any] = {"num_epochs": num, "differs": differs, "notes": notes}
+    known: dict[str, Any] = {"num_epochs": num, "differs": differs}
     if before.trace.is_whole and mismatch is None and step is None:
         what = f"{num} epochs" if num != 1 else "1 epoch"
-        reason = f"weights, order of the data and all metrics are equal bit for bit, over {what}"
+        reason = f"Weights, order of the data and all metrics are equal bit for bit, over {what}"
         if any(differs.values()):
-            reason += f", although {_named(differs)} differ"
+            reason += f", although not all is as it was ({_named(differs)})"
         return Verdict(kind="exact", reason=f"{reason}.", **known)
     stage = mismatch.stage if mismatch else "weights"
     ingredient = _ingredient(stage, differs)
