@@ -24,7 +24,7 @@ from sweeps.provenance import capture, differences
 from sweeps.records import DataContent, Exited, Failed, RankJob
 from sweeps.run_reader import open_reader
 from sweeps.space import quote
-from sweeps.traces import read_trace
+from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
@@ -33,6 +33,7 @@ from sweeps.workbench import common_tags, open_recorder, preparing, python_path,
 
 __all__ = ["Reproduction", "Request", "reproduce"]
 
+_MOST_THREADS = 1024
 _LOOK = -1  # the number of the look at the data among the trials
 
 
@@ -189,9 +190,7 @@ class _Reproducing:
         trainer = self._config["trainer"]
         if trainer["num_nodes"] != 1:
             raise IncompleteError(f"It was trained on {trainer['num_nodes']} hosts, and this command uses one.")
-        segments = self._original.evidence.trace.segments
-        recorded = segments[0].ranks[0].get("threads") if segments and segments[0].ranks else None
-        threads = self._request.threads or (recorded if isinstance(recorded, int) and recorded > 0 else None)
+        threads = self._request.threads or _recorded_threads(self._original.evidence.trace)
         (slot,) = plan_slots(
             slots=1,
             devices=trainer["devices"],
@@ -215,7 +214,7 @@ class _Reproducing:
         seeds = [key for key in edited if key.rpartition(".")[2] == "seed"]
         found["seed"] += [f"{key} in the record is not what its params say" for key in seeds if not found["seed"]]
         found["configuration"] += [f"{key} in the record is not what was trained" for key in edited if key not in seeds]
-        recorded = trace.segments[0].ranks[0].get("threads") if trace.segments and trace.segments[0].ranks else None
+        recorded = _recorded_threads(trace)
         if recorded is not None and recorded != self._slot.threads:
             found["threads"].append(f"threads {recorded} (now {self._slot.threads})")
         if original.provenance:
@@ -225,7 +224,7 @@ class _Reproducing:
             had_gpu = trace.segments[0].ranks[0].get("device") == "cuda"
             if had_gpu and not self._slot.gpus:
                 found.setdefault("hardware", []).append("device cuda (now cpu)")
-        return found
+        return {name: list(map(_printable, words)) for name, words in found.items()}
 
     def _announce(self) -> None:
         """Say what differs today."""
@@ -318,7 +317,11 @@ class _Reproducing:
         before = self._original.evidence
         for name, words in rank_changes(before.trace, trace).items():
             known = self._differs.setdefault(name, [])
-            known += [word for word in words if word not in known and not (name == "code" and _is_told(word, known))]
+            known += [
+                word
+                for word in map(_printable, words)
+                if word not in known and not (name == "code" and _is_told(word, known))
+            ]
         if not self._differs["data"]:
             self._differs["data"] = data_changes(before.trace.data, trace.data)
         with open_reader(self._uri) as reader:
@@ -394,6 +397,17 @@ def _stop_step(original: Original, epochs: int | None) -> int | None:
     if original.state == "complete":
         return None
     return recorded[-1].step if recorded else None
+
+
+def _recorded_threads(trace: Trace) -> int | None:
+    ranks = trace.segments[0].ranks if trace.segments else ()
+    threads = ranks[0].get("threads") if ranks else None
+    return threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
+
+
+def _printable(word: str) -> str:
+    """Return a word of a record as it can be shown: a terminal obeys what is in it."""
+    return "".join(char if char.isprintable() else "?" for char in word)
 
 
 def _is_told(word: str, known: Sequence[str]) -> bool:

@@ -137,7 +137,7 @@ def read_trace(path: Path) -> Trace:
                 epochs.append(_epoch(item))
             else:
                 data = dict(item["data"])
-        except (ValueError, KeyError, TypeError, RecursionError):  # cut off, or not ours
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # cut off, or not ours
             break
     return Trace(segments=tuple(segments), epochs=tuple(epochs), data=data)
 
