@@ -14,7 +14,16 @@ from sweeps.database import connected
 from sweeps.histories import History, histories_of
 from sweeps.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
-from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
+from sweeps.tracking.server import (
+    MAX_BYTES,
+    Artifact,
+    ServerReader,
+    ServerRun,
+    StoredRun,
+    fetched_artifact,
+    is_server,
+    listed_artifacts,
+)
 
 __all__ = ["RunReader", "SqlReader", "local_artifacts", "open_reader"]
 
@@ -54,6 +63,10 @@ class RunReader(Protocol):
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run."""
+        ...
+
+    def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
+        """Return the content of an artifact that lies directly below the run's; None if there is none."""
         ...
 
 
@@ -174,6 +187,16 @@ class SqlReader:
             return listed_artifacts(run.artifact_uri)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
+
+    def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
+        """Return the content of an artifact that lies directly below the run's; None if there is none."""
+        folder = local_artifacts(run)
+        if folder is None:
+            return fetched_artifact(run.artifact_uri, name) if run.artifact_uri else None
+        path = folder / name
+        return (
+            path.read_bytes() if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES else None
+        )
 
     def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
         """Return the first step at which each metric has each of some values, as they are stored."""

@@ -103,7 +103,7 @@ def _run(
     try:
         import torch
 
-        from sweeps import preflight, train
+        from sweeps import looking, preflight, train
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()
@@ -114,7 +114,12 @@ def _run(
         channel.send(Joined())
         if job.kind != "fit":
             more = [load_frozen(corner) for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
-            do = {"check": preflight.check, "measure": preflight.measure, "compare": preflight.compare}[job.kind]
+            do = {
+                "check": preflight.check,
+                "measure": preflight.measure,
+                "compare": preflight.compare,
+                "look": looking.look,
+            }[job.kind]
             last_word = do(
                 [config, *more],
                 channel,
@@ -131,6 +136,10 @@ def _run(
                 folder=folder,
                 allowed=job.allowed_modules,
                 resume_step=job.resume_step,
+                stop_step=job.stop_step,
+                provenance=job.provenance,
+                known_data=job.known_data,
+                python_path=job.python_path,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         traceback.print_exc()

@@ -11,6 +11,7 @@ from sweeps import paths
 from sweeps.config import Config, fingerprint, flatten, load_frozen
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
+from sweeps.provenance import artifact_name
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
 from sweeps.tracking import tags
@@ -78,6 +79,8 @@ class TrialSetup:
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
+        provenance: The hash of what is known of code, packages and machine.
+        stop_step: The step after which each training stops; None for its end.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
     """
 
@@ -94,6 +97,8 @@ class TrialSetup:
     has_parent: bool = True
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    provenance: str = ""
+    stop_step: int | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
 
 
@@ -109,6 +114,10 @@ class TrialRuns:
         self._recorder = recorder
         self._setup = setup
         self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+
+    @property
+    def _provenance(self) -> dict[str, str]:
+        return {tags.PROVENANCE: self._setup.provenance} if self._setup.provenance else {}
 
     def has(self, run: RunKey) -> bool:
         """Tell whether there is a run of it."""
@@ -139,13 +148,15 @@ class TrialRuns:
         if goes_on:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
             self._recorder.go_on(run, run_id, step=step)
-            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: "", **place})
+            now = {tags.STATE: "running", tags.REASON: "", **self._provenance, **place}
+            self._recorder.tags(run, now)
             self._describe(run, "running")
             self._recorded.add(run)
             return
         self._recorded.add(run)
         run_tags = {
             **self._setup.run_tags,
+            **self._provenance,
             **place,
             tags.TRIAL: str(proposed.number),
             tags.STATE: "running",
@@ -166,6 +177,8 @@ class TrialRuns:
         self._recorder.start(run, name, params=params, run_tags=run_tags, parent=parent)
         self._describe(run, "running")
         self._recorder.artifact(run, folder / paths.CONFIG)
+        if self._setup.provenance and not self._setup.has_parent:  # else the run of the study has it
+            self._recorder.artifact(run, folder / artifact_name(self._setup.provenance))
 
     def values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
         """Add a point of each metric at a step."""
@@ -213,5 +226,6 @@ class TrialRuns:
             story = folder / "traceback.txt"
             paths.write_text(story, word.traceback)
             self._recorder.artifact(run, story)
-        for log in paths.rank_logs(folder):
-            self._recorder.artifact(run, log)
+        trace = folder / paths.TRACE
+        for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
+            self._recorder.artifact(run, file)
