@@ -23,7 +23,7 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "resume "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "reproduce ", "resume "),
                 *("show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
