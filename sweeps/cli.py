@@ -78,6 +78,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; overrides may stand before and after options, which argparse cannot do by itself."""
     parser = _parser()
     args, others = parser.parse_known_args(arguments)
+    others = [other for other in others if other != "--"]
     if others and (not hasattr(args, "overrides") or any(other.startswith("-") for other in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others:

@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["imported_sources"]
 
 _SEEN: dict[str, str] = {}  # ranks are forked from a process that looked when it had just imported
-_FOREIGN = {"site-packages", "dist-packages"}
+_FOREIGN = ("/site-packages/", "/dist-packages/")
 
 
 def imported_sources(roots: Iterable[str]) -> dict[str, str]:
@@ -24,8 +24,10 @@ def imported_sources(roots: Iterable[str]) -> dict[str, str]:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py"):
             continue
+        if _FOREIGN[0] in file or _FOREIGN[1] in file or file.startswith(library):
+            continue
         folder = next((folder for folder in folders if file.startswith(folder)), None)
-        if folder is None or file.startswith(library) or _FOREIGN.intersection(Path(file).parts):
+        if folder is None:
             continue
         if file not in _SEEN:
             try:

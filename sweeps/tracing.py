@@ -151,19 +151,39 @@ class _Order:
         self._digest = hashlib.blake2b(digest_size=20)
         self._held: list[Tensor] = []
         self._described: list[object] = []
+        self._places: dict[int, Tensor] = {}
 
     def add(self, batch: Any) -> None:
-        """Keep a sample of each tensor of a batch."""
+        """Keep a sample of each tensor of a batch; of the usual one, some plain tensors, without a word too much."""
         self.num_batches += 1
-        for leaf in leaves(batch):
-            if isinstance(leaf, Tensor):
-                self._described.append(leaf.shape)
-                if leaf.numel():
-                    self._held.append(torch.take(leaf.detach(), _places(leaf)))
+        for leaf in batch if type(batch) in (list, tuple) else (batch,):
+            if type(leaf) is Tensor and not leaf.requires_grad and leaf.layout is torch.strided:
+                self._keep(leaf)
             else:
-                self._described.append(leaf)
+                self._add_any(leaf)
         if len(self._held) >= _HELD:
             self._hash()
+
+    def _keep(self, tensor: Tensor) -> None:
+        size = tensor.numel()
+        self._described.append(tensor.shape)
+        if not size:
+            return
+        places = self._places.get(size)
+        if places is None or places.device != tensor.device:
+            places = self._places[size] = _places(size).to(tensor.device)
+        self._held.append(tensor.take(places))
+
+    def _add_any(self, structure: Any) -> None:
+        for leaf in leaves(structure):
+            if not isinstance(leaf, Tensor):
+                self._described.append(leaf)
+                continue
+            own = leaf.to_local() if isinstance(leaf, DTensor) else leaf.detach()
+            if own.layout is torch.strided and not own.is_nested and not own.is_quantized:
+                self._keep(own)
+            else:
+                self._described.append((own.layout, own.dtype, None if own.is_nested else own.shape))
 
     def digest(self) -> str:
         """Return the hash of all that was added."""
@@ -180,15 +200,7 @@ class _Order:
         self._held, self._described = [], []
 
 
-_PLACES: dict[tuple[int, torch.device], Tensor] = {}
-
-
-def _places(tensor: Tensor) -> Tensor:
-    """Return which numbers of a tensor make its sample, spread over it; all of a small one."""
-    size = tensor.numel()
-    found = _PLACES.get((size, tensor.device))
-    if found is None:
-        spread = [int(size * ((index * _STRIDE) % 1.0)) for index in range(_SAMPLE)]
-        places = list(range(size)) if size <= _SAMPLE else spread
-        found = _PLACES[size, tensor.device] = torch.tensor(places, device=tensor.device)
-    return found
+def _places(size: int) -> Tensor:
+    """Return which of so many numbers make the sample, spread over them; of few all."""
+    spread = [int(size * ((index * _STRIDE) % 1.0)) for index in range(_SAMPLE)]
+    return torch.tensor(list(range(size)) if size <= _SAMPLE else spread)

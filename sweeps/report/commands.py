@@ -37,9 +37,15 @@ def next_commands(study: "StoredStudy", store_dir: Path, *, where: str = "") -> 
         found.append(
             (f"{which}, with all that is known of it", f"lightsweep show {shlex.quote(f'best:{study.name}')}{where}")
         )
+        found.append(
+            (
+                f"{which}, trained again and proved equal",
+                f"lightsweep reproduce {shlex.quote(f'best:{study.name}')}{where}",
+            )
+        )
         again = train_command(study, best, store_dir)
         if again is not None:
-            found.append((f"{which}, trained once more with the same configuration and seed", again))
+            found.append((f"{which}, as a training of its own, to change this or that", again))
     if (paths.study_dir(store_dir, study.name) / paths.STUDY).is_file():
         folder = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
         more = f"study.num_trials={2 * max(len(study.trials), 1)}"

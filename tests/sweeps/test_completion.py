@@ -23,8 +23,7 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "report "),
-                "resume ",
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "report ", "reproduce ", "resume "),
                 *("show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),

@@ -54,6 +54,7 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/steering.md",
         "docs/comparing.md",
         "docs/mlflow.md",
+        "docs/reproducing.md",
     ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
@@ -62,15 +63,9 @@ def test_no_link_leads_nowhere(page: str) -> None:
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
-def test_every_command_of_the_page_on_mlflow_parses() -> None:
-    commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", (ROOT / "docs" / "mlflow.md").read_text(), re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        _parser().parse_args(shlex.split(command))
-
-
-def test_every_command_of_the_page_on_steering_parses() -> None:
-    page = (ROOT / "docs" / "steering.md").read_text()
+@pytest.mark.parametrize("name", ["steering", "reproducing", "mlflow"])
+def test_every_command_of_the_page_parses(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
     commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:

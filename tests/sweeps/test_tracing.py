@@ -75,6 +75,8 @@ def test_the_order_of_batches_and_within_them_is_seen() -> None:
         Pair(torch.ones(3), torch.ones(2, dtype=torch.bfloat16)),
         [torch.ones(2, dtype=torch.bool), None, 3],
         torch.empty(0),
+        torch.eye(3).to_sparse(),
+        (torch.ones(3, requires_grad=True), torch.ones(2)),
         torch.ones(6, 6)[::2, ::3],
         {"image": torch.ones(3, 2), "name": ["a", "c"]},
     ],
