@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["HUGE", "NUM_POINTS", "Curve", "sparkline", "thinned", "unbounded"]
+__all__ = ["HUGE", "NUM_POINTS", "Curve", "measured", "sparkline", "thinned", "unbounded"]
 
 NUM_POINTS = 60
 """of a curve at most: what a terminal has room for"""
@@ -61,6 +61,14 @@ def thinned(points: Iterable[tuple[int, int, float]]) -> Curve:
         highest_step=highest[1],
         means=tuple(sum(part) / len(part) if part else math.nan for part in parts.values()),
     )
+
+
+def measured(points: Sequence[tuple[int, int, float]], last_epoch_step: int | None) -> list[tuple[int, int, float]]:
+    """Leave out the points that restate the best checkpoint; see `histories.without_restated`."""
+    if last_epoch_step is None:
+        return list(points)
+    values = {value for step, _, value in points if step <= last_epoch_step}
+    return [point for point in points if point[0] <= last_epoch_step or point[2] not in values]
 
 
 def unbounded(value: float) -> float:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # a command that shows a run needs none
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["History", "histories_of", "history_of", "mean_history"]
+__all__ = ["History", "histories_of", "history_of", "mean_history", "without_restated"]
 
 _LARGEST = sys.float_info.max  # what MLflow writes for infinity
 
@@ -61,6 +61,23 @@ def histories_of(points: Sequence[Any]) -> dict[str, History]:
         run_id: History(steps=steps[begin:end], values=values[begin:end], times_s=times_s[begin:end])
         for run_id, begin, end in zip(places, [0, *ends], ends, strict=False)
     }
+
+
+def without_restated(history: History, last_epoch_step: int | None) -> History:
+    """Leave out what restates the best checkpoint after training: no part of how the metric went.
+
+    Args:
+        history: Of one run.
+        last_epoch_step: The last step at which `epoch` was logged. A point after it that repeats an earlier value bit
+            for bit was not measured there. None if the run has no `epoch`: then everything stays.
+    """
+    import numpy as np
+
+    if last_epoch_step is None or not len(history) or history.steps[-1] <= last_epoch_step:
+        return history
+    is_late = history.steps > last_epoch_step
+    is_kept = ~(is_late & np.isin(history.values, history.values[~is_late]))  # NaN equals none
+    return History(steps=history.steps[is_kept], values=history.values[is_kept], times_s=history.times_s[is_kept])
 
 
 def mean_history(histories: Sequence[History]) -> History:

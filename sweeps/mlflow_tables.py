@@ -18,7 +18,7 @@ RUNS = sa.table(
 )
 TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
-LATEST = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
+LATEST = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step")))
 POINTS = sa.table("metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step", "timestamp")))
 
 _REVISION = re.compile(r"^(down_)?revision\s*(?::[^=]*)?=\s*[\"'](\w+)", re.MULTILINE)

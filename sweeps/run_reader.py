@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from sweeps.curves import HUGE, NUM_POINTS, Curve, unbounded
 from sweeps.database import connected
-from sweeps.histories import History, histories_of
+from sweeps.histories import History, histories_of, without_restated
 from sweeps.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
 from sweeps.tracking.server import (
@@ -34,7 +34,8 @@ class RunReader(Protocol):
     """What `show` and `diff` ask of a store; deleted runs are not there.
 
     **Metrics.** The last value of each is in the run; a curve has at most `curves.NUM_POINTS` points, however many were
-    recorded. Infinity may come as the largest float.
+    recorded. Infinity may come as the largest float. What restates the best checkpoint after training is in no curve
+    and no history: it was not measured there.
     """
 
     def studies(self) -> set[str]:
@@ -58,7 +59,7 @@ class RunReader(Protocol):
         ...
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return all points of metrics, by metric and run; a run that has none of a metric is left out."""
+        """Return the points of metrics, by metric and run; a run that has none of a metric is left out."""
         ...
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
@@ -142,6 +143,9 @@ class SqlReader:
         number = sa.case((POINTS.c.is_nan, sa.null()), else_=POINTS.c.value)
         part = ((place - 1) * NUM_POINTS).op("/")(total).label("part")  # of whole numbers: a whole number
         placed = sa.select(POINTS.c.key, POINTS.c.step, number.label("number"), part)
+        last_epoch_step = self._last_epoch_steps([run_id]).get(run_id)
+        if last_epoch_step is not None:
+            placed = placed.where(sa.not_(_restates(last_epoch_step)))
         points = placed.where(POINTS.c.run_uuid == run_id).subquery()
         finite = sa.case((sa.func.abs(points.c.number) < HUGE, points.c.number), else_=sa.null())
         query = (
@@ -165,9 +169,10 @@ class SqlReader:
         return {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in sorted(parts.items())}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return all points of metrics, by metric and run: a query for each metric and 500 runs."""
+        """Return the points of metrics, by metric and run: a query for each metric and 500 runs."""
         number = sa.case((POINTS.c.is_nan, sa.null()), else_=POINTS.c.value)
         query = sa.select(POINTS.c.run_uuid, POINTS.c.step, POINTS.c.timestamp, number)
+        ends = self._last_epoch_steps(run_ids)
         found: dict[str, dict[str, History]] = {}
         for metric in metrics:
             of_metric: dict[str, History] = {}
@@ -175,7 +180,7 @@ class SqlReader:
                 chunk = POINTS.c.run_uuid.in_(run_ids[start : start + _CHUNK])
                 of_metric |= histories_of(self._connection.execute(query.where(POINTS.c.key == metric, chunk)).all())
             if of_metric:
-                found[metric] = of_metric
+                found[metric] = {run_id: without_restated(one, ends.get(run_id)) for run_id, one in of_metric.items()}
         return found
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
@@ -207,6 +212,16 @@ class SqlReader:
             .group_by(POINTS.c.key, POINTS.c.value)
         )
         return {(key, value): step for key, value, step in self._connection.execute(query)}
+
+    def _last_epoch_steps(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """Return the last step of each run at which `epoch` was logged."""
+        query = sa.select(LATEST.c.run_uuid, LATEST.c.step).where(LATEST.c.key == "epoch")
+        found: dict[str, int] = {}
+        for start in range(0, len(run_ids), _CHUNK):
+            chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
+            for run_id, step in self._connection.execute(chunk):
+                found[run_id] = step
+        return found
 
     def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
@@ -253,6 +268,19 @@ def _ends(parts: list[Any]) -> list[float]:
     lowest = [part.lowest for part in parts if part.lowest is not None]
     highest = [part.highest for part in parts if part.highest is not None]
     return [min(lowest), max(highest)] if lowest else []
+
+
+def _restates(last_epoch_step: int) -> sa.ColumnElement[bool]:
+    """Tell of a point whether it restates the best checkpoint, as `histories.without_restated` does."""
+    measured = POINTS.alias()
+    is_repeated = sa.exists().where(
+        measured.c.run_uuid == POINTS.c.run_uuid,
+        measured.c.key == POINTS.c.key,
+        measured.c.value == POINTS.c.value,
+        measured.c.step <= last_epoch_step,
+        sa.not_(measured.c.is_nan),
+    )
+    return sa.and_(POINTS.c.step > last_epoch_step, sa.not_(POINTS.c.is_nan), is_repeated)
 
 
 def _curve(parts: list[Any], steps: Sequence[int | None]) -> Curve:

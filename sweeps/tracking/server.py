@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.curves import Curve, thinned
+from sweeps.curves import Curve, measured, thinned
 from sweeps.errors import StoreError
-from sweeps.histories import History, history_of
+from sweeps.histories import History, history_of, without_restated
 from sweeps.tracking import tags
 from sweeps.urls import hide_password
 
@@ -126,24 +126,20 @@ class ServerReader:
     def curves(self, run_id: str) -> dict[str, Curve]:
         """Return the histories of the metrics of a run."""
         with _client(self._uri) as client:
-            histories = {
-                key: client.get_metric_history(run_id, key) for key in sorted(client.get_run(run_id).data.metrics)
-            }
-        return {
-            key: thinned((point.step, point.timestamp, point.value) for point in points)
-            for key, points in histories.items()
-            if points
-        }
+            names = sorted(client.get_run(run_id).data.metrics)
+            histories = {key: _points(client, run_id, key) for key in names}
+        end = _last_step(histories.get("epoch", []))
+        return {key: thinned(measured(points, end)) for key, points in histories.items() if points}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return all points of metrics, by metric and run: a request for each of both."""
+        """Return the points of metrics, by metric and run: a request for each of both, and one for each run."""
         found: dict[str, dict[str, History]] = {}
         with _client(self._uri) as client:
+            ends = {run_id: _last_step(_points(client, run_id, "epoch")) for run_id in run_ids}
             for metric, run_id in itertools.product(metrics, run_ids):
-                points = client.get_metric_history(run_id, metric)
+                points = _points(client, run_id, metric)
                 if points:
-                    history = history_of((point.step, point.timestamp, point.value) for point in points)
-                    found.setdefault(metric, {})[run_id] = history
+                    found.setdefault(metric, {})[run_id] = without_restated(history_of(points), ends[run_id])
         return found
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
@@ -248,6 +244,14 @@ def _plain(run: Any) -> ServerRun:
         tags=run.data.tags,
         metrics=run.data.metrics,
     )
+
+
+def _points(client: Any, run_id: str, metric: str) -> list[tuple[int, int, float]]:
+    return [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run_id, metric)]
+
+
+def _last_step(points: Iterable[tuple[int, int, float]]) -> int | None:
+    return max((step for step, _, _ in points), default=None)
 
 
 def _pattern(value: str) -> str:

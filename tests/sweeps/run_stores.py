@@ -65,6 +65,10 @@ def fill(uri: str, folder: Path) -> dict[str, str]:
     for number, (acc, loss) in enumerate([(0.5, 0.1), (0.9, 0.4), (0.8, 0.9)]):
         values = json.dumps({"val/acc": acc, "val/loss": loss})
         ids[f"front{number}"] = store.trial("front", number, acc, {"val/acc": [acc]}, values=values, **both)
+    store.add({}, kind="study", study="restated")  # the best checkpoint's 0.9 after the last epoch
+    ids["restated0"] = store.trial(
+        "restated", 0, 0.9, {"val/acc": [0.2, 0.9, 0.4, 0.9], "own": [1, 1, 3, 4], "epoch": [0, 1, 2]}
+    )
     store.add({}, kind="study", study="train")
     store.trial("train", 3, 0.1, {})
     store.add({}, kind="study", study="it's 50%#1")

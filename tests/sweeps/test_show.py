@@ -44,6 +44,15 @@ def test_metrics_have_their_last_and_best_values_and_their_history(address: str)
     assert (epoch.last, epoch.best) == (2.0, None)
 
 
+def test_curve_ends_where_training_did(address: str) -> None:
+    metrics = read(address, "restated#0").metrics
+    acc, own = metrics["val/acc"], metrics["own"]
+
+    assert (acc.last, acc.best, acc.best_step) == (0.9, 0.9, 1)
+    assert acc.curve is not None and (acc.curve.means, acc.curve.last_step) == ((0.2, 0.9, 0.4), 2)
+    assert own.curve is not None and own.curve.means == (1, 1, 3, 4)
+
+
 def test_what_is_no_number_neither_counts_nor_hides_the_rest(address: str) -> None:
     metrics = read(address, "a#2").metrics
     loss, acc = metrics["val/loss"].curve, metrics["val/acc"]
