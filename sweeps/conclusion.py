@@ -74,6 +74,8 @@ def conclude(result: SweepResult, console: Console) -> int:
             say(line)
     say("Next:")
     say(f"  lightsweep compare {study} --top 10{where}")
+    if best:
+        say(f"  lightsweep reproduce {shlex.quote(f'best:{result.study}')}{where}")
     if not (result.tracking_uri or "").startswith("http"):
         say(f"  lightsweep ui {study}{where}")
     if result.report is not None:
