@@ -23,7 +23,7 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "reproduce ", "resume "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "reproduce ", "resume "),
                 *("show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
