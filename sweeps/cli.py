@@ -171,6 +171,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
+    command = _add(commands, "export", "write all that training a run again takes", _export, epilog=_NAMES)
+    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("target", metavar="DIR", type=Path, help="a new folder; `lightsweep reproduce DIR` reads it")
+    _add_store(command)
+
     command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
     command.add_argument("study", nargs="?", metavar="STUDY", help="a study by name (default: the latest)")
     command.add_argument("--port", type=_positive, default=5000, help="the port on 127.0.0.1 (default: 5000)")
@@ -463,6 +468,16 @@ def _reproduce(args: argparse.Namespace) -> int:
     if result.outcome is not None and result.outcome.state == "interrupted":
         return _INTERRUPTED
     return verdict.exit_status
+
+
+def _export(args: argparse.Namespace) -> int:
+    from sweeps.exporting import export
+
+    original = export(args.name, args.target, uri=_uri(args), store_dir=args.store_dir)
+    print(
+        f"{original.name} is in {args.target}. To train it again: lightsweep reproduce {shlex.quote(str(args.target))}"
+    )
+    return 0
 
 
 def _ui(args: argparse.Namespace) -> int:

@@ -77,7 +77,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "report", "resume", "ui"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
-    if command in ("show", "diff", "reproduce"):
+    if command in ("show", "diff", "reproduce", "export"):
         return _runs(_option(typed, "--store-dir") or "mlruns", word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)

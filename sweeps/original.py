@@ -20,7 +20,7 @@ from sweeps.tracking import tags
 from sweeps.tracking.server import StoredRun
 from sweeps.verdict import Evidence, Points
 
-__all__ = ["IncompleteError", "Original", "load_original", "points_of"]
+__all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]
 
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _NEEDED = ("data", "model", "system", "optimizer", "scheduler", "trainer", "callbacks", "objective", "seed", "test")
@@ -44,6 +44,7 @@ class Original:
         evidence: Its trace and its metrics.
         provenance: Code, packages and machine; empty if that was not recorded.
         replicates: The objective of its replicates, or of those beside it.
+        is_stored: Whether the run is in the store; else it comes from an exported folder.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Original:
     evidence: Evidence
     provenance: Mapping[str, Any]
     replicates: tuple[float, ...]
+    is_stored: bool = True
 
 
 def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Original:
@@ -72,7 +74,7 @@ def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Or
         raise IncompleteError(f"{name} is a study: name one of its trials, such as best:{run.tags.get(tags.STUDY)}.")
     run = _trained(reader, run, notes)
     folder = run_folder(run, store_dir)
-    config = _config(_read(reader, run, folder, paths.CONFIG))
+    config = config_of(_read(reader, run, folder, paths.CONFIG))
     trace = _trace(_read(reader, run, folder, paths.TRACE))
     if len(trace.segments) > 1:
         where = ", ".join(str(segment.begins) for segment in trace.segments[1:])
@@ -132,7 +134,12 @@ def _read(reader: RunReader, run: StoredRun, folder: Path | None, name: str) -> 
     return content
 
 
-def _config(content: bytes | None) -> Config:
+def config_of(content: bytes | None) -> Config:
+    """Read a frozen config.
+
+    Raises:
+        IncompleteError: There is none, it is none, or it lacks parts.
+    """
     if content is None:
         raise IncompleteError(f"The run has no {paths.CONFIG}, neither as an artifact nor in its folder.")
     with tempfile.TemporaryDirectory() as folder:
@@ -175,6 +182,11 @@ def _provenance(reader: RunReader, run: StoredRun, store_dir: Path) -> Mapping[s
         owner = reader.run(parents[-1].run_id) if parents else run
         folder = run_folder(owner, store_dir)
     content = _read(reader, owner, folder, artifact_name(digest))
+    return parsed_object(content)
+
+
+def parsed_object(content: bytes | None) -> dict[str, Any]:
+    """Return a JSON object; empty if there is none."""
     try:
         found = json.loads(content or b"{}")
     except (ValueError, RecursionError):

@@ -15,6 +15,7 @@ from sweeps.config import Composer, Config, fingerprint, flatten, freeze
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
 from sweeps.errors import ConfigError, UsageError, did_you_mean
+from sweeps.exporting import is_export, load_exported
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.one_run import OneRun
@@ -112,8 +113,11 @@ def reproduce(request: Request, console: Console, *, uri: str, say: Say, is_quie
         LightsweepError: The store cannot be read or written.
     """
     try:
-        with open_reader(uri) as reader:
-            original = load_original(reader, uri, request.name, request.store_dir)
+        if is_export(request.name):
+            original = load_exported(Path(request.name))
+        else:
+            with open_reader(uri) as reader:
+                original = load_original(reader, uri, request.name, request.store_dir)
         return _Reproducing(request, original, console, uri, say, is_quiet).run()
     except IncompleteError as error:
         return Reproduction(original=request.name, verdict=Verdict(kind="not verifiable", reason=str(error)))
@@ -167,7 +171,7 @@ class _Reproducing:
             verdict = self._verdict(outcome, folder, run_id)
             if run_id is not None:
                 store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
-                if verdict.kind not in ("derived", "not verifiable") and self._request.threads is None:
+                if verdict.kind not in ("derived", "not verifiable") and self._is_of_the_run:
                     short = "" if self._request.epochs is None else f" (the first {verdict.num_epochs} epochs)"
                     told = {
                         tags.REPRODUCED: f"{verdict.kind}{short}: {verdict.reason}",
@@ -182,6 +186,11 @@ class _Reproducing:
             folder=folder,
             num_unsent=num_unsent,
         )
+
+    @property
+    def _is_of_the_run(self) -> bool:
+        """Whether the verdict is the original's, and that is in the store."""
+        return self._request.threads is None and self._original.is_stored
 
     # --- before training
 

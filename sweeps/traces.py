@@ -13,7 +13,7 @@ from typing import Any
 from sweeps import paths
 from sweeps.errors import StoreError
 
-__all__ = ["Epoch", "Segment", "Trace", "TraceFile", "read_trace"]
+__all__ = ["Epoch", "Segment", "Trace", "TraceFile", "read_trace", "trace_text"]
 
 _MAX_BYTES = 200_000_000  # a million epochs
 
@@ -93,12 +93,11 @@ class TraceFile:
     def begin(self, segment: Segment) -> None:
         """Begin a segment: what the file has of its epochs and later ones is replaced, or all if it is the first."""
         before = read_trace(self.path) if segment.begins else Trace()
-        kept: list[Any] = []
-        for old in before.segments:
-            if old.begins < segment.begins:
-                kept.append(old)
-                kept += [epoch for epoch in before.epochs if _belongs(epoch, old, before, segment.begins)]
-        paths.write_text(self.path, "".join(_line(item) for item in [*kept, segment]))
+        kept = Trace(
+            segments=tuple(old for old in before.segments if old.begins < segment.begins),
+            epochs=tuple(epoch for epoch in before.epochs if epoch.epoch < segment.begins),
+        )
+        paths.write_text(self.path, trace_text(kept) + _line(segment))
 
     def add(self, epoch: Epoch) -> None:
         """Add an epoch."""
@@ -142,9 +141,14 @@ def read_trace(path: Path) -> Trace:
     return Trace(segments=tuple(segments), epochs=tuple(epochs), data=data)
 
 
-def _belongs(epoch: Epoch, segment: Segment, trace: Trace, end: int) -> bool:
-    later = [other.begins for other in trace.segments if other.begins > segment.begins]
-    return segment.begins <= epoch.epoch < min([*later, end])
+def trace_text(trace: Trace) -> str:
+    """Return a trace as its file has it: each segment before its epochs."""
+    lines = []
+    begins = [segment.begins for segment in trace.segments]
+    for segment, end in zip(trace.segments, [*begins, None][1:], strict=True):
+        own = (epoch for epoch in trace.epochs if segment.begins <= epoch.epoch and (end is None or epoch.epoch < end))
+        lines += [_line(segment), *map(_line, own)]
+    return "".join(lines) + (json.dumps({"data": trace.data}) + "\n" if trace.data else "")
 
 
 def _line(item: Segment | Epoch) -> str:

@@ -350,6 +350,19 @@ def test_overrides_make_a_derived_run(trained: Store) -> None:
     assert "lightsweep.reproduced" not in trained.show("train#0")["tags"]
 
 
+@pytest.mark.slow
+def test_an_exported_run_is_exact_elsewhere(trained: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = Store(tmp_path_factory.mktemp("elsewhere"), trained._command)
+    target = str(elsewhere.folder / "it")
+    trained.run("export", "train#0", target)
+    assert "lightsweep reproduce ." in (elsewhere.folder / "it" / "README.md").read_text()
+    found = elsewhere.reproduce("it")
+    assert (found["verdict"], found["original"]) == ("exact", "train#0")
+    assert found["differs"] == {}
+    assert elsewhere.show("reproduction#0")["tags"]["lightsweep.reproduced"].startswith("exact")
+    assert "is there already" in trained._command("export", "train#0", target, cwd=trained.folder).stderr
+
+
 def test_a_run_that_does_not_exist_is_a_usage_error(swept: Store) -> None:
     done = swept._command("reproduce", "s#77", cwd=swept.folder)
     assert done.returncode == 2 and "There is no run 's#77'" in done.stderr

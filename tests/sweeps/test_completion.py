@@ -23,8 +23,8 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "report ", "reproduce ", "resume "),
-                *("show ", "stop ", "sweep ", "train ", "ui "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "report ", "reproduce "),
+                *("resume ", "show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
         ("lightsweep co", ["compare ", "completion "]),

@@ -10,7 +10,19 @@ from sweeps.driver import Driver, Limits
 from sweeps.errors import StoreError
 from sweeps.launchers.slots import Slot
 from sweeps.outcome import Outcome, Totals
-from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, Progress, Report, Started
+from sweeps.records import (
+    Artifact,
+    DataContent,
+    Event,
+    Exited,
+    Failed,
+    Finished,
+    MetricPoint,
+    Metrics,
+    Progress,
+    Report,
+    Started,
+)
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import InterruptedRun, TrialSetup
@@ -355,3 +367,27 @@ def test_the_value_of_what_did_not_complete_is_the_objective_not_what_it_reports
 def test_a_training_that_is_pruned_without_a_reason_spares_its_trial_the_others(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda job: [Finished(state="pruned"), Exited()], replicates=3, num_trials=1, slots=1).run()
     assert (list(sweep.launcher.jobs), sweep.states) == ([0], {0: "pruned"})
+
+
+def test_a_trial_that_goes_on_says_under_which_code_it_does(tmp_path: Path) -> None:
+    from sweeps.config import freeze
+
+    sweep = Sweep(tmp_path, of({0: [0.5] * 3, 1: [0.5] * 3}), num_trials=2, slots=1)
+    freeze({"x": 0, "seed": 0, "replicate": 0}, tmp_path / "0")
+    runs = {0: InterruptedRun(run_id="run7", resume_step=None)}
+    for name, value in (("runs", runs), ("provenance", "new")):
+        object.__setattr__(sweep.driver._setup, name, value)
+    before = {tags.PROVENANCE: "old"}
+    sweep.store.runs["run7"] = {"tags": before, "points": [], "status": "RUNNING", "artifacts": [], "name": "#0"}
+    sweep.run()
+    assert {run["tags"].get(tags.PROVENANCE) for run in sweep.store.runs.values()} == {None, "new"}
+    assert {job.provenance for job in sweep.launcher.jobs.values()} == {"new"}
+
+
+def test_what_one_trial_has_told_of_the_data_the_next_one_knows(tmp_path: Path) -> None:
+    def script(job: int) -> list[Event]:
+        word = Finished(state="complete", value=0.5)
+        return [DataContent(content={"train": "it"}, ignores=("seed",)), word, Exited()]
+
+    sweep = Sweep(tmp_path, script, num_trials=2, slots=1).run()
+    assert [job.known_data for job in sweep.launcher.jobs.values()] == [None, {"train": "it"}]

@@ -113,3 +113,30 @@ def test_a_link_among_the_artifacts_is_not_followed(written: Any, tmp_path: Path
         (tmp_path / "secret").write_text("canary")
         (folder / paths.TRACE).symlink_to(tmp_path / "secret")
         assert reader.read_artifact(run, paths.TRACE) is None
+
+
+def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None:
+    from sweeps.exporting import export, is_export, load_exported
+
+    digest = "0123456789abcdef"
+    diff = {"text": "diff --git a/x b/x\n"}
+    provenance = {"packages": {"torch": "2"}, "code": {"commit": "c0ffee", "diff": diff}}
+    uri = written({paths.CONFIG: PARTS, f"provenance-{digest}.json": provenance}, provenance=digest, value="0.75")
+    target = tmp_path / "new" / "folder"
+    before = export("train#0", target, uri=uri, store_dir=tmp_path)
+    again = load_exported(target)
+    assert is_export(str(target)) and not is_export(str(tmp_path))
+    assert (again.config, again.provenance, again.evidence) == (before.config, before.provenance, before.evidence)
+    assert (again.run, again.state, again.name, again.is_stored) == (before.run, "complete", "train#0", False)
+    assert (target / "requirements.txt").read_text() == "torch==2\n"
+    assert (target / "uncommitted.patch").read_text() == diff["text"]
+    assert "git checkout c0ffee" in (target / "README.md").read_text()
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"points": 7}', '{"points": {}, "run": {"tags": {}, "x": 1}}'])
+def test_an_export_that_is_none_is_incomplete(tmp_path: Path, record: str) -> None:
+    from sweeps.exporting import load_exported
+
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(IncompleteError):
+        load_exported(tmp_path)
