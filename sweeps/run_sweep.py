@@ -235,7 +235,14 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives, metrics=metrics)
+        parent = ParentRun(
+            study,
+            recorder,
+            config=self._config,
+            objectives=self._objectives,
+            metrics=metrics,
+            threads=slots[0].threads,
+        )
         common_tags = parent.open(self._command.overrides)
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]

@@ -21,6 +21,7 @@ __all__ = [
     "SPACE",
     "STATE",
     "STUDY",
+    "THREADS",
     "TRIAL",
     "VALUE",
     "VALUES",
@@ -69,6 +70,8 @@ BEST_TRIAL = "lightsweep.best_trial"
 """on the parent: the number of the best trial, or those of the Pareto front"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
+THREADS = "lightsweep.threads"
+"""on the parent: the CPU threads of each rank, which decide the last bits of results"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 NOTE = "mlflow.note.content"
