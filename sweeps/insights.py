@@ -67,7 +67,7 @@ def importances(study: "StoredStudy", metric: str | None = None) -> "list[Import
     """Say what being among the best by a metric has to do with each searched key, the most important first.
 
     Args:
-        study: Of which all trials are weighed that are complete or pruned.
+        study: Of which all trials are weighed that are complete, or pruned if the metric is the first.
         metric: One of the objectives; the first if None.
 
     Returns:
@@ -113,8 +113,13 @@ def advice(study: "StoredStudy", weights: "Sequence[Importance] | None" = None) 
 
 
 def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: str | None) -> _Judged | None:
-    """Sort the trials by an objective; pruned and infeasible ones come after all others, and failed ones not at all."""
-    metric = next(iter(objectives), "") if metric is None else metric
+    """Sort the trials by an objective; pruned and infeasible ones come after all others, and failed ones not at all.
+
+    Trials are pruned by the leading objective: that says nothing about the others, by which they do not count.
+    """
+    leading = next(iter(objectives), "")
+    metric = leading if metric is None else metric
+    is_leading = metric == leading
     sign = -1.0 if objectives.get(metric) == "minimize" else 1.0
     values: dict[int, float] = {}
     others: list[TrialRow] = []
@@ -124,7 +129,7 @@ def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: s
         if row.state == "complete" and not row.infeasible and value is not None and not math.isnan(value):
             complete.append(row)
             values[id(row)] = sign * value
-        elif row.state in ("complete", "pruned"):
+        elif row.state == "complete" or (row.state == "pruned" and is_leading):
             others.append(row)
     ordered = sorted(complete, key=lambda row: -values[id(row)])  # of equal ones the earlier first
     ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity has one, too

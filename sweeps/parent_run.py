@@ -56,6 +56,7 @@ class ParentRun:
         config: Config,
         objectives: Mapping[str, str],
         metrics: Sequence[str] = (),
+        threads: int = 1,
     ) -> None:
         self.interrupted: dict[RunKey, InterruptedRun] = {}
         self._study = study
@@ -63,6 +64,7 @@ class ParentRun:
         self._config = config
         self._objectives = objectives
         self._metrics = metrics
+        self._threads = threads
         self._searched = study.space.describe()
         best = study.best_trials if len(objectives) > 1 else study.leaders(NUM_LEADERS)
         self._leaders, self._num_front = _sorted(best, objectives)[:NUM_LEADERS], len(best)
@@ -84,6 +86,7 @@ class ParentRun:
         if len(self._objectives) > 1:
             common[tags.OBJECTIVES] = json.dumps(self._objectives)
         own = {tags.STATE: "running", tags.SPACE: json.dumps(study.space.describe())}
+        own[tags.THREADS] = str(self._threads)
         known = store.find_study(study.name)
         if known.parent is not None:
             recorder.go_on(PARENT, known.parent)

@@ -28,7 +28,7 @@ class MetricDetail:
 
     Attributes:
         last: Its last value.
-        best: Its least or greatest value, by `direction`; None for what only counts.
+        best: Its least or greatest value, by `direction`; None for what only counts, and for means of trainings.
         best_step: The first step that has it.
         direction: `maximize` or `minimize`.
         curve: Its history; None if the store has none.
@@ -190,7 +190,8 @@ def _metric(key: str, last: float, curve: Curve | None, row: TrialRow) -> Metric
     falls = "loss" in key or "error" in key
     direction = row.objectives.get(key, "minimize" if falls else "maximize")
     best, step = None, None
-    if curve is not None and (key not in _COUNTERS or key in row.objectives):
+    is_mean = f"{key}_sem" in row.metrics or key.endswith("_sem")  # over more and more trainings: no value is the best
+    if curve is not None and not is_mean and (key not in _COUNTERS or key in row.objectives):
         is_highest = direction == "maximize"
         best, step = (curve.highest, curve.highest_step) if is_highest else (curve.lowest, curve.lowest_step)
     return MetricDetail(last=last, best=best, best_step=step, direction=direction, curve=curve)
@@ -244,7 +245,7 @@ def _origin(run_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "reused", f"the result is that of {study}#{number}, which has the same configuration"
     if tags.BACKUP in run_tags:
         yield "migrated", f"Optuna's study {shlex.quote(run_tags[tags.BACKUP])} holds it as it was before"
-    if tags.RESUME_STEP in run_tags:
+    if tags.RESUME_STEP in run_tags and run_tags.get(tags.STATE) in ("running", "interrupted"):
         yield "goes on", f"from step {run_tags[tags.RESUME_STEP]}"
     if tags.REPRODUCES in run_tags:
         yield "reproduces", f"run {run_tags[tags.REPRODUCES]}"

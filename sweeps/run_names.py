@@ -163,6 +163,6 @@ def _known(of: str, texts: set[str], wanted: int, none: str, mark: str = "#") ->
 
 def _require_study(reader: RunReader, study: str) -> None:
     studies = reader.studies()
-    if study not in studies:
+    if study not in studies and not reader.runs_with({tags.KIND: "trial", tags.STUDY: study}):  # its own run deleted
         hint = did_you_mean(study, studies) or "The store holds no study yet."
         raise UsageError(f"There is no study {study!r}. {hint}")

@@ -237,7 +237,14 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives, metrics=metrics)
+        parent = ParentRun(
+            study,
+            recorder,
+            config=self._config,
+            objectives=self._objectives,
+            metrics=metrics,
+            threads=slots[0].threads,
+        )
         common_tags = parent.open(self._command.overrides)
         provenance = capture(["lightsweep", "sweep", *self._command.overrides], self._command.config_dir)
         recorder.artifact(PARENT, provenance.write(folder))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps import paths
 from sweeps.errors import LightsweepError
 from sweeps.queries import TrialRow
+from sweeps.tracking import tags
 from sweeps.urls import hide_password
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def next_commands(study: "StoredStudy", store_dir: Path, *, where: str = "") -> 
         )
         again = train_command(study, best, store_dir)
         if again is not None:
-            found.append((f"{which}, as a training of its own, to change this or that", again))
+            params = study.parent.params
+            is_one = all(params.get(f"study.{key}") in (None, "1", "None") for key in ("replicates", "folds"))
+            what = "as a training" if is_one else "the first of its trainings, as one"
+            found.append((f"{which}, {what} of its own, to change this or that", again))
     if (paths.study_dir(store_dir, study.name) / paths.STUDY).is_file():
         folder = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
         more = f"study.num_trials={2 * max(len(study.trials), 1)}"
@@ -58,6 +62,8 @@ def next_commands(study: "StoredStudy", store_dir: Path, *, where: str = "") -> 
 def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str | None:
     """Return the command that trains a trial's configuration again, from the sweep's command line and its seed.
 
+    With as many threads as the slots of the sweep had: on another number sums come out otherwise, and after some
+    epochs so do accuracies.
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
     import yaml
@@ -82,6 +88,9 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     words = ["lightsweep", "train", "--config-name", record["config_name"]]
     words += ["--config-dir", record["config_dir"]] if record["config_dir"] else []
     words += [*kept, *searched, *(f"{key}={quote(value)}" for key, value in own.items() if key not in row.params)]
+    threads = study.parent.tags.get(tags.THREADS)
+    is_said = any(key_of(text) == "launcher.threads" for text in kept)
+    words += [] if threads is None or is_said else [f"launcher.threads={threads}"]
     words += [] if store_dir == Path("mlruns") else [f"store_dir={quote(str(store_dir))}"]
     return " ".join(map(shlex.quote, words))
 

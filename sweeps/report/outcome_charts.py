@@ -37,7 +37,7 @@ def front_chart(subject: Subject) -> Chart | None:
     if not drawn:
         return None
     count = len(subject.study.best)
-    sentence = f"{count} of {len(subject.rows)} trials are beaten by no other in every objective at once."
+    sentence = f"{count} of {len(subject.rows)} trials: no other is as good in all objectives and better in one."
     return Chart(name="front", title="Pareto front", sentence=sentence, panels=drawn)
 
 

@@ -1,5 +1,6 @@
 """The report as one HTML file, which opens without a network: all that comes from the store is escaped."""
 
+import ast
 import base64
 import gzip
 import importlib.util
@@ -184,10 +185,19 @@ def _facts(subject: Subject) -> Iterable[tuple[str, str]]:
         ("study.folds", "Folds"),
         ("study.constraints", "Constraints"),
     ):
-        yield label, "" if params.get(key) in (None, "None", "1", "[]") else params[key]
+        yield label, "" if params.get(key) in (None, "None", "1", "[]") else _in_words(params[key])
     commit = run_tags.get("mlflow.source.git.commit", "")
     dirty = ", with changes" if run_tags.get("lightsweep.git.dirty") == "true" else ""
     yield "Code", f"{commit[:10]}{dirty}" if commit else ""
+
+
+def _in_words(text: str) -> str:
+    """Return a list as it was written to MLflow without its brackets and quotes; other texts as they are."""
+    try:
+        found = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return ", ".join(map(str, found)) if isinstance(found, list) else text
 
 
 def _class(target: str) -> str:

@@ -71,10 +71,11 @@ def slices_chart(subject: Subject) -> Chart | None:
             panels.append(Panel(marks=points, x=scale.axis, y=y))
     if not panels:
         return None
+    order = ", the most important first" if any(subject.importances.values()) else ""
     return Chart(
         name="slices",
         title="One parameter at a time",
-        sentence="What trials came to along each parameter, the most important first.",
+        sentence=f"What trials came to along each parameter{order}.",
         panels=tuple(panels),
     )
 

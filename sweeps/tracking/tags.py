@@ -25,6 +25,7 @@ __all__ = [
     "SPACE",
     "STATE",
     "STUDY",
+    "THREADS",
     "TRIAL",
     "VALUE",
     "VALUES",
@@ -81,6 +82,8 @@ REPRODUCES = "lightsweep.reproduces"
 """on a reproduction: the id of the run that it was to reproduce"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
+THREADS = "lightsweep.threads"
+"""on the parent: the CPU threads of each rank, which decide the last bits of results"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 NOTE = "mlflow.note.content"

@@ -91,7 +91,7 @@ def test_the_command_for_the_best_trains_the_same_configuration_to_the_same_valu
     (command,) = [text for text in commands if text.startswith("lightsweep train")]
     best = json.loads(swept.run("compare", "small", "--top", "1", "--format", "json").stdout)[0]
 
-    done = swept.run(*shlex.split(command)[1:], "launcher.threads=1")
+    done = swept.run(*shlex.split(command)[1:])
 
     assert done.returncode == 0, done.stdout + done.stderr
     folder = sorted((swept.folder / "mlruns" / "train").iterdir())[-1]

@@ -80,7 +80,8 @@ def test_several_objectives_have_a_column_each(address: str) -> None:
 def test_frame_of_all_runs_has_every_study_and_train(address: str, filled: Any) -> None:
     frame = runs_frame(uri=address)
 
-    assert set(frame["study"].dropna()) == {"a", "front", "train", "it's 50%#1"} and frame["study"].isna().sum() == 2
+    assert set(frame["study"].dropna()) == {"a", "front", "restated", "train", "it's 50%#1"}
+    assert frame["study"].isna().sum() == 2
     assert frame["number"].dtype == "Int64" and frame["run_id"].is_unique
     assert filled.ids["deleted"] not in set(frame["run_id"]) and filled.ids["dropped"] in set(frame["run_id"])
     assert (

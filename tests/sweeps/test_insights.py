@@ -119,6 +119,21 @@ def test_pruned_trials_count_as_worse_than_all_complete_ones() -> None:
     assert (first.key, first.is_clear) == ("optimizer.lr", True)
 
 
+def test_being_pruned_by_the_leading_objective_says_nothing_about_the_others() -> None:
+    study = searched([LR, *NOISE], lr_score, 80)
+    good = {one.trial for one in study.trials if one.params["optimizer.lr"] > 1e-3}
+    both = {"val/acc": "maximize", "own": "minimize"}
+    rows = [
+        row(
+            number, one.params, 0.5, "complete" if number in good else "pruned", values={"own": number}, objectives=both
+        )
+        for number, one in enumerate(study.trials)
+    ]
+    two = Studied(rows, study.space)
+    two.objectives = both
+    assert not any(one.is_clear for one in importances(two, "own"))
+
+
 def test_infeasible_nan_and_failed_trials_are_not_among_the_best() -> None:
     study = searched([LR], lr_score, 20)
     odd = [row(90, {"optimizer.lr": 1e-3}, 9.0, infeasible="num_params"), row(91, {"optimizer.lr": 1e-3}, math.nan)]

@@ -69,6 +69,14 @@ def page_of(subject: Subject, **more: Any) -> str:
     return page(subject, make_charts(subject), advice=more.get("advice", []), commands=more.get("commands", []))
 
 
+def test_no_parameter_is_called_important_where_none_was_weighed() -> None:
+    def said(importances: Any) -> str:
+        charts = make_charts(subject_of(varied(12), importances))
+        return next(chart.sentence for chart in charts if chart.name == "slices")
+
+    assert "important" in said(IMPORTANCES) and "important" not in said(None)
+
+
 @pytest.mark.parametrize("chart", all_charts(), ids=lambda chart: chart.name)
 def test_plotly_accepts_every_figure(chart: Chart) -> None:
     import plotly.graph_objects as go

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from run_stores import StoreWriter
 
 from sweeps.run_detail import RunDetail, read_runs
 from sweeps.show import print_run
@@ -51,6 +52,30 @@ def test_curve_ends_where_training_did(address: str) -> None:
     assert (acc.last, acc.best, acc.best_step) == (0.9, 0.9, 1)
     assert acc.curve is not None and (acc.curve.means, acc.curve.last_step) == ((0.2, 0.9, 0.4), 2)
     assert own.curve is not None and own.curve.means == (1, 1, 3, 4)
+
+
+def test_means_of_more_and_more_trainings_have_no_best(tmp_path: Path, empty_mlflow: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
+    writer = StoreWriter(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    writer.trial("a", 0, 0.5, {"val/acc": [0.9, 0.5], "val/acc_sem": [0.3, 0.1]})
+
+    metrics = read(f"sqlite:///{tmp_path}/mlflow.db", "a#0").metrics
+
+    assert {key: (metric.last, metric.best) for key, metric in metrics.items()} == {
+        "val/acc": (0.5, None),
+        "val/acc_sem": (0.1, None),
+    }
+
+
+@pytest.mark.parametrize(("state", "is_told"), [("running", True), ("interrupted", True), ("complete", False)])
+def test_where_a_trial_goes_on_is_told_of_one_that_does(
+    state: str, is_told: bool, tmp_path: Path, empty_mlflow: Path
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
+    writer = StoreWriter(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    writer.trial("a", 0, None, {}, state=state, resume_step="7")
+
+    assert ("goes on" in read(f"sqlite:///{tmp_path}/mlflow.db", "a#0").origin) == is_told
 
 
 def test_what_is_no_number_neither_counts_nor_hides_the_rest(address: str) -> None:
