@@ -7,10 +7,8 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, did_you_mean
+from sweeps.targets import ALLOWED_MODULES, locate
 from sweeps.urls import hide_passwords
 
 __all__ = [
@@ -32,19 +31,8 @@ __all__ = [
     "freeze",
     "initialize",
     "load_frozen",
-    "locate",
     "to_yaml",
 ]
-
-ALLOWED_MODULES = (
-    "lightning_modules",
-    "pytorch_lightning.callbacks",
-    "pytorch_lightning.strategies",
-    "torch.nn",
-    "torch.optim",
-    "torchmetrics",
-)
-"""The modules that `_target_` may name; the user adds to them by `allowed_modules` or --config-dir."""
 
 RANGES = "_search_"
 """The key under which an option of a group states what to search of its own keys."""
@@ -466,40 +454,3 @@ def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)]
     return value
-
-
-def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
-    """Import the class or function that `target` names, which must be of an allowed module.
-
-    The name is checked before anything is imported, and the found object by the module that it says it was
-    defined in: `torch.optim.os.system` passes the first look and not the second.
-    """
-    if not isinstance(target, str) or "." not in target:
-        raise ConfigError(f"{key}._target_ must be a dotted name such as 'torch.optim.SGD', but got {target!r}.")
-    _require_allowed(target, key=key, target=target, allowed=allowed)
-    module_name, _, name = target.rpartition(".")
-    try:
-        found = getattr(import_module(module_name), name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{key}._target_: cannot import {target!r}: {error}.") from error
-    except AttributeError as error:
-        names = [name for name in dir(import_module(module_name)) if not name.startswith("_")]
-        raise ConfigError(
-            f"{key}._target_: there is no {name!r} in {module_name}. {did_you_mean(name, names)}"
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_: {target!r} is a {type(found).__name__}, not a class or function.")
-    home = getattr(found, "__module__", None) or ""
-    _require_allowed(f"{home}.{getattr(found, '__qualname__', name)}", key=key, target=target, allowed=allowed)
-    located: Callable[..., Any] = found
-    return located
-
-
-def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
-    if not any(name.startswith(f"{module}.") for module in allowed):
-        module, _, last = target.rpartition(".")
-        near = get_close_matches(module, allowed, n=1, cutoff=0.8)
-        way_out = f"If you trust it, add allowed_modules=[{target.partition('.')[0]}]."
-        if near and near[0] != module:
-            way_out = f"Did you mean '{near[0]}.{last}'?"
-        raise ConfigError(f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). {way_out}")

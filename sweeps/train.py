@@ -20,7 +20,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.config import Config, build, fingerprint, locate
+from sweeps.config import Config, build, fingerprint
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter
@@ -28,6 +28,7 @@ from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, Finished
 from sweeps.resuming import ResumePoint
+from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
 from sweeps.tracking.logger import ChannelLogger
 
@@ -282,19 +283,11 @@ def trainer_for(
 def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[Callback]:
     built: list[Callback] = []
     for name, node in (config["callbacks"] or {}).items():
-        if _class_of(node) is ModelCheckpoint and node.get("dirpath") is None:
+        target = locate(node.get("_target_"), key=f"callbacks.{name}", allowed=allowed)
+        if target is ModelCheckpoint and node.get("dirpath") is None:
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
         built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
     return built
-
-
-def _class_of(node: Config) -> type | None:
-    """Return the class that `node` names if it is imported already, without importing anything unchecked."""
-    import sys
-
-    module, _, name = str(node.get("_target_")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
 
 
 def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
