@@ -11,12 +11,14 @@ from sweeps.config import Composer
 from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
+from sweeps.parent_run import ParentRun
 from sweeps.records import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
-from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
+from sweeps.urls import default_uri
 
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 
@@ -76,14 +78,15 @@ def measure(folder: Path) -> tuple[float, float, float]:
         lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
     )
     recorder.wait_until_open()
-    recorder.start("study", "bench", params={}, run_tags={})
+    parent = ParentRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
+    run_tags = parent.open([])
     driver = Driver(
         search=study,
         setup=TrialSetup(
             compose=lambda values, number, replicate: composer.trial(values, number),
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
-            run_tags={},
+            run_tags=run_tags,
             python_path=(),
             allowed_modules=(),
             answers=True,
@@ -93,9 +96,11 @@ def measure(folder: Path) -> tuple[float, float, float]:
         launcher=InstantLauncher(),
         recorder=recorder,
         display=Silence(),
+        on_ended=parent.tell,
     )
     began, began_cpu = time.perf_counter(), time.process_time()
     totals = driver.run()
+    parent.close(totals.stopped)
     assert recorder.close() == 0
     assert totals.count("complete") + totals.count("pruned") == _TRIALS
     wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu

@@ -21,13 +21,14 @@ from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
 from sweeps.naming import run_name
 from sweeps.outcome import Outcome
-from sweeps.records import MetricPoint
+from sweeps.parent_run import ParentRun
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking import tags
-from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
+from sweeps.urls import default_uri
 
 _TRIALS, _SAMPLED_EVERY = 10_000, 500
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -66,15 +67,13 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
         lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
     )
     recorder.wait_until_open()
-    recorder.start("study", "bench", params={}, run_tags={tags.KIND: "study", tags.STUDY: "bench"})
+    parent = ParentRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
+    run_tags = parent.open([])
     samples = Samples()
 
     def note(outcome: Outcome) -> None:
         """Record what a sweep records of its progress, and take the samples."""
-        assert study.best is not None
-        step, now = study.num_finished, int(time.time() * 1000)
-        points = {"val/acc": study.best.value, "trials/finished": float(step)}
-        recorder.metrics("study", [MetricPoint(key, value, step, now) for key, value in points.items()])
+        parent.tell(outcome)
         samples.add()
 
     driver = Driver(
@@ -83,7 +82,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
             compose=lambda values, number, replicate: composer.trial(values, number),
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
-            run_tags={tags.KIND: "trial", tags.STUDY: "bench"},
+            run_tags={**run_tags, tags.KIND: "trial"},
             python_path=(),
             allowed_modules=(),
             answers=False,
@@ -97,6 +96,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
     )
     samples.add()
     totals = driver.run()
+    parent.close(totals.stopped)
     ended = time.perf_counter()
     assert recorder.close() == 0
     assert totals.count("complete") == num_trials

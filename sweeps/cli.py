@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if args.run in (_compare, _show, _diff) else 1
+        return 0 if args.run in (_compare, _show, _diff, _report) else 1
     except OSError as error:  # a full disk, a folder that may not be written
         if args.debug or error.filename is None:
             raise
@@ -150,6 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "diff", "show what differs between runs", _diff, epilog=_NAMES)
     command.add_argument("names", nargs="+", metavar="RUN", help="two or more, such as best:STUDY STUDY#12")
     command.add_argument("--format", choices=["table", "json"], default="table")
+    _add_store(command)
+
+    command = _add(commands, "report", "write what a study has found into one HTML file", _report)
+    command.add_argument("study")
+    command.add_argument("--output", "-o", type=Path, metavar="FILE", help="the file (default: STUDY/report.html)")
+    command.add_argument("--png", type=Path, metavar="DIR", help="write the plots there, too, as NAME.png")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
@@ -379,7 +385,7 @@ def _print_leaders(result: "SweepResult", console: "Console") -> None:
     """Print the best trials of the study, those of earlier runs included."""
     from sweeps.compare import print_rows
     from sweeps.queries import sorted_rows, trial_rows
-    from sweeps.tracking.mlflow_store import default_uri
+    from sweeps.urls import default_uri
 
     try:
         rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
@@ -458,6 +464,26 @@ def _diff(args: argparse.Namespace) -> int:
 
     found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
     print_difference(found, args.format, console=_console(), out=sys.stdout)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from sweeps.paths import REPORT, study_dir
+    from sweeps.run_report import make_report
+    from sweeps.urls import store_options
+
+    where = store_options(args.store_dir, args.uri)
+    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
+    for advice in report.advice:
+        print(advice.text)
+    path = args.output or study_dir(args.store_dir, args.study) / REPORT
+    report.write(path)
+    print(f"The report is in {path}")
+    if args.png is not None:
+        files = report.write_plots(args.png)
+        print(
+            f"The plots are in {args.png}: {', '.join(file.name for file in files) or 'there is nothing to draw yet'}"
+        )
     return 0
 
 

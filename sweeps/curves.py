@@ -25,6 +25,8 @@ class Curve:
         last_step: The greatest.
         lowest: The least value; None if all are NaN.
         highest: The greatest value.
+        lowest_step: The first step that has the least.
+        highest_step: The first step that has the greatest.
         means: At most `NUM_POINTS` means over equally many points each, in the order of the steps; NaN where no value
             is finite.
     """
@@ -34,6 +36,8 @@ class Curve:
     last_step: int
     lowest: float | None
     highest: float | None
+    lowest_step: int | None
+    highest_step: int | None
     means: tuple[float, ...]
 
 
@@ -44,13 +48,17 @@ def thinned(points: Iterable[tuple[int, int, float]]) -> Curve:
     for place, (_, _, value) in enumerate(ordered):
         finite = [value] if abs(value) < HUGE else []  # also false for NaN
         parts.setdefault(place * NUM_POINTS // len(ordered), []).extend(finite)
-    numbers = [unbounded(value) for _, _, value in ordered if not math.isnan(value)]
+    numbers = [(unbounded(value), step) for step, _, value in ordered if not math.isnan(value)]
+    lowest = min(numbers, default=(None, None))
+    highest = max(numbers, key=lambda number: number[0], default=(None, None))
     return Curve(
         num_points=len(ordered),
         first_step=ordered[0][0],
         last_step=ordered[-1][0],
-        lowest=min(numbers, default=None),
-        highest=max(numbers, default=None),
+        lowest=lowest[0],
+        highest=highest[0],
+        lowest_step=lowest[1],
+        highest_step=highest[1],
         means=tuple(sum(part) / len(part) if part else math.nan for part in parts.values()),
     )
 

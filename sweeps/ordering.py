@@ -50,13 +50,15 @@ def sorted_rows(
         require_metric(rows, metric)
     maximized = {row.metric: row.direction == "maximize" for row in rows}
 
-    def key(row: TrialRow) -> tuple[bool, str, bool, float]:
+    def key(row: TrialRow) -> tuple[int, str, bool, float]:
         judged = metric or row.metric
         value = row.value if row.metric == judged else row.metrics.get(judged)
-        if value is None or math.isnan(value) or row.state == "dropped":
-            return True, "", False, 0.0
+        if value is None or row.state == "dropped":
+            return 2, "", False, 0.0
+        if math.isnan(value):  # before those that have nothing, as in MLflow
+            return 1, "", False, 0.0
         is_falling = maximized.get(judged, not is_loss(judged)) if is_descending is None else is_descending
         is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front
-        return False, judged, bool(row.infeasible) or is_behind, -value if is_falling else value
+        return 0, judged, bool(row.infeasible) or is_behind, -value if is_falling else value
 
     return sorted(rows, key=key)

@@ -18,10 +18,10 @@ from sweeps.tracking.saved_view import saved_view
 from sweeps.trial_runs import PARENT, InterruptedRun
 from sweeps.workbench import common_tags
 
-__all__ = ["ParentRun"]
+__all__ = ["ENDS", "ParentRun"]
 
 _LOG = logging.getLogger(__name__)
-_STATES: Mapping[Why, str] = {
+ENDS: Mapping[Why, str] = {
     "": "complete",
     "timeout": "complete",
     "device_hours": "complete",
@@ -29,6 +29,7 @@ _STATES: Mapping[Why, str] = {
     "failures": "failed",
     "interrupt": "interrupted",
 }
+"""The state of a study by why its driver came to an end."""
 _STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -61,8 +62,9 @@ class ParentRun:
         self._config = config
         self._objectives = objectives
         self._metrics = metrics
-        self._leaders = _sorted(study.leaders(NUM_LEADERS), objectives)
-        self._report: str | None = None
+        self._searched = study.space.describe()
+        best = study.best_trials if len(objectives) > 1 else study.leaders(NUM_LEADERS)
+        self._leaders, self._num_front = _sorted(best, objectives)[:NUM_LEADERS], len(best)
 
     def open(self, overrides: Sequence[str]) -> dict[str, str]:
         """Create the run, or go on with it; end what a dead driver left running, or note where it goes on.
@@ -97,11 +99,11 @@ class ParentRun:
             recorder.know({number: run_id for run_id, number in found.items()})
             self._describe("running")
             return common
+        self._save_view(store)
         params = {f"search.{key}": text for key, text in study.space.describe().items()}
         for group in ("study", "sampler", "pruner", "launcher"):
             params |= {k: v for k, v in flatten({group: self._config[group]}).items() if "storage" not in k}
         recorder.start(PARENT, study.name, params=params, run_tags={**common, tags.KIND: "study", **own})
-        self._save_view(store)
         self._describe("running")
         return common
 
@@ -111,7 +113,7 @@ class ParentRun:
         self._rank(outcome)
         points = {"trials/finished": float(study.num_finished)}
         if len(study.metrics) > 1:
-            points["trials/on_front"] = float(len(study.best_trials))
+            points["trials/on_front"] = float(self._num_front)
         if self._leaders:
             best = self._leaders[0]
             points |= dict(zip(study.metrics, best.objectives, strict=True))
@@ -121,25 +123,21 @@ class ParentRun:
         self._recorder.metrics(PARENT, [MetricPoint(k, v, study.num_finished, now) for k, v in points.items()])
         self._describe("running")
 
-    def attach_report(self, path: Path) -> None:
-        """Copy the report into the artifacts of the run, and let its description point to it."""
-        self._recorder.artifact(PARENT, path)
-        self._report = path.name
-
-    def close(self, stopped: Why | None) -> None:
+    def close(self, stopped: Why | None, *, report: str | None = None) -> None:
         """End the run.
 
         Args:
             stopped: Why the driver came to its end; None if by an error of its own.
+            report: The artifact that is the report, if there is one.
         """
         study, best = self._study, self._study.best_trials
-        state = "failed" if stopped is None else _STATES[stopped]
+        state = "failed" if stopped is None else ENDS[stopped]
         run_tags = {tags.STATE: state}
         if best:
             run_tags[tags.BEST_TRIAL] = ", ".join(str(trial.number) for trial in best)
             if len(study.metrics) == 1:
                 run_tags[tags.VALUE] = repr(best[0].value)
-        self._describe(state)
+        self._describe(state, report)
         self._recorder.end(PARENT, _STATUS[state], run_tags)
 
     def _rank(self, outcome: Outcome) -> None:
@@ -147,28 +145,29 @@ class ParentRun:
         if outcome.state != "complete" or outcome.infeasible or not outcome.objectives:
             return
         if len(self._objectives) > 1:
-            self._leaders = _sorted(self._study.best_trials, self._objectives)[:NUM_LEADERS]
+            front = self._study.best_trials
+            self._leaders, self._num_front = _sorted(front, self._objectives)[:NUM_LEADERS], len(front)
             return
         new = Best(number=outcome.number, objectives=tuple(outcome.objectives.values()), values=dict(outcome.values))
         self._leaders = _sorted([*self._leaders, new], self._objectives)[:NUM_LEADERS]
 
-    def _describe(self, state: str) -> None:
+    def _describe(self, state: str, report: str | None = None) -> None:
         config, study = self._config, self._study
         facts = StudyFacts(
             name=study.name,
             state=state,
             objectives=self._objectives,
             keys=study.space.keys,
-            searched=study.space.describe(),
+            searched=self._searched,
             method=" and ".join(config[group]["_target_"].rpartition(".")[2] for group in ("sampler", "pruner")),
             num_trials=config["study"]["num_trials"],
             counts=study.counts,
             num_finished=study.num_finished,
             leaders=tuple(self._leaders),
-            num_front=len(study.best_trials) if len(self._objectives) > 1 else 0,
+            num_front=self._num_front,
             store_dir=Path(config["store_dir"]),
             uri=config["tracking"]["uri"],
-            report=self._report,
+            report=report,
         )
         self._recorder.note(PARENT, lambda pages: study_text(facts, pages))
 

@@ -6,6 +6,8 @@ mlruns/                       the store
     data/                     decoded data sets, shared by all trials
     STUDY/                    one folder a study (or `train`)
         study.yaml            what `resume` needs: the command line and the space
+        report.html           the report on the study, written at its end and by `lightsweep report`
+        plots/                its plots as PNG
         inbox/                orders to the study that its driver has not carried out yet
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads
@@ -28,6 +30,8 @@ __all__ = [
     "LOCK",
     "MLFLOW_DB",
     "OPTUNA_DB",
+    "PLOTS",
+    "REPORT",
     "STUDY",
     "UNSENT",
     "check_dir",
@@ -52,6 +56,8 @@ CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 LOCK = ".driver.lock"
 STUDY = "study.yaml"
+REPORT = "report.html"
+PLOTS = "plots"
 UNSENT = "unsent.jsonl"
 
 _RESERVED = {"artifacts", "data", "train"}

@@ -25,6 +25,7 @@ _MAX_NAMES = 20  # that are read by a join each; SQLite joins 64 tables at most
 _MOST_IN_FULL = 2000  # rows to read in full for the best few of them
 _CHOOSING_TAGS = (tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE)  # what rows are sorted by
 _FIELD_TAGS = {"study": tags.STUDY, "trial": tags.TRIAL}  # what else may be named
+_RUN = (RUNS.c.run_uuid, RUNS.c.name, RUNS.c.status, RUNS.c.start_time, RUNS.c.end_time)
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
 
@@ -103,7 +104,7 @@ def _query(connection: sa.Connection, studies: Sequence[str]) -> tuple[sa.Select
     """Return the query for trials and trains in any order, and the alias of the tag of their kind."""
     kind, study = TAGS.alias("kind"), TAGS.alias("study")
     query = (
-        sa.select(RUNS)
+        sa.select(*_RUN)
         .join(kind, sa.and_(kind.c.run_uuid == RUNS.c.run_uuid, kind.c.key == tags.KIND))
         .where(RUNS.c.lifecycle_stage == "active", kind.c.value.in_(("trial", "train")))
     )
@@ -150,11 +151,11 @@ def _read_light(connection: sa.Connection, studies: Sequence[str], names: Collec
         query = query.add_columns(latest.c.value, latest.c.is_nan)
     params_in = some_params(wanted)
     known = (tags.KIND, *keys)
-    first, end = len(RUNS.c), len(RUNS.c) + len(known)
+    first, end = len(_RUN), len(_RUN) + len(known)
     begin = end + bool(wanted)
     rows = []
     for found in connection.execute(query).all():
-        run_id, _, status, start_ms, end_ms, _ = found[:first]
+        run_id, _, status, start_ms, end_ms = found[:first]
         points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
         run = ServerRun(
             run_id=run_id,
@@ -179,7 +180,7 @@ def _completed(connection: sa.Connection, light: Sequence[TrialRow]) -> list[Tri
     runs: list[Any] = []
     for start in range(0, len(run_ids), _CHUNK):
         chunk = run_ids[start : start + _CHUNK]
-        runs += connection.execute(sa.select(RUNS).where(RUNS.c.run_uuid.in_(chunk)))
+        runs += connection.execute(sa.select(*_RUN).where(RUNS.c.run_uuid.in_(chunk)))
     full = {row.run_id: row for row in _in_full(connection, runs)}
     return [replace(full[row.run_id], is_on_front=row.is_on_front) for row in light if row.run_id in full]
 

@@ -29,12 +29,14 @@ class MetricDetail:
     Attributes:
         last: Its last value.
         best: Its least or greatest value, by `direction`; None for what only counts.
+        best_step: The first step that has it.
         direction: `maximize` or `minimize`.
         curve: Its history; None if the store has none.
     """
 
     last: float
     best: float | None
+    best_step: int | None
     direction: str
     curve: Curve | None
 
@@ -44,6 +46,7 @@ class MetricDetail:
         return {
             "last": self.last,
             "best": self.best,
+            "best_step": self.best_step,
             "direction": self.direction,
             "num_points": curve.num_points if curve else 0,
             "steps": [curve.first_step, curve.last_step] if curve else None,
@@ -186,10 +189,11 @@ def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: b
 def _metric(key: str, last: float, curve: Curve | None, row: TrialRow) -> MetricDetail:
     falls = "loss" in key or "error" in key
     direction = row.objectives.get(key, "minimize" if falls else "maximize")
-    best = None
+    best, step = None, None
     if curve is not None and (key not in _COUNTERS or key in row.objectives):
-        best = curve.highest if direction == "maximize" else curve.lowest
-    return MetricDetail(last=last, best=best, direction=direction, curve=curve)
+        is_highest = direction == "maximize"
+        best, step = (curve.highest, curve.highest_step) if is_highest else (curve.lowest, curve.lowest_step)
+    return MetricDetail(last=last, best=best, best_step=step, direction=direction, curve=curve)
 
 
 def _folder(run: StoredRun, store_dir: Path) -> Path | None:

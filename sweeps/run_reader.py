@@ -12,19 +12,11 @@ import sqlalchemy as sa
 from sweeps.curves import HUGE, NUM_POINTS, Curve, unbounded
 from sweeps.database import connected
 from sweeps.histories import History, histories_of
+from sweeps.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
 
 __all__ = ["RunReader", "SqlReader", "local_artifacts", "open_reader"]
-
-_runs = sa.table(
-    "runs",
-    *map(sa.column, ("run_uuid", "name", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri")),
-)
-_tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
-_params = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
-_latest = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
-_points = sa.table("metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step", "timestamp")))
 
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
@@ -87,31 +79,31 @@ class SqlReader:
 
     def studies(self) -> set[str]:
         """Return the names of all studies."""
-        kind = _tags.alias("kind")
+        kind = TAGS.alias("kind")
         query = (
-            sa.select(_tags.c.value)
-            .join(kind, sa.and_(kind.c.run_uuid == _tags.c.run_uuid, kind.c.key == tags.KIND))
-            .join(_runs, _runs.c.run_uuid == _tags.c.run_uuid)
-            .where(_tags.c.key == tags.STUDY, kind.c.value == "study", _runs.c.lifecycle_stage == "active")
+            sa.select(TAGS.c.value)
+            .join(kind, sa.and_(kind.c.run_uuid == TAGS.c.run_uuid, kind.c.key == tags.KIND))
+            .join(RUNS, RUNS.c.run_uuid == TAGS.c.run_uuid)
+            .where(TAGS.c.key == tags.STUDY, kind.c.value == "study", RUNS.c.lifecycle_stage == "active")
         )
         return set(self._connection.scalars(query))
 
     def ids_from(self, prefix: str) -> list[str]:
         """Return the ids of the runs that begin with these hexadecimal digits, sorted."""
-        query = sa.select(_runs.c.run_uuid).where(
-            _runs.c.lifecycle_stage == "active",
-            _runs.c.run_uuid >= prefix,
-            _runs.c.run_uuid < f"{prefix}g",  # the first letter that is no digit: the index serves, unlike with `like`
+        query = sa.select(RUNS.c.run_uuid).where(
+            RUNS.c.lifecycle_stage == "active",
+            RUNS.c.run_uuid >= prefix,
+            RUNS.c.run_uuid < f"{prefix}g",  # the first letter that is no digit: the index serves, unlike with `like`
         )
         return sorted(self._connection.scalars(query))
 
     def runs_with(self, run_tags: Mapping[str, str], *, with_metrics: bool = False) -> list[ServerRun]:
         """Return the runs that have these tags, the oldest first."""
-        query = sa.select(_runs).where(_runs.c.lifecycle_stage == "active")
+        query = sa.select(RUNS).where(RUNS.c.lifecycle_stage == "active")
         for key, value in run_tags.items():
-            own = _tags.alias()
-            query = query.join(own, sa.and_(own.c.run_uuid == _runs.c.run_uuid, own.c.key == key, own.c.value == value))
-        found = self._connection.execute(query.order_by(_runs.c.start_time, _runs.c.run_uuid)).all()
+            own = TAGS.alias()
+            query = query.join(own, sa.and_(own.c.run_uuid == RUNS.c.run_uuid, own.c.key == key, own.c.value == value))
+        found = self._connection.execute(query.order_by(sa.func.coalesce(RUNS.c.start_time, 0), RUNS.c.run_uuid)).all()
         run_ids = [run.run_uuid for run in found]
         tags_of, metrics_of = self._tags(run_ids), self._last(run_ids) if with_metrics else {}
         return [
@@ -121,23 +113,23 @@ class SqlReader:
 
     def run(self, run_id: str) -> StoredRun:
         """Return a run with its tags, params and last metrics."""
-        found = self._connection.execute(sa.select(_runs).where(_runs.c.run_uuid == run_id)).one()
+        found = self._connection.execute(sa.select(RUNS).where(RUNS.c.run_uuid == run_id)).one()
         return StoredRun(
             **_columns(found),
-            tags=self._pairs(_tags, run_id),
+            tags=self._pairs(TAGS, run_id),
             metrics=self._last([run_id])[run_id],
-            params=self._pairs(_params, run_id),
+            params=self._pairs(PARAMS, run_id),
             artifact_uri=found.artifact_uri or "",
         )
 
     def curves(self, run_id: str) -> dict[str, Curve]:
         """Return the histories of the metrics of a run: the database joins the points to means."""
-        place = sa.func.row_number().over(partition_by=_points.c.key, order_by=(_points.c.step, _points.c.timestamp))
-        total = sa.func.count().over(partition_by=_points.c.key)
-        number = sa.case((_points.c.is_nan, sa.null()), else_=_points.c.value)
+        place = sa.func.row_number().over(partition_by=POINTS.c.key, order_by=(POINTS.c.step, POINTS.c.timestamp))
+        total = sa.func.count().over(partition_by=POINTS.c.key)
+        number = sa.case((POINTS.c.is_nan, sa.null()), else_=POINTS.c.value)
         part = ((place - 1) * NUM_POINTS).op("/")(total).label("part")  # of whole numbers: a whole number
-        placed = sa.select(_points.c.key, _points.c.step, number.label("number"), part)
-        points = placed.where(_points.c.run_uuid == run_id).subquery()
+        placed = sa.select(POINTS.c.key, POINTS.c.step, number.label("number"), part)
+        points = placed.where(POINTS.c.run_uuid == run_id).subquery()
         finite = sa.case((sa.func.abs(points.c.number) < HUGE, points.c.number), else_=sa.null())
         query = (
             sa.select(
@@ -155,18 +147,20 @@ class SqlReader:
         parts: dict[str, list[Any]] = {}
         for row in self._connection.execute(query):
             parts.setdefault(row.key, []).append(row)
-        return {key: _curve(rows) for key, rows in sorted(parts.items())}
+        ends = {key: _ends(rows) for key, rows in parts.items()}
+        steps = self._first_steps(run_id, ends)
+        return {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in sorted(parts.items())}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
         """Return all points of metrics, by metric and run: a query for each metric and 500 runs."""
-        number = sa.case((_points.c.is_nan, sa.null()), else_=_points.c.value)
-        query = sa.select(_points.c.run_uuid, _points.c.step, _points.c.timestamp, number)
+        number = sa.case((POINTS.c.is_nan, sa.null()), else_=POINTS.c.value)
+        query = sa.select(POINTS.c.run_uuid, POINTS.c.step, POINTS.c.timestamp, number)
         found: dict[str, dict[str, History]] = {}
         for metric in metrics:
             of_metric: dict[str, History] = {}
             for start in range(0, len(run_ids), _CHUNK):
-                chunk = _points.c.run_uuid.in_(run_ids[start : start + _CHUNK])
-                of_metric |= histories_of(self._connection.execute(query.where(_points.c.key == metric, chunk)).all())
+                chunk = POINTS.c.run_uuid.in_(run_ids[start : start + _CHUNK])
+                of_metric |= histories_of(self._connection.execute(query.where(POINTS.c.key == metric, chunk)).all())
             if of_metric:
                 found[metric] = of_metric
         return found
@@ -181,21 +175,31 @@ class SqlReader:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
 
+    def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
+        """Return the first step at which each metric has each of some values, as they are stored."""
+        wanted = [sa.and_(POINTS.c.key == key, POINTS.c.value.in_(of)) for key, of in values.items() if of]
+        query = (
+            sa.select(POINTS.c.key, POINTS.c.value, sa.func.min(POINTS.c.step))
+            .where(POINTS.c.run_uuid == run_id, sa.not_(POINTS.c.is_nan), sa.or_(sa.false(), *wanted))
+            .group_by(POINTS.c.key, POINTS.c.value)
+        )
+        return {(key, value): step for key, value, step in self._connection.execute(query)}
+
     def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
-        query = sa.select(_tags.c.run_uuid, _tags.c.key, _tags.c.value)
+        query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value)
         for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(_tags.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
+            chunk = query.where(TAGS.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
                 found[run_id][key] = value or ""
         return found
 
     def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
-        number = sa.case((_latest.c.is_nan, sa.null()), else_=_latest.c.value)
-        query = sa.select(_latest.c.run_uuid, _latest.c.key, number)
+        number = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
+        query = sa.select(LATEST.c.run_uuid, LATEST.c.key, number)
         for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(_latest.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
+            chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
                 found[run_id][key] = math.nan if value is None else value
         return found
@@ -221,14 +225,22 @@ def _columns(run: Any) -> dict[str, Any]:
     }
 
 
-def _curve(parts: list[Any]) -> Curve:
-    lowest = [unbounded(part.lowest) for part in parts if part.lowest is not None]
-    highest = [unbounded(part.highest) for part in parts if part.highest is not None]
+def _ends(parts: list[Any]) -> list[float]:
+    """Return the least and the greatest value, as they are stored; nothing if all are NaN."""
+    lowest = [part.lowest for part in parts if part.lowest is not None]
+    highest = [part.highest for part in parts if part.highest is not None]
+    return [min(lowest), max(highest)] if lowest else []
+
+
+def _curve(parts: list[Any], steps: Sequence[int | None]) -> Curve:
+    ends: list[float | None] = [unbounded(end) for end in _ends(parts)]
     return Curve(
         num_points=sum(part.num for part in parts),
         first_step=min(part.first for part in parts),
         last_step=max(part.last for part in parts),
-        lowest=min(lowest, default=None),
-        highest=max(highest, default=None),
+        lowest=ends[0] if ends else None,
+        highest=ends[1] if ends else None,
+        lowest_step=steps[0] if ends else None,
+        highest_step=steps[1] if ends else None,
         means=tuple(math.nan if part.mean is None else part.mean for part in parts),
     )

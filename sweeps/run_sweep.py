@@ -24,10 +24,11 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.naming import run_name
 from sweeps.orders import Orders
-from sweeps.outcome import Totals, Why
-from sweeps.parent_run import ParentRun
+from sweeps.outcome import Outcome, Totals, Why
+from sweeps.parent_run import ENDS, ParentRun
 from sweeps.replicates import replication
 from sweeps.reuse import Twins
+from sweeps.run_report import FinalReport
 from sweeps.space import Space
 from sweeps.study import (
     Best,
@@ -268,6 +269,13 @@ class _Sweep:
             ),
         )
         display = make_display(heading, self._console)
+        uri = self._config["tracking"]["uri"]
+        report = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
+
+        def on_ended(outcome: Outcome) -> None:
+            parent.tell(outcome)
+            report.prepare()
+
         driver = Driver(
             search=study,
             setup=TrialSetup(
@@ -290,7 +298,7 @@ class _Sweep:
             display=display,
             twins=Twins(study.twins, is_on=self._config["study"]["reuse"]),
             orders=Orders(study, folder, display.say, since_ns=since_ns),
-            on_ended=parent.tell,
+            on_ended=on_ended,
         )
         stopped: Why | None = None  # unless the driver comes to an end of its own
         try:
@@ -298,7 +306,8 @@ class _Sweep:
             stopped = totals.stopped
         finally:
             display.close()
-            parent.close(stopped)
+            left = None if stopped is None else report.leave(ENDS[stopped])
+            parent.close(stopped, report=left)
             num_unsent = recorder.close()
         return SweepResult(
             study=study.name,
@@ -309,7 +318,7 @@ class _Sweep:
             best=tuple(study.best_trials),
             metrics=study.metrics,
             num_unsent=num_unsent,
-            tracking_uri=self._config["tracking"]["uri"],
+            tracking_uri=uri,
         )
 
     def _compose(self, values: Mapping[str, Any], number: int, replicate: int | None) -> Config:

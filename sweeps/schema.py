@@ -184,6 +184,8 @@ class StudyConfig:
     """values to try first, once the study is created: [{optimizer.lr: 0.01, model.depth: 2}]"""
     warm_start: Any = None
     """the name of another study in the same storage, or a list of names: a new study's sampler knows their results"""
+    report: bool = True
+    """write report.html and the plots when the sweep ends, and record them with the run of the study"""
     storage: str | None = None
     """the SQLAlchemy URL of Optuna's tables; null: SQLite in the store"""
 

@@ -127,13 +127,15 @@ def _print_facts(detail: RunDetail, page: _Page) -> None:
 
 
 def _print_metrics(metrics: Mapping[str, MetricDetail], page: _Page) -> None:
-    rows = [(key, number(metric.last), _best(metric)) for key, metric in metrics.items()]
-    widths = [max(len(cell) for cell in cells) for cells in zip(("", "last", "best"), *rows, strict=True)]
+    rows = [(key, number(metric.last), _best(metric), _step(metric)) for key, metric in metrics.items()]
+    widths = [max(len(cell) for cell in cells) for cells in zip(("", "last", "best", "step"), *rows, strict=True)]
     used = 2 + sum(widths) + 2 * len(widths)
     room = min(NUM_POINTS, (80 if page.is_wide else page.console.width) - used)
-    page.line(Text(f"  {'':<{widths[0]}}  {'last':>{widths[1]}}  {'best':>{widths[2]}}", style="dim"))
-    for (key, last, best), metric in zip(rows, metrics.values(), strict=True):
-        line = f"  {key:<{widths[0]}}  {last:>{widths[1]}}  {best:>{widths[2]}}"
+    page.line(
+        Text(f"  {'':<{widths[0]}}  {'last':>{widths[1]}}  {'best':>{widths[2]}}  {'step':>{widths[3]}}", style="dim")
+    )
+    for (key, last, best, step), metric in zip(rows, metrics.values(), strict=True):
+        line = f"  {key:<{widths[0]}}  {last:>{widths[1]}}  {best:>{widths[2]}}  {step:>{widths[3]}}"
         curve = metric.curve
         drawn = ""
         if curve is not None and curve.num_points > 1 and (room >= _LEAST_CURVE or page.is_wide):
@@ -146,6 +148,11 @@ def _best(metric: MetricDetail) -> str:
     if metric.best is None or metric.curve is None or metric.curve.num_points < 2:
         return ""
     return f"{_WORDS.get(metric.direction, '')} {number(metric.best)}".strip()
+
+
+def _step(metric: MetricDetail) -> str:
+    """Return the step of the best value."""
+    return "" if not _best(metric) or metric.best_step is None else str(metric.best_step)
 
 
 def _print_config(config: Mapping[str, str], page: _Page) -> None:

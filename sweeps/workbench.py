@@ -15,9 +15,9 @@ from sweeps.errors import ConfigError
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.tracking.mlflow_store import MlflowStore, default_uri
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
-from sweeps.urls import hide_password
+from sweeps.urls import default_uri, hide_password
 
 __all__ = [
     "CommandLine",

@@ -464,9 +464,7 @@ class Study:
         return [self._best(trial) for trial in front]
 
     def leaders(self, most: int) -> list[Best]:
-        """Return the best few trials by the first objective, of those that `best_trials` is chosen from."""
-        if len(self.optuna.directions) > 1:
-            return self.best_trials[:most]
+        """Return the best few trials by the only objective, of those that `best` is chosen from."""
         own = [trial for trial in self._trials() if state_of(trial) == "complete"]
         feasible = [trial for trial in own if all(violation <= 0 for violation in trial.constraints.values())]
         is_up = self.optuna.directions[0] == StudyDirection.MAXIMIZE

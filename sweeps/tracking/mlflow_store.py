@@ -15,13 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
+from sweeps.mlflow_tables import version_problem
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
-from sweeps.urls import default_uri, hide_password, with_installed_driver
+from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["MlflowStore", "default_uri"]
+__all__ = ["MlflowStore"]
 
 _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
@@ -222,10 +223,16 @@ def _require_database(uri: str) -> None:
         return
     options = {"connect_args": {"connect_timeout": 10}} if uri.startswith("postgres") else {}
     engine = sa.create_engine(uri, **options)
+    problem = ""
     try:
         names = set(sa.inspect(engine).get_table_names())
+        if {"alembic_version", "experiments"} <= names:
+            with engine.connect() as connection:
+                problem = version_problem(connection, uri)
     finally:
         engine.dispose()
+    if problem:
+        raise StoreError(f"The store {hide_password(uri)} cannot be written to: {problem}.")
     if "alembic_version" in names and "experiments" not in names:
         raise StoreError(
             f"The database {hide_password(uri)} is another program's, perhaps Optuna's, which needs one for itself: "

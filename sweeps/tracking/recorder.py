@@ -232,6 +232,13 @@ class Recorder:
         """Return the id of a run, once it is written."""
         return self._run_ids.get(run)
 
+    def wait_until_written(self, timeout_s: float) -> bool:
+        """Wait until what was queued so far is written or kept; False if that takes longer than `timeout_s`."""
+        awaited, until = self._num_put, time.monotonic() + timeout_s
+        while self._num_done < awaited and time.monotonic() < until:
+            time.sleep(0.005)
+        return self._num_done >= awaited
+
     def close(self) -> int:
         """Write what is queued, and return how many operations had to go to the file of the unsent."""
         self._deadline = time.monotonic() + self._timeout_s

@@ -210,13 +210,21 @@ def test_artifacts_of_a_trial_are_shown(page: Page) -> None:
     assert page.sees("config.yaml")
 
 
-def test_report_is_among_the_artifacts_of_the_study(page: Page) -> None:
-    if not list(page.folder.glob("mlruns/artifacts/*/artifacts/report.html")):
-        pytest.skip("this version records no report")
+def test_report_and_its_plots_are_among_the_artifacts_of_the_study(page: Page) -> None:
     page.open(page.address(f"study {STUDY}"))
     page.wait(lambda: next((e for e in page.all("[role=tab]") if e.text == "Artifacts"), None)).click()
 
-    assert page.sees("report.html")
+    assert page.sees("plots") and page.sees("report.html")
+
+
+def test_link_to_the_report_shows_it(page: Page) -> None:
+    page.open(page.address(f"study {STUDY}"))
+    page.open(page.link("Report").get_attribute("href"))
+    frame = page.wait(lambda: next(iter(page.all("iframe")), None))
+    page.browser.switch_to.frame(frame)
+
+    assert page.sees("val/acc") and page.sees(STUDY)
+    page.browser.switch_to.default_content()
 
 
 def test_console_has_no_error_of_ours(page: Page) -> None:

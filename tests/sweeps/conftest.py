@@ -1,6 +1,7 @@
 """Stores for all tests that want one: a PostgreSQL server with a database for each test, and SQLite files."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,3 +82,10 @@ def address(request: pytest.FixtureRequest, filled: FilledStore, monkeypatch: py
     client = mlflow.tracking.MlflowClient(filled.uri)  # speaks to the tables what it would speak to a server
     monkeypatch.setattr(mlflow.tracking, "MlflowClient", lambda uri: client)
     return "http://localhost:5000"
+
+
+@pytest.fixture
+def empty_url(empty_file: Path, tmp_path: Path) -> str:
+    """The URL of Optuna's tables with nothing in them."""
+    shutil.copy(empty_file, tmp_path / "optuna.db")
+    return f"sqlite:///{tmp_path / 'optuna.db'}"

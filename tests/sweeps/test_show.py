@@ -38,6 +38,7 @@ def test_metrics_have_their_last_and_best_values_and_their_history(address: str)
     metrics = read(address, "a#1").metrics
     acc, epoch, loss = metrics["val/acc"], metrics["epoch"], read(address, "a#0").metrics["val/loss"]
 
+    assert (acc.best_step, loss.best_step, epoch.best_step) == (1, 1, None)
     assert (acc.last, acc.best, acc.curve and acc.curve.means) == (0.7, 0.9, (0.1, 0.9, 0.7))
     assert (loss.last, loss.best, loss.direction) == (0.875, 0.75, "minimize")
     assert (epoch.last, epoch.best) == (2.0, None)
@@ -48,6 +49,7 @@ def test_what_is_no_number_neither_counts_nor_hides_the_rest(address: str) -> No
     loss, acc = metrics["val/loss"].curve, metrics["val/acc"]
 
     assert loss is not None and (loss.lowest, loss.highest) == (-math.inf, math.inf)
+    assert (loss.lowest_step, loss.highest_step) == (3, 1) and acc.best_step is None
     assert [value for value in loss.means if not math.isnan(value)] == [1.0, 2.0] and len(loss.means) == 5
     assert math.isnan(acc.last) and acc.best is None
 
@@ -63,6 +65,7 @@ def test_long_history_is_thinned_alike(filled: Any) -> None:
 
     assert curve is not None and curve.means == pytest.approx(expected.means) and len(curve.means) == 60
     assert (curve.num_points, curve.lowest, curve.highest) == (1234, 0.0, 12.0)
+    assert (curve.lowest_step, curve.highest_step) == (expected.lowest_step, expected.highest_step) == (0, 11)
 
 
 def test_artifacts_have_their_sizes(address: str) -> None:

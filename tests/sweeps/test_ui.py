@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,107 @@ def test_store_that_is_none_is_told(lightsweep: Any, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database\n" * 100)
     assert "file is not a database" in lightsweep("ui", "--uri", "sqlite:///text.db").stderr
     assert lightsweep("ui", "--uri", "http://127.0.0.1:5000").returncode == 2
+
+
+@pytest.fixture
+def started(swept: Any) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Starts the command, and returns its process and what it said until it was ready."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, until: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweeps", "ui", *options],
+            cwd=swept.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        said = ""
+        while until not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        return process, said
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def two_ports() -> tuple[int, int]:
+    """Return a free port whose next one is free, too."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port, port + 1
+
+
+def test_dashboard_is_served_beside_it_and_ends_with_it(started: Any) -> None:
+    port, other = two_ports()
+    process, said = started("small", "--port", str(port), "--optuna", "--no-browser", until="Optuna's dashboard")
+
+    assert f"http://127.0.0.1:{other}/dashboard/studies/1" in said
+    assert ask(other, "/dashboard/studies/1")[0] == 200
+    assert '"study_name": "small"' in ask(other, "/api/studies")[1]
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in rest
+    with pytest.raises(ConnectionRefusedError):
+        ask(other, "/")
+
+
+def test_kill_9_ends_the_dashboard_too_and_strangers_are_refused_before(started: Any) -> None:
+    port, other = two_ports()
+    process, _ = started("--port", str(port), "--optuna", "--no-browser", until="Optuna's dashboard")
+
+    assert ask(other, "/api/studies", host="evil.example")[0] == 403
+    process.kill()
+    process.wait(10)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_browser_is_opened_at_the_page_of_the_study(started: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "opened")
+    script = tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
+    script.chmod(0o700)
+    _, said = started("--port", str(free_port()), until="study small: ", BROWSER=str(script))
+
+    address = (tmp_path / "opened").read_text().strip()
+    assert f"study small: {address}\n" in said and "/runs/" in address
+
+
+def test_study_that_is_none_names_the_nearest(swept: Any) -> None:
+    result = swept.run("ui", "smal")
+
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr == "lightsweep: There is no study 'smal'. Did you mean 'small'?\n"
+
+
+def test_dashboard_that_is_not_installed_is_told_with_the_way_out(swept: Any, tmp_path: Path) -> None:
+    (tmp_path / "optuna_dashboard.py").write_text("raise ModuleNotFoundError(\"No module named 'optuna_dashboard'\")")
+    found = subprocess.run(
+        [sys.executable, "-m", "sweeps", "ui", "--optuna", "--port", str(two_ports()[0])],
+        cwd=swept.folder,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == 2 and "pip install 'lightsweep[dashboard]'" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
 
 
 def test_settings_are_the_ones_that_mlflow_reads(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""The commands that a report offers: to look at the study, to go on with it, to train its best once more."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps import paths
+from sweeps.errors import LightsweepError
+from sweeps.queries import TrialRow
+from sweeps.urls import hide_password
+
+if TYPE_CHECKING:
+    from sweeps.stored_study import StoredStudy
+
+__all__ = ["Commands", "next_commands", "train_command"]
+
+Commands = list[tuple[str, str]]
+"""What each is for, and what to type."""
+
+_IRRELEVANT = ("study.name", "study.storage", "study.num_trials", "study.timeout_s", "study.device_hours", "store_dir")
+
+
+def next_commands(study: "StoredStudy", store_dir: Path, *, where: str = "") -> Commands:
+    """Return the commands, each with what it is for.
+
+    Args:
+        study: As the store tells it.
+        store_dir: The folder with that of the study, if this machine has it.
+        where: The options by which a command finds the store.
+    """
+    name = shlex.quote(study.name)
+    found = [("All trials, best first", f"lightsweep compare {name} --top 10{where}")]
+    if study.best:
+        best = study.best[0]
+        which = "The best trial" if len(study.best) == 1 else f"#{best.trial}, the first of the front"
+        found.append(
+            (f"{which}, with all that is known of it", f"lightsweep show {shlex.quote(f'best:{study.name}')}{where}")
+        )
+        again = train_command(study, best, store_dir)
+        if again is not None:
+            found.append((f"{which}, trained once more with the same configuration and seed", again))
+    if (paths.study_dir(store_dir, study.name) / paths.STUDY).is_file():
+        folder = "" if store_dir == Path("mlruns") else f" --store-dir {shlex.quote(str(store_dir))}"
+        more = f"study.num_trials={2 * max(len(study.trials), 1)}"
+        found.append(("Go on, up to a larger total", f"lightsweep resume {name}{folder} {more}"))
+    if not study.uri.startswith("http"):
+        found.append(("All of it in MLflow's UI", f"lightsweep ui{where}"))
+    return found
+
+
+def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str | None:
+    """Return the command that trains a trial's configuration again, from the sweep's command line and its seed.
+
+    Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
+    """
+    import yaml
+
+    from sweeps.recorded import read_record
+    from sweeps.space import key_of, quote, split_overrides
+
+    folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
+    folder = paths.replicate_dir(folder, 0) if paths.replicate_dir(folder, 0).is_dir() else folder
+    try:
+        record = read_record(study.name, store_dir)
+        config = yaml.load((folder / paths.CONFIG).read_text(encoding="utf-8"), yaml.CSafeLoader)
+        plain, _ = split_overrides(record["overrides"])
+        own = {"seed": config["seed"]}
+        if config["data"].get("num_folds") is not None:
+            own |= {"data.num_folds": config["data"]["num_folds"], "data.fold": config["data"]["fold"]}
+        replaced = {*_IRRELEVANT, *own}
+        kept = [text for text in plain if key_of(text) not in replaced and hide_password(text) == text]
+    except (LightsweepError, OSError, KeyError, yaml.YAMLError):
+        return None
+    searched = _searched(study, row, quote)
+    words = ["lightsweep", "train", "--config-name", record["config_name"]]
+    words += ["--config-dir", record["config_dir"]] if record["config_dir"] else []
+    words += [*kept, *searched, *(f"{key}={quote(value)}" for key, value in own.items() if key not in row.params)]
+    words += [] if store_dir == Path("mlruns") else [f"store_dir={quote(str(store_dir))}"]
+    return " ".join(map(shlex.quote, words))
+
+
+def _searched(study: "StoredStudy", row: TrialRow, quote: Any) -> Sequence[str]:
+    space = study.space
+    if space is not None and row.params.keys() <= set(space.keys):
+        return space.overrides(row.params)
+    return [f"{key}={quote(value)}" for key, value in row.params.items()]

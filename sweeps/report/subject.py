@@ -1,0 +1,254 @@
+"""What charts look at: a study with all that several of them need, found once."""
+
+import math
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sweeps.naming import duration, number
+from sweeps.queries import TrialRow
+from sweeps.report.chart import Axis, Points, Role
+from sweeps.search import SEM
+from sweeps.tracking import tags
+
+if TYPE_CHECKING:
+    from sweeps.histories import History
+    from sweeps.space import Parameter
+    from sweeps.stored_study import StoredStudy
+    from sweeps.study.importance import Importance
+
+__all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
+
+ROLES: tuple[Role, ...] = ("running", "interrupted", "failed", "pruned", "infeasible", "complete", "best")
+"""In the order in which they are drawn: what matters most lies on top."""
+
+_LONGEST_LABEL = 28
+_WIDE = 1000.0  # a ratio from which on values of an unknown space are spread by ratios
+_WIDE_LOSS = 50.0  # likewise of a metric that is minimised
+_JITTER = 0.16  # of the distance between two categories
+_GOLDEN = 0.6180339887498949
+_MOST_HOVERED = 12  # parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Where the values of a parameter lie on an axis.
+
+    Attributes:
+        axis: The axis.
+        places: Of a categorical axis, the text of each value to its place.
+    """
+
+    axis: Axis
+    places: Mapping[str, int]
+
+    def place(self, value: Any) -> float:
+        """Return where a value lies; NaN where it has no place."""
+        if self.axis.categories:
+            return float(self.places.get(plain(value), math.nan))
+        is_drawn = _is_finite(value) and (value > 0 or not self.axis.is_log)
+        return float(value) if is_drawn else math.nan
+
+    def spread(self, value: Any, trial: int) -> float:
+        """Return the same, but beside each other where trials share a category."""
+        beside = _JITTER * (2 * (trial * _GOLDEN % 1) - 1) if self.axis.categories else 0.0
+        return self.place(value) + beside
+
+
+class Subject:
+    """A study, as the charts see it.
+
+    Args:
+        study: As the store tells it.
+        importances: Of the searched keys, the most important first, for each objective.
+        now_ms: The time at which trials that run are drawn to their ends.
+        state: What became of the study, if its own run does not tell yet.
+
+    Attributes:
+        rows: The trials that count: all but the dropped ones.
+        metric: The leading objective.
+    """
+
+    def __init__(
+        self,
+        study: "StoredStudy",
+        importances: "Mapping[str, Sequence[Importance]]",
+        *,
+        now_ms: int,
+        state: str | None = None,
+    ) -> None:
+        self.study = study
+        self.state = study.parent.tags.get(tags.STATE, "") if state is None else state
+        self.importances = importances
+        self.now_ms = now_ms
+        self.rows = [row for row in study.trials if row.state != "dropped"]
+        self.metric = next(iter(study.objectives), "")
+        self._best = {row.run_id for row in study.best}
+        self._histories: dict[str, Mapping[int, History]] = {}
+
+    @cached_property
+    def params(self) -> dict[str, dict[str, Any]]:
+        """The parameters of each run; of a list whose elements are searched, each element."""
+        return {row.run_id: self._places(row.params) for row in self.rows}
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The parameters that differ between trials, the most important first."""
+        known = [] if self.study.space is None else [parameter.place for parameter in self.study.space.parameters]
+        found = dict.fromkeys([*known, *(key for params in self.params.values() for key in params)])
+        varying = [key for key in found if len({plain(value) for value in self.values_of(key)}) > 1]
+        return sorted(varying, key=lambda key: -self.importance(key))
+
+    def importance(self, key: str, metric: str | None = None) -> float:
+        """Return the share of a parameter in what makes the values of an objective differ; 0 if it is not known."""
+        shares = {one.key: one.share for one in self.importances.get(metric or self.metric, ())}
+        return shares.get(key, shares.get(key.partition("[")[0], 0.0))
+
+    def values_of(self, key: str) -> list[Any]:
+        """Return the values of a parameter over all trials that have it."""
+        return [params[key] for params in self.params.values() if key in params]
+
+    def role(self, row: TrialRow) -> Role:
+        """Return what a trial is drawn as."""
+        if row.run_id in self._best:
+            return "best"
+        if row.state == "complete" and row.infeasible:
+            return "infeasible"
+        known: dict[str, Role] = {role: role for role in ROLES}
+        return known.get(row.state, "interrupted")
+
+    def value(self, row: TrialRow, metric: str | None = None) -> float:
+        """Return the value of an objective, by default of the leading one; NaN if there is none."""
+        metric = metric or self.metric
+        value = row.values.get(metric, row.value if metric == row.metric else None)
+        return float(value) if value is not None and math.isfinite(value) else math.nan
+
+    def error(self, row: TrialRow, metric: str | None = None) -> float:
+        """Return the standard error of an objective's mean over replicates; 0 without."""
+        error = row.metrics.get(f"{metric or self.metric}{SEM}", 0.0)
+        return error if _is_finite(error) else 0.0
+
+    def is_minimized(self, metric: str | None = None) -> bool:
+        """Tell whether less of an objective is better."""
+        return self.study.objectives.get(metric or self.metric) == "minimize"
+
+    def histories(self, metric: str) -> "Mapping[int, History]":
+        """Return the histories of a metric by the trials' numbers."""
+        if metric not in self._histories:
+            self._histories[metric] = self.study.histories(metric)
+        return self._histories[metric]
+
+    def hover(self, row: TrialRow) -> str:
+        """Say what a trial is, in a few lines."""
+        lines = [f"#{row.trial} {self.role(row)}" if self.role(row) != "complete" else f"#{row.trial}"]
+        for metric in self.study.objectives:
+            value, error = self.value(row, metric), self.error(row, metric)
+            if not math.isnan(value):
+                lines.append(f"{metric} {number(value)}" + (f" ± {number(error)}" if error else ""))
+        lines += [f"{key} {plain(value)}" for key, value in list(row.params.items())[:_MOST_HOVERED]]
+        lines += [duration(row.duration_s)] if row.duration_s is not None else []
+        lines += [text[:160] for text in (row.reason, row.infeasible) if text]
+        return "\n".join(lines)
+
+    def points(self, placed: Iterable[tuple[TrialRow, float, float]], *, metric: str = "") -> tuple[Points, ...]:
+        """Return the points of trials, those of one role together; what has no place is left out.
+
+        Args:
+            placed: Each trial with its x and y.
+            metric: The objective of which y is the value, for bars of its error.
+        """
+        of_role: dict[Role, list[tuple[TrialRow, float, float]]] = {}
+        for row, x, y in placed:
+            if math.isfinite(x) and math.isfinite(y):
+                of_role.setdefault(self.role(row), []).append((row, x, y))
+        found = []
+        for role in ROLES:
+            chosen = of_role.get(role, [])
+            errors = tuple(self.error(row, metric) if metric else 0.0 for row, _, _ in chosen)
+            if chosen:
+                found.append(
+                    Points(
+                        x=tuple(x for _, x, _ in chosen),
+                        y=tuple(y for _, _, y in chosen),
+                        hover=tuple(self.hover(row) for row, _, _ in chosen),
+                        role=role,
+                        errors=errors if any(errors) else (),
+                    )
+                )
+        return tuple(found)
+
+    def scale(self, key: str) -> Scale:
+        """Return the axis of a parameter: as the space has it, or as its values look."""
+        values = self.values_of(key)
+        parameters = self._parameters(key)
+        is_choice = any(type(parameter.domain).__name__ == "Choices" for parameter in parameters)
+        if is_choice or not all(map(_is_number, values)):
+            declared = [value for parameter in parameters if is_choice for value in parameter.values or ()]
+            return _categories(key, [*declared, *values], num_declared=len(declared))
+        finite = [value for value in values if _is_finite(value)]
+        is_positive = bool(finite) and min(finite) > 0
+        is_wide = is_positive and max(finite) / min(finite) >= _WIDE
+        is_declared_log = all(getattr(parameter.domain, "log", False) for parameter in parameters)
+        is_log = is_positive and (is_declared_log if parameters else is_wide)
+        is_whole = bool(finite) and all(isinstance(value, int) for value in finite)
+        return Scale(axis=Axis(label=key, is_log=is_log, is_whole=is_whole), places={})
+
+    def _parameters(self, key: str) -> "list[Parameter]":
+        """Return the parameters of a place: none if the space is not known, several if options have ranges."""
+        space = self.study.space
+        return [] if space is None else [parameter for parameter in space.parameters if parameter.place == key]
+
+    def _places(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        space = self.study.space
+        if space is None or not any(parameter.index is not None for parameter in space.parameters):
+            return dict(params)
+        found: dict[str, Any] = {}
+        split = {parameter.key for parameter in space.parameters if parameter.index is not None}
+        for key, value in params.items():
+            if key in split and isinstance(value, Sequence) and not isinstance(value, str):
+                found |= {f"{key}[{index}]": item for index, item in enumerate(value)}
+            else:
+                found[key] = value
+        return found
+
+
+def _categories(key: str, values: Sequence[Any], *, num_declared: int) -> Scale:
+    """Return an axis of names: numbers in their order, others as they were declared, then by their texts."""
+    if all(map(_is_number, values)):
+        ordered = sorted(values)
+    else:
+        ordered = [*values[:num_declared], *sorted(values[num_declared:], key=plain)]
+    places = {text: place for place, text in enumerate(dict.fromkeys(map(plain, ordered)))}
+    return Scale(axis=Axis(label=key, categories=tuple(map(_short, places))), places=places)
+
+
+def value_axis(label: str, values: Collection[float], *, is_minimized: bool) -> Axis:
+    """Return the axis of a metric: by ratios where what is minimised spans several powers of ten."""
+    finite = [value for value in values if math.isfinite(value)]
+    is_positive = bool(finite) and min(finite) > 0
+    middle = statistics.median(finite) if finite else 0.0
+    is_wide = is_positive and is_minimized and max(finite) / min(finite) > _WIDE_LOSS and max(finite) > 10 * middle
+    return Axis(label=label, is_log=is_wide)
+
+
+def plain(value: Any) -> str:
+    """Write a parameter's value as a person would: `0.0031`, `relu`, `[64, 32]`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(plain(item) for item in value)}]"
+    return "null" if value is None else number(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
