@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sweeps import paths
-from sweeps.errors import LightsweepError
+from sweeps.errors import LightsweepError, StoreError
+from sweeps.untrusted import read_yaml
 
 __all__ = ["complete", "script"]
 
@@ -112,9 +111,9 @@ def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
     found = {}
     for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
         try:
-            stored = yaml.safe_load(record.read_text(encoding="utf-8"))
+            stored = read_yaml(record)
             found[str(stored["study"])] = stored
-        except (OSError, yaml.YAMLError, TypeError, KeyError):  # half written, or not ours: nothing to offer
+        except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
     return found
 

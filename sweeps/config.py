@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
-from sweeps.errors import ConfigError, did_you_mean
+from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.targets import ALLOWED_MODULES, locate
+from sweeps.untrusted import read_yaml
 from sweeps.urls import hide_passwords
 
 __all__ = [
@@ -381,10 +382,16 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: tree}
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes what stands in two places twice: a record with aliases is not read, see `untrusted`."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def to_yaml(tree: Any) -> str:
     """Write plain data as YAML, in the order of its keys."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def freeze(config: Config, folder: Path) -> Path:
@@ -395,11 +402,16 @@ def freeze(config: Config, folder: Path) -> Path:
 
 
 def load_frozen(folder: Path) -> Config:
-    """Read a frozen config as data: nothing in it is executed or interpolated."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    tree = yaml.load((folder / paths.CONFIG).read_text(encoding="utf-8"), Loader=loader)
+    """Read a frozen config as data: nothing in it is executed or interpolated.
+
+    It is the one that the driver wrote for a trial of its own; `untrusted.read_config` reads one of anybody's.
+
+    Raises:
+        StoreError: It is no mapping of plain data.
+    """
+    tree = read_yaml(folder / paths.CONFIG)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{folder / paths.CONFIG} must hold a mapping, but holds a {type(tree).__name__}.")
+        raise StoreError(f"{folder / paths.CONFIG} must hold a mapping, but holds a {type(tree).__name__}.")
     return tree
 
 

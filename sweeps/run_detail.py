@@ -216,13 +216,12 @@ def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     for place in filter(None, (folder, local_artifacts(run))):
         file = place / paths.CONFIG
         if file.is_file():
-            import yaml
-
             from sweeps.config import flatten
+            from sweeps.untrusted import read_yaml
 
             try:
-                tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError):  # half written, or not ours
+                tree = read_yaml(file)
+            except (OSError, StoreError):  # half written, or not ours
                 continue
             return {key: str(value) for key, value in sorted(flatten(tree).items())} if isinstance(tree, dict) else {}
     return {}
