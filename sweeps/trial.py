@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import load_frozen
-from sweeps.errors import ConfigError
+from sweeps.errors import ConfigError, LightsweepError
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _one_line(error: BaseException) -> str:
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
-    is_plain = isinstance(error, (ConfigError, DivergedError)) or (
+    is_plain = isinstance(error, (LightsweepError, DivergedError)) or (
         isinstance(error, FileNotFoundError) and error.errno is None
     )
     return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")
