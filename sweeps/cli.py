@@ -13,19 +13,11 @@ from sweeps.errors import LightsweepError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.run_sweep import SweepResult
     from sweeps.workbench import CommandLine
 
 __all__ = ["main"]
 
-_NUM_LEADERS = 5
 _INTERRUPTED = 130  # what shells expect after Ctrl-C
-_STOPPED = {
-    "interrupt": "Interrupted",
-    "stop": "Stopped by `lightsweep stop`",
-    "timeout": "study.timeout_s was over",
-    "device_hours": "study.device_hours was used up",
-}
 _OVERRIDES = """\
 Overrides are Hydra's: key=value, +key=value, ~key, group=option. Sweep expressions (for sweep, check and resume):
   optimizer.lr='tag(log,interval(1e-4,1e-1))'  model.depth='range(1,5)'  data.batch_size=32,64,128
@@ -267,12 +259,13 @@ def _print_config(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
+    from sweeps.display import warn_unsent
     from sweeps.naming import number
     from sweeps.run_train import train
 
     console = _console()
     result = train(_command_line(args), console)
-    _warn_unsent(result.num_unsent, result.folder, console)
+    warn_unsent(result.num_unsent, result.folder, console)
     outcome = result.outcome
     if result.is_guest and outcome is not None and outcome.state == "complete":
         return 0
@@ -294,10 +287,11 @@ def _train(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
+    from sweeps.conclusion import conclude
     from sweeps.run_sweep import sweep
 
     console = _console()
-    return _conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
+    return conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -313,10 +307,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
+    from sweeps.conclusion import conclude
     from sweeps.run_sweep import resume
 
     console = _console()
-    return _conclude(resume(args.study, args.store_dir, console, args.overrides, migrates=args.migrate), console)
+    return conclude(resume(args.study, args.store_dir, console, args.overrides, migrates=args.migrate), console)
 
 
 def _enqueue(args: argparse.Namespace) -> int:
@@ -331,80 +326,6 @@ def _stop(args: argparse.Namespace) -> int:
 
     print(stop(args.study, args.store_dir, is_now=args.now))
     return 0
-
-
-def _conclude(result: "SweepResult", console: "Console") -> int:
-    """Print what a sweep found and what to type next, and return the exit status."""
-    from sweeps.naming import duration, values_text
-    from sweeps.urls import store_options
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    store_dir = result.folder.parent
-    _warn_unsent(result.num_unsent, store_dir, console)
-    totals, best = result.totals, result.best
-    counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
-    if not totals.outcomes and result.num_finished >= result.num_trials:
-        say(f"{result.study} has its {result.num_finished} trials already. A larger total:")
-        more = f"study.num_trials={2 * result.num_finished}"
-        say(f"  lightsweep resume {shlex.quote(result.study)}{store_options(store_dir)} {more}")
-    else:
-        say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
-    if not totals.stopped and result.num_finished < result.num_trials:
-        say(f"The space has no more combinations: {result.num_finished} trials of {result.num_trials} took them all.")
-    if totals.num_reused:
-        say(f"{totals.num_reused} of {len(totals.outcomes)} reused: their configurations had been trained before.")
-    _print_leaders(result, console)
-    if len(result.metrics) > 1 and best:
-        say(f"Pareto front: {len(best)} of {result.num_finished} trials", "bold green")
-    for trial in best:
-        objectives = dict(zip(result.metrics, trial.objectives, strict=True))
-        found = f"#{trial.number} {values_text(objectives, is_short=False)}  {values_text(trial.values)}"
-        say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
-    if not best and result.num_finished:
-        say("There is no best trial: none is complete and satisfies the constraints of the study.")
-    study, where = shlex.quote(result.study), store_options(store_dir)
-    if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
-        say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
-        more = " study.device_hours=N" if totals.stopped == "device_hours" else ""
-        say(f"  lightsweep resume {study}{where}{more}")
-    if totals.stopped == "interrupt":
-        return _INTERRUPTED
-    if totals.stopped == "failures":
-        say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
-    where = store_options(store_dir, result.tracking_uri)
-    say("Next:")
-    say(f"  lightsweep compare {study} --top 10{where}")
-    if not (result.tracking_uri or "").startswith("http"):
-        say(f"  lightsweep ui {study}{where}")
-    return 0 if best and totals.stopped != "failures" else 1
-
-
-def _print_leaders(result: "SweepResult", console: "Console") -> None:
-    """Print the best trials of the study, those of earlier runs included."""
-    from sweeps.compare import print_rows
-    from sweeps.queries import sorted_rows, trial_rows
-    from sweeps.urls import default_uri
-
-    try:
-        rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
-    except LightsweepError:  # a store that is out of reach has been told of already
-        return
-    # One row for those that share a result: the first of them trained
-    leaders = {(row.value, repr(row.params)): row for row in reversed(rows) if row.state == "complete"}
-    shown = [row for row in rows if leaders.get((row.value, repr(row.params))) is row]
-    print_rows(shown[:_NUM_LEADERS], "table", console=console, out=sys.stdout, metric=None)
-
-
-def _warn_unsent(num_unsent: int, folder: Path, console: "Console") -> None:
-    if num_unsent:
-        console.print(
-            f"The tracking store did not take {num_unsent} records; they are kept in {folder}/unsent.jsonl.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -468,14 +389,15 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from sweeps.conclusion import advice_lines
     from sweeps.paths import REPORT, study_dir
     from sweeps.run_report import make_report
     from sweeps.urls import store_options
 
     where = store_options(args.store_dir, args.uri)
     report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
-    for advice in report.advice:
-        print(advice.text)
+    for line in advice_lines(report.advice, args.study, args.store_dir):
+        print(line)
     path = args.output or study_dir(args.store_dir, args.study) / REPORT
     report.write(path)
     print(f"The report is in {path}")

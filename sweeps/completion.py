@@ -74,7 +74,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return []  # its value: a path, which the shell completes, or a number
     if command in ("train", "sweep", "check"):
         return _overrides("train" if command == "train" else "sweep", typed, word)
-    if command in ("compare", "resume"):
+    if command in ("compare", "report", "resume", "ui"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
     if command in ("show", "diff"):
         return _runs(_option(typed, "--store-dir") or "mlruns", word)

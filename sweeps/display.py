@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -17,7 +18,17 @@ from sweeps.naming import duration, number, values_text
 from sweeps.pareto import on_front
 from sweeps.records import Progress
 
-__all__ = ["Display", "Heading", "Leader", "LineDisplay", "LiveDisplay", "SilentDisplay", "TrialView", "make_display"]
+__all__ = [
+    "Display",
+    "Heading",
+    "Leader",
+    "LineDisplay",
+    "LiveDisplay",
+    "SilentDisplay",
+    "TrialView",
+    "make_display",
+    "warn_unsent",
+]
 
 _REFRESH_S = 0.25
 _KEYS = {"timeout": "timeout_s", "device_hours": "device_hours"}
@@ -493,3 +504,14 @@ def _ahead(ahead: Forecast) -> str:
     if ahead.ends_by == "trials":
         return f"all {ahead.num_trials} trials {when}"
     return f"study.{_KEYS[ahead.ends_by]} ends it {when}, after {ahead.num_trials} trials"
+
+
+def warn_unsent(num_unsent: int, folder: Path, console: Console) -> None:
+    """Say how many records the tracking store did not take, and where they are."""
+    if num_unsent:
+        console.print(
+            f"The tracking store did not take {num_unsent} records; they are kept in {folder}/unsent.jsonl.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -39,13 +39,14 @@ class Advice:
             trials were best at their last epoch) or `more` (the study was still finding better ones).
         key: The searched parameter that it is about; empty for none.
         text: The sentence.
-        override: What to go on with, as typed after `lightsweep resume STUDY`; empty for nothing in particular.
+        overrides: What to go on with, as typed after `lightsweep resume STUDY`; none for nothing in particular. Those
+            of an edge need --migrate.
     """
 
     kind: Literal["edge", "matters", "longer", "more"]
     key: str = ""
     text: str
-    override: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,7 @@ def _edge(end: _End, judged: _Judged) -> Advice:
         key=parameter.key,
         text=f"{parameter.place}{of}: {sum(best)} of the {len(best)} best values lie at the {side} end of its range, "
         f"{number(last)}: {what}.",
-        override=f"{parameter.prefix}{parameter.key}={wider}" if wider and is_plain else "",
+        overrides=(f"{parameter.prefix}{parameter.key}={wider}", _twice(judged)) if wider and is_plain else (),
     )
 
 
@@ -266,5 +267,11 @@ def _more(judged: _Judged) -> Iterator[Advice]:
         yield Advice(
             kind="more",
             text=f"The best trial, #{best.trial}, is one of the last {last} of {count}: more may find a better one.",
-            override=f"study.num_trials={2 * count}",
+            overrides=(_twice(judged),),
         )
+
+
+def _twice(judged: _Judged) -> str:
+    """Return the override for a total of twice as many trials as there are."""
+    highest = max((row.trial for row in judged.trials if row.trial is not None), default=0)
+    return f"study.num_trials={2 * (highest + 1)}"

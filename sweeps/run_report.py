@@ -122,18 +122,17 @@ class FinalReport:
             self._is_prepared = True
             threading.Thread(target=_import, name="report", daemon=True).start()
 
-    def leave(self, state: str) -> str | None:
+    def leave(self, state: str) -> Report | None:
         """Write the report and the plots, and record them; a failure is only told of.
 
         Args:
             state: What became of the study: complete, failed or interrupted.
 
         Returns:
-            The artifact that the report is; None if there is none.
+            What was recorded, as `paths.REPORT`; None if there is none.
         """
         if not self._is_on:
             return None
-        recorded: str | None = None
         try:
             if not self._recorder.wait_until_written(_PATIENCE_S):
                 _LOG.warning("no report on %s: the tracking store has not taken all of its records yet", self._name)
@@ -143,14 +142,14 @@ class FinalReport:
             report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where, state=state)
             report.write(self._folder / paths.REPORT)
             self._recorder.artifact(PARENT, self._folder / paths.REPORT)
-            recorded = paths.REPORT
             for file in report.write_plots(self._folder / paths.PLOTS):
                 self._recorder.artifact(PARENT, file, paths.PLOTS)
+            return report
         except KeyboardInterrupt:
             _LOG.warning("no report on %s: interrupted; `lightsweep report` makes one", self._name)
         except Exception as error:  # the sweep is what counts
             _LOG.warning("no report on %s: %s: %s", self._name, type(error).__name__, error)
-        return recorded
+        return None
 
 
 def _import() -> None:

@@ -28,7 +28,7 @@ from sweeps.outcome import Outcome, Totals, Why
 from sweeps.parent_run import ENDS, ParentRun
 from sweeps.replicates import replication
 from sweeps.reuse import Twins
-from sweeps.run_report import FinalReport
+from sweeps.run_report import FinalReport, Report
 from sweeps.space import Space
 from sweeps.study import (
     Best,
@@ -82,6 +82,8 @@ class SweepResult:
     metrics: tuple[str, ...]
     num_unsent: int
     tracking_uri: str | None
+    report: Report | None
+    """what the study has taught; None if there is no report"""
 
 
 def sweep(command: CommandLine, console: Console, *, migrates: bool = False) -> SweepResult:
@@ -270,11 +272,11 @@ class _Sweep:
         )
         display = make_display(heading, self._console)
         uri = self._config["tracking"]["uri"]
-        report = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
+        final = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
 
         def on_ended(outcome: Outcome) -> None:
             parent.tell(outcome)
-            report.prepare()
+            final.prepare()
 
         driver = Driver(
             search=study,
@@ -306,8 +308,8 @@ class _Sweep:
             stopped = totals.stopped
         finally:
             display.close()
-            left = None if stopped is None else report.leave(ENDS[stopped])
-            parent.close(stopped, report=left)
+            report = None if stopped is None else final.leave(ENDS[stopped])
+            parent.close(stopped, report=paths.REPORT if report else None)
             num_unsent = recorder.close()
         return SweepResult(
             study=study.name,
@@ -319,6 +321,7 @@ class _Sweep:
             metrics=study.metrics,
             num_unsent=num_unsent,
             tracking_uri=uri,
+            report=report,
         )
 
     def _compose(self, values: Mapping[str, Any], number: int, replicate: int | None) -> Config:

@@ -4,28 +4,24 @@ import base64
 import gzip
 import importlib.util
 import json
-import math
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweeps.naming import duration, number, short_names, values_text
-from sweeps.queries import TrialRow, sorted_rows
+from sweeps.naming import duration, number, values_text
 from sweeps.report.chart import Chart, Panel, Parallel, Role
 from sweeps.report.commands import Commands
 from sweeps.report.palette import LOOKS, WARMER, WARMER_ON_BLACK
 from sweeps.report.plotly_figure import parallel_figure, plotly_figure
 from sweeps.report.subject import ROLES, Subject, plain
-from sweeps.search import SEM
+from sweeps.report.table import table
 
 __all__ = ["load", "page"]
 
 _FOLDER = Path(__file__).parent
-_MOST_ROWS = 1000
 _HINTS = {
     "parallel": "Drag along an axis to keep only what passes there; click it to let go.",
     "curves": "A click on a name hides its curves.",
@@ -39,14 +35,6 @@ _PATHS: dict[str, str] = {
     "cross-thin": "M-4.5 0H4.5M0-4.5V4.5",
     "square": "M-3.5-3.5H3.5V3.5H-3.5Z",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cell:
-    text: str
-    number: str | None = None
-    title: str = ""
-    is_text: bool = False
 
 
 def load() -> None:
@@ -91,7 +79,7 @@ def page(subject: Subject, charts: Sequence[Chart], *, advice: Sequence[str], co
             space=_space(subject),
             charts=shown,
             key=_key(subject),
-            table=_table(subject),
+            table=table(subject),
             commands=[{"what": what, "text": text} for what, text in commands],
             made=_moment(subject.now_ms),
         )
@@ -179,10 +167,6 @@ def _facts(subject: Subject) -> Iterable[tuple[str, str]]:
     params, run_tags = study.parent.params, study.parent.tags
     roles = [("infeasible" if row.state == "complete" and row.infeasible else row.state) for row in subject.rows]
     order = ("complete", "infeasible", "pruned", "failed", "interrupted", "running")
-    yield (
-        "Objective" if len(study.objectives) == 1 else "Objectives",
-        ", ".join(f"{way} {metric}" for metric, way in study.objectives.items()),
-    )
     if len(study.best) == 1:
         yield f"Best trial, #{study.best[0].trial}", values_text(study.best[0].params, is_short=True)
     yield "Trials", ", ".join(f"{roles.count(state)} {state}" for state in order if state in roles)
@@ -254,78 +238,3 @@ def _key(subject: Subject) -> list[dict[str, str]]:
                 {"name": name, "path": path, "colour": look.colour, "fill": "none" if is_open else look.colour}
             )
     return found
-
-
-# --- the table
-
-
-def _table(subject: Subject) -> dict[str, Any]:
-    """Return the trials with what differs between them, the best first."""
-    study = subject.study
-    rows = sorted_rows(study.trials)
-    values = {row.run_id: {key: plain(value) for key, value in row.params.items()} for row in rows}
-    keys = list(dict.fromkeys(key for row in rows for key in row.params))
-    differing = [key for key in keys if len({values[row.run_id].get(key) for row in rows}) > 1 or len(rows) == 1]
-    shared = [f"{key}={values[rows[0].run_id][key]}" for key in keys if key not in differing]
-    errors = [metric for metric in study.objectives if any(f"{metric}{SEM}" in row.metrics for row in rows)]
-    has_why = any(row.reason or row.infeasible for row in rows)
-    names = short_names(differing)
-    goal = "descending" if not subject.is_minimized() else "ascending"
-    columns = [{"name": "trial", "title": "trial", "sorted": ""}]
-    for metric in study.objectives:
-        columns.append({"name": metric, "title": metric, "sorted": goal if len(study.objectives) == 1 else ""})
-        columns += [{"name": "±", "title": f"standard error of {metric}", "sorted": ""}] if metric in errors else []
-    columns += [{"name": names[key], "title": key, "sorted": ""} for key in differing]
-    columns += [
-        {"name": name, "title": name, "sorted": ""} for name in ("state", "time", *(["why"] if has_why else []))
-    ]
-    shown = rows[:_MOST_ROWS]
-    count = "No trial yet." if not rows else f"{len(rows)} trials, best first." if len(rows) > 1 else "One trial."
-    cut = f" Here are the best {_MOST_ROWS}; `lightsweep compare` has them all." if len(rows) > _MOST_ROWS else ""
-    click = " A click on a name sorts by it." if len(rows) > 1 else ""
-    return {
-        "columns": columns,
-        "rows": [
-            {
-                "role": "dropped" if row.state == "dropped" else subject.role(row),
-                "cells": _cells(subject, row, differing, errors, has_why=has_why),
-            }
-            for row in shown
-        ],
-        "shared": shared,
-        "sentence": f"{count}{cut}{click}",
-    }
-
-
-def _cells(
-    subject: Subject, row: TrialRow, keys: Sequence[str], errors: Sequence[str], *, has_why: bool
-) -> list[_Cell]:
-    cells = [_Cell(text=f"#{row.trial}", number=str(row.trial))]
-    for metric in subject.study.objectives:
-        value = row.values.get(metric, row.value if metric == row.metric else None)
-        cells.append(_number_cell(value))
-        cells += [_number_cell(row.metrics.get(f"{metric}{SEM}"))] if metric in errors else []
-    for key in keys:
-        value = row.params.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number:
-            cells.append(_number_cell(value))
-        else:
-            cells.append(_Cell(text=plain(value) if key in row.params else "", is_text=False))
-    state = "infeasible" if row.state == "complete" and row.infeasible else row.state
-    cells.append(_Cell(text=state, is_text=True))
-    cells.append(_Cell(text="" if row.duration_s is None else duration(row.duration_s), number=_js(row.duration_s)))
-    why = row.reason or row.infeasible
-    cells += [_Cell(text=why, title=why, is_text=True)] if has_why else []
-    return cells
-
-
-def _number_cell(value: float | None) -> _Cell:
-    return _Cell(text="" if value is None else number(value), number=_js(value))
-
-
-def _js(value: float | None) -> str | None:
-    """Say a number as JavaScript reads it."""
-    if value is None or math.isnan(value):
-        return None
-    return repr(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"

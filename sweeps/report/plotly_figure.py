@@ -16,6 +16,7 @@ _HEIGHT = 380
 _HEIGHT_OF_SEVERAL = 320
 _HEIGHT_OF_PARALLEL = 400
 _BAR, _LANE = 30, 34
+_MOST_TICKS = 8
 
 Json = dict[str, Any]
 
@@ -42,7 +43,8 @@ def plotly_figure(panel: Panel, *, is_one_of_several: bool = False) -> Json:
     }
     if panel.title:
         layout["title"] = {"text": _text(panel.title), "font": {"size": 13}, "x": 0, "xanchor": "left"}
-    layout["xaxis"], layout["yaxis"] = _axis(panel.x), _axis(panel.y)
+    layout["xaxis"] = _axis(panel.x, _values(panel, is_x=True))
+    layout["yaxis"] = _axis(panel.y, _values(panel, is_x=False))
     bars = [mark for mark in panel.marks if isinstance(mark, Bars)]
     if bars:
         layout["barmode"] = "overlay"
@@ -164,7 +166,12 @@ def _heat(mark: Heat) -> Json:
     }
 
 
-def _axis(axis: Axis) -> Json:
+def _values(panel: Panel, *, is_x: bool) -> list[float]:
+    marks = [mark for mark in panel.marks if isinstance(mark, Points | Line | Heat)]
+    return [value for mark in marks for value in (mark.x if is_x else mark.y) if math.isfinite(value)]
+
+
+def _axis(axis: Axis, values: Sequence[float]) -> Json:
     found: Json = {"automargin": True, "zeroline": False, "title": {"text": _text(axis.label), "standoff": 10}}
     if axis.categories:
         count = len(axis.categories)
@@ -179,6 +186,8 @@ def _axis(axis: Axis) -> Json:
         return found | {"type": "log", "tickformat": "~g", "dtick": 1}
     if axis.is_whole:
         found["tickformat"] = "d"
+        if values and max(values) - min(values) <= _MOST_TICKS:
+            found["dtick"] = 1  # else halves, shown as whole numbers
     return found
 
 

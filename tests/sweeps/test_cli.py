@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli import _conclude, main
+from sweeps.cli import main
+from sweeps.conclusion import conclude
 from sweeps.outcome import Totals
 from sweeps.run_sweep import SweepResult
 from sweeps.study.study import Best
@@ -174,8 +175,9 @@ def concluded(folder: Path, **more: Any) -> tuple[int, str]:
         "metrics": ("val/acc",),
         "num_unsent": 0,
         "tracking_uri": None,
+        "report": None,
     }
-    status = _conclude(SweepResult(**result | more), Console(file=out, width=200))
+    status = conclude(SweepResult(**result | more), Console(file=out, width=200))
     return status, out.getvalue()
 
 

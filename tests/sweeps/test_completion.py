@@ -23,7 +23,8 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "resume "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "report "),
+                "resume ",
                 *("show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
@@ -82,13 +83,14 @@ def test_own_options_are_offered(tmp_path: Path) -> None:
     assert completed(f"lightsweep train --config-dir={tmp_path} model=mine model.h") == ["model.hidden="]
 
 
-def test_studies_are_offered_to_compare_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_are_offered_to_compare_report_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, text in (("s1", "study: first\n"), ("s2", "study: second\n"), ("s3", "{broken"), ("s4", "[]")):
         (tmp_path / "mlruns" / folder).mkdir(parents=True)
         (tmp_path / "mlruns" / folder / "study.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
 
     assert completed("lightsweep compare ") == ["first ", "second "]
+    assert completed("lightsweep report ") == ["first ", "second "]
     assert completed("lightsweep resume s") == ["second "]
     assert completed(f"lightsweep compare --store-dir {tmp_path}/none ") == []
 

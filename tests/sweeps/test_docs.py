@@ -76,6 +76,14 @@ def test_every_command_of_the_page_on_comparing_parses() -> None:
         _parser().parse_args(shlex.split(command))
 
 
+def test_every_command_of_the_page_on_the_report_parses() -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    commands = re.findall(r"^lightsweep (.*?)(?:  *#.*)?$", page, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
+
+
 def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "steering.md").read_text()
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)

@@ -143,7 +143,7 @@ def test_a_study_whose_space_is_not_known_has_no_importances() -> None:
 def test_the_best_at_the_end_of_a_range_are_told_with_a_wider_one(by_tpe: bool) -> None:
     first = advice(searched([LR, *NOISE], lr_score, 60, by_tpe=by_tpe))[0]
     assert (first.kind, first.key) == ("edge", "optimizer.lr")
-    assert first.override == "optimizer.lr=tag(log,interval(1e-05,0.316))"
+    assert first.overrides == ("optimizer.lr=tag(log,interval(1e-05,0.316))", "study.num_trials=120")
     assert "upper end of its range, 0.01: widen it" in first.text
 
 
@@ -161,7 +161,7 @@ def test_the_middle_of_a_range_is_no_edge() -> None:
 def test_nothing_is_added_below_zero() -> None:
     study = searched(["model.dropout=interval(0.0,0.5)"], lambda p: -p["model.dropout"], 60)
     (edge,) = [one for one in advice(study) if one.kind == "edge"]
-    assert edge.override == "" and edge.text.endswith("lower end of its range, 0: there is little beyond it.")
+    assert edge.overrides == () and edge.text.endswith("lower end of its range, 0: there is little beyond it.")
 
 
 def test_the_best_that_were_best_at_their_end_are_told_to_train_longer() -> None:
@@ -181,7 +181,7 @@ def test_a_best_trial_near_the_end_of_the_study_asks_for_more() -> None:
     rows = [row(one.trial, one.params, one.trial) for one in study.trials]
     (more,) = [one for one in advice(Studied(rows, study.space)) if one.kind == "more"]
     assert more.text == "The best trial, #19, is one of the last 2 of 20: more may find a better one."
-    assert more.override == "study.num_trials=40"
+    assert more.overrides == ("study.num_trials=40",)
 
 
 def test_where_the_best_lie_is_said_of_what_matters() -> None:

@@ -108,6 +108,13 @@ def test_points_of_a_figure_are_those_of_the_chart() -> None:
     assert traces["best"]["hovertext"] == ["#0 best<br>val/acc 0.5<br>2.0 s"]
 
 
+def test_few_whole_numbers_have_no_halves_between_them() -> None:
+    rows = [trial(n, 0.1 * n, params={"depth": n, "width": 100 * n}) for n in range(1, 4)]
+    (chart,) = [chart for chart in make_charts(subject_of(PlainStudy(rows))) if chart.name == "slices"]
+    axes = [plotly_figure(panel)["layout"]["xaxis"] for panel in chart.panels]
+    assert [(axis["tickformat"], axis.get("dtick")) for axis in axes] == [("d", 1), ("d", None)]
+
+
 def test_the_lines_of_parallel_coordinates_are_heights_and_goodness() -> None:
     axes = make_charts(subject_of(PlainStudy([trial(0, 0.5, params={"a": 1}), trial(1, 1.0, params={"a": 3})])))
     (mark,) = next(chart for chart in axes if chart.name == "parallel").panels[0].marks
