@@ -18,9 +18,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps.secrecy import Hidden, Secrets, withhold
 from sweeps.targets import ALLOWED_MODULES, locate
 from sweeps.untrusted import read_yaml
-from sweeps.urls import hide_passwords
 
 __all__ = [
     "ALLOWED_MODULES",
@@ -62,6 +62,9 @@ class Composer:
         self._trees: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._options: dict[str, list[str]] = {}
+        self._hidden: dict[str, Hidden] = {}
+        self.secrets = Secrets()
+        """What is secret in the environment, and in what has been composed so far."""
         self.tree = self.compose([])
         """The composed base, with interpolations."""
         self._require_options("search")
@@ -113,10 +116,12 @@ class Composer:
 
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
-        return _resolve(self._tree_for((), ()))
+        base = _resolve(self._tree_for((), ()))
+        withhold(base, self.secrets)
+        return base
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
-        """Return the resolved configuration of one run: the base with `values` set, and passwords in URLs hidden.
+        """Return the resolved configuration of one run: the base with `values` set, and what is secret hidden.
 
         Args:
             values: Dotted key to value; a config group's name to the name of an option.
@@ -128,8 +133,14 @@ class Composer:
         for key, value in plain.items():
             _set(tree, key, value)
         resolved = _resolve(tree)
-        # A rank and a record need no password: only the driver opens stores
-        return {key: hide_passwords(resolved[key]) for key in _RUN_KEYS if key in resolved}
+        config, hidden = withhold({key: resolved[key] for key in _RUN_KEYS if key in resolved}, self.secrets)
+        if hidden:  # a rank gets what its parts may need; stores are the driver's to open
+            self._hidden[fingerprint(config)] = tuple(one for one in hidden if one[0][0] != "tracking")
+        return config
+
+    def hidden(self, config: Config) -> Hidden:
+        """Return what `trial` has hidden in a configuration."""
+        return self._hidden.get(fingerprint(config), ()) if self._hidden else ()
 
     def check_values(self, overrides: Sequence[str]) -> None:
         """Compose values of a search once, so that a wrong key or type is refused before any trial."""

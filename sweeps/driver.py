@@ -393,6 +393,7 @@ class Driver:
                 environment=(*self._setup.environment, *slot.environment),
                 answers=self._setup.answers,
                 resume_step=job.resume_step,
+                hidden={fingerprint(config): hidden} if (hidden := self._setup.hidden(config)) else {},
             ),
             slot.devices,
         )

@@ -3,8 +3,11 @@
 Events carry only Python's plain types, so that the driver need not import torch to read them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from sweeps.secrecy import Hidden
 
 __all__ = [
     "Answer",
@@ -73,6 +76,7 @@ class RankJob:
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
         limit_s: How long a check may try one corner after the other.
+        hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
     kind: Literal["fit", "check", "measure", "compare"] = "fit"
@@ -87,6 +91,7 @@ class RankJob:
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
     limit_s: float = 20.0
+    hidden: Mapping[str, Hidden] = field(default_factory=dict, repr=False)
 
 
 # --- the driver's orders -----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, Finished
 from sweeps.resuming import ResumePoint
+from sweeps.secrecy import Hidden, reveal
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
 from sweeps.tracking.logger import ChannelLogger
@@ -57,6 +58,7 @@ def fit(
     folder: Path,
     allowed: Sequence[str],
     resume_step: int | None = None,
+    hidden: Hidden = (),
 ) -> Finished:
     """Train one trial and test its best checkpoint, as one of its ranks.
 
@@ -67,6 +69,7 @@ def fit(
         folder: The trial's folder, for checkpoints.
         allowed: The modules that a `_target_` may name.
         resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
+        hidden: What the frozen config hides.
 
     Raises:
         ConfigError: A part of the config cannot be built, or the objective was never logged.
@@ -74,6 +77,8 @@ def fit(
         StoreError: The state to go on from may run code, and others than this user can have written it.
     """
     quieten()
+    own = fingerprint(config)
+    config = reveal(config, hidden)
     seed_process(config["seed"])
     objective = config["objective"]
     data = build(config["data"], key="data", allowed=allowed)
@@ -85,7 +90,6 @@ def fit(
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
         num_parameters=num_parameters(module),
     )
-    own = fingerprint(config)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
     trainer = trainer_for(
         config,

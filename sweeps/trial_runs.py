@@ -13,6 +13,7 @@ from sweeps.markdown import escaped, link
 from sweeps.naming import number
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
+from sweeps.secrecy import Hidden
 from sweeps.tracking import tags
 from sweeps.tracking.pages import Pages
 from sweeps.tracking.recorder import Note, RunKey
@@ -82,6 +83,7 @@ class TrialSetup:
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
+        hidden: What a config hides, for the ranks alone.
     """
 
     compose: Callable[[Mapping[str, Any], int, int | None], Config]
@@ -98,6 +100,7 @@ class TrialSetup:
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
+    hidden: Callable[[Config], Hidden] = lambda config: ()
 
 
 class TrialRuns:
