@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LightsweepError as error:
         if args.debug:
             raise
-        print(f"lightsweep: {_without_secrets(str(error), args)}", file=sys.stderr)
+        print(f"lightsweep: {_harmless(str(error), args)}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,13 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _without_secrets(message: str, args: argparse.Namespace) -> str:
-    """Hide in a message what is secret in the overrides that were typed, and in the environment."""
+def _harmless(message: str, args: argparse.Namespace) -> str:
+    """Hide in a message what is secret in the overrides that were typed or in the environment, and what steers."""
+    from sweeps.naming import plain_lines
     from sweeps.secrecy import Secrets, typed_secrets
 
     secrets = Secrets()
     secrets.add(typed_secrets(getattr(args, "overrides", ())))
-    return secrets.hide(message)
+    return plain_lines(secrets.hide(message))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -464,6 +465,6 @@ def _uri(args: argparse.Namespace) -> str:
 
 
 def _console() -> "Console":
-    from rich.console import Console
+    from sweeps.terminal import SafeConsole
 
-    return Console()
+    return SafeConsole()

@@ -3,9 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
@@ -14,9 +12,9 @@ from sweeps.database import connected
 from sweeps.histories import History, histories_of
 from sweeps.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
-from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server, listed_artifacts
+from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server
 
-__all__ = ["RunReader", "SqlReader", "local_artifacts", "open_reader"]
+__all__ = ["RunReader", "SqlReader", "open_reader"]
 
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
@@ -167,13 +165,9 @@ class SqlReader:
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run: files of this machine without MLflow, others through it."""
-        if not run.artifact_uri:
-            return []
-        folder = local_artifacts(run)
-        if folder is None:
-            return listed_artifacts(run.artifact_uri)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
+        from sweeps.tracking.artifacts import list_artifacts
+
+        return list_artifacts(run, uri="")
 
     def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
         """Return the first step at which each metric has each of some values, as they are stored."""
@@ -207,12 +201,6 @@ class SqlReader:
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)
         return {key: value or "" for key, value in self._connection.execute(query)}
-
-
-def local_artifacts(run: StoredRun) -> Path | None:
-    """Return the folder of a run's artifacts; None if they are not files of this machine."""
-    address = urlsplit(run.artifact_uri)
-    return Path(unquote(address.path)) if address.scheme in ("", "file") and address.path else None
 
 
 def _columns(run: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,6 @@ __all__ = [
     "StoredRun",
     "give_up_soon",
     "is_server",
-    "listed_artifacts",
     "server_runs",
 ]
 
@@ -141,36 +140,9 @@ class ServerReader:
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run."""
-        with _client(self._uri) as client:
-            return _all_files(lambda path: client.list_artifacts(run.run_id, path))
+        from sweeps.tracking.artifacts import list_artifacts
 
-
-def listed_artifacts(artifact_uri: str) -> list[Artifact]:
-    """List what lies at an address of artifacts, which MLflow must know how to read, such as `s3://...`.
-
-    Raises:
-        StoreError: It does not answer, or MLflow lacks the package for it.
-    """
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        return _all_files(get_artifact_repository(artifact_uri).list_artifacts)
-    except (MlflowException, OSError, ValueError, ImportError) as error:
-        text = " ".join(str(error).split())
-        raise StoreError(f"The artifacts at {hide_password(artifact_uri)} cannot be listed: {text[:200]}") from error
-
-
-def _all_files(children: Callable[[str | None], Iterable[Any]]) -> list[Artifact]:
-    found: list[Artifact] = []
-    folders: list[str | None] = [None]
-    while folders:
-        for entry in children(folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            else:
-                found.append(Artifact(path=entry.path, size=entry.file_size or 0))
-    return sorted(found, key=lambda artifact: artifact.path)
+        return list_artifacts(run, self._uri)
 
 
 @contextmanager
