@@ -48,19 +48,7 @@ def local_artifacts(run: StoredRun) -> Path | None:
 def is_safe_path(path: str) -> bool:
     """Tell whether the path of an artifact leads into the folder that it is relative to, however it is written."""
     forms = {path, unquote(path), unquote(unquote(path))}
-    return len(path) <= 1000 and all(
-        part not in ("", ".", "..")
-        and len(part) <= 255
-        and part.isprintable()
-        and not re.search(r"\\|^~|^[A-Za-z]:", part)
-        for form in forms
-        for part in form.split("/")
-    )
-
-
-def _is_name(part: str) -> bool:
-    is_whole = part not in ("", ".", "..") and len(part) <= 255 and part.isprintable()
-    return is_whole and not re.search(r"\\|^~|^[A-Za-z]:", part)
+    return len(path) <= 1000 and all(_is_name(part) for form in forms for part in form.split("/"))
 
 
 def list_artifacts(run: StoredRun, uri: str) -> list[Artifact]:
@@ -125,6 +113,11 @@ def download_artifacts(
                 _require_small(max_bytes - left, max_bytes)
             copies.append(copy)
     return copies
+
+
+def _is_name(part: str) -> bool:
+    is_whole = part not in ("", ".", "..") and len(part) <= 255 and part.isprintable()
+    return is_whole and not re.search(r"\\|^~|^[A-Za-z]:", part)
 
 
 def _repository(run: StoredRun, uri: str) -> Any:
