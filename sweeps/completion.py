@@ -1,6 +1,7 @@
 """Shell completion: the words of the command line, and the groups, options and keys of the configuration."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,11 @@ def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
     for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
         try:
             stored = read_yaml(record)
-            found[str(stored["study"])] = stored
+            name = str(stored["study"])
         except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
+        if name == shlex.quote(name):  # the shell runs what is offered: `$(...)` in a name is for nobody to complete
+            found[name] = stored
     return found
 
 

@@ -37,7 +37,7 @@ def print_run(detail: RunDetail, form: Format, *, console: Console, out: TextIO,
         return
     page = _Page(console)
     row = detail.row
-    page.line(Text.assemble((plain(detail.label), "bold"), "  ", (row.state, state_style(row.state))))
+    page.line(Text.assemble((plain(detail.label), "bold"), "  ", (plain(row.state), state_style(row.state))))
     if detail.note:
         page.wrapped(detail.note, first="", rest="", style="dim")
     _print_facts(detail, page)
