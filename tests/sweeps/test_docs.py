@@ -52,6 +52,7 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/configuration.md",
         "docs/steering.md",
         "docs/comparing.md",
+        "docs/security.md",
     ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
