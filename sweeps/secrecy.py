@@ -111,6 +111,9 @@ class Secrets:
 
         Other files than texts are searched for the secrets of the configuration alone.
         """
+        if self._pattern is None:
+            yield path
+            return
         with path.open("rb") as file:
             start = file.read(_MAX_TEXT + 1)
         text = None if len(start) > _MAX_TEXT or b"\0" in start else start.decode("utf-8", errors="replace")

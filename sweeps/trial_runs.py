@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sweeps import paths
 from sweeps.config import Config, fingerprint, flatten, load_frozen
+from sweeps.errors import StoreError
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
 from sweeps.records import Failed, MetricPoint, Place
@@ -124,8 +125,12 @@ class TrialRuns:
         """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
         if not self.has(run):
             return False
-        has_frozen = (folder / paths.CONFIG).is_file()
-        return has_frozen and fingerprint(load_frozen(folder)) == fingerprint(config)
+        if not (folder / paths.CONFIG).is_file():
+            return False
+        try:
+            return fingerprint(load_frozen(folder)) == fingerprint(config)
+        except StoreError:  # half written, or not ours
+            return False
 
     def start(
         self,

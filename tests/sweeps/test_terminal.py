@@ -11,13 +11,15 @@ from rich.text import Text
 from sweeps.naming import number, plain, plain_lines, short_names
 from sweeps.terminal import SafeConsole
 
-EVIL = "\x1b[2J\x9b31m\u202eexe\x07"
+EVIL = "\x1b[2J\x9b31m\u202eexe\x7f"
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_console_colours_and_its_texts_do_not(is_terminal: bool) -> None:
     out = io.StringIO()
-    console = SafeConsole(file=out, force_terminal=is_terminal, width=80, color_system="standard")
+    console = SafeConsole(
+        file=out, force_terminal=is_terminal, width=80, color_system="standard" if is_terminal else None
+    )
     table = Table()
     table.add_column(Text(EVIL))
     table.add_row(Text(EVIL, style="red"))
@@ -28,7 +30,7 @@ def test_console_colours_and_its_texts_do_not(is_terminal: bool) -> None:
         console.print(Text(EVIL), soft_wrap=True)
 
     printed = re.sub(r"\x1b\[\??[0-9;]*[mhlAKG]", "", out.getvalue())  # rich's own: colours, the cursor and its lines
-    assert not re.search("[\x1b\x9b\u202e\x07]", printed) and "\\x1b[2J\\x9b31m\\u202eexe\\x07" in printed
+    assert not re.search("[\x1b\x9b\u202e\x7f]", printed) and "\\x1b[2J\\x9b31m\\u202eexe\\x7f" in printed
     assert ("\x1b[31m" in out.getvalue()) == is_terminal
 
 
