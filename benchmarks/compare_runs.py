@@ -56,7 +56,7 @@ def measure(name: str, uri: str, num_runs: int, result: Result) -> bool:
 
     assert [row.run_id for row in ours] == listed == theirs
     assert [row.run_id for row in chosen] == passed and theirs[0] in groups
-    assert len(theirs_passed) == _TOP  # MLflow has no numbers in params: its filter has half of the condition
+    assert theirs_passed[0] == theirs[0]  # params are texts to MLflow: its filter has half of the condition
     result.add(f"{name}: the query", f"{median(query):.2f} s", f"the best {_TOP} by a metric, medians of {_REPEATS}")
     result.add(f"{name}: the query, by each study's own metric", f"{median(by_value):.2f} s")
     result.add(f"{name}: the query, with --where", f"{median(condition):.2f} s", _WHERE)

@@ -24,7 +24,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sweeps.cli import _conclude
+from sweeps.conclusion import conclude
 from sweeps.run_sweep import sweep
 from sweeps.workbench import CommandLine
 
@@ -38,11 +38,12 @@ def main() -> None:
     """Sweep in a folder of its own, then take the pictures."""
     store = Path(tempfile.mkdtemp(prefix="screenshots-"))
     os.chdir(store)
+    os.environ["LOGNAME"] = "you"  # whom MLflow's pages name
     command = CommandLine(overrides=(f"study.name={_STUDY}", "study.num_trials=20", "seed=3"), config_name="sweep")
     result = sweep(command, Console(file=io.StringIO()))
     terminal = Console(record=True, width=_COLUMNS, force_terminal=True, file=io.StringIO())
     terminal.print("[bold]$ lightsweep sweep")
-    _conclude(result, terminal)
+    conclude(result, terminal)
     terminal.save_svg(str(_IMAGES / "result.svg"), title="lightsweep sweep")
     with _served() as addresses, _browser() as browser:
         browser.get(addresses["study"].partition("#")[0])
@@ -51,7 +52,7 @@ def main() -> None:
         _take(browser, addresses["trials"], "mlflow_trials.png", lambda b: b.find_elements("css selector", ".ag-row a"))
         _take(browser, addresses["charts"], "mlflow_charts.png", _drawn)
         for report in store.glob("mlruns/artifacts/*/artifacts/report.html"):
-            _take(browser, report.as_uri(), "report.png", lambda b: b.find_elements("css selector", "svg, canvas"))
+            _take(browser, report.as_uri(), "report.png", _scrolled_to_plots)
     shutil.rmtree(store)
 
 
@@ -116,6 +117,11 @@ def _opened_description(browser: Any) -> bool:
     for more in browser.find_elements("xpath", "//*[text()='Show more']"):
         browser.execute_script("arguments[0].click()", more)
     return bool(browser.find_elements("xpath", "//*[text()='Show less']"))
+
+
+def _scrolled_to_plots(browser: Any) -> bool:
+    browser.execute_script("[...document.querySelectorAll('h2')].at(1)?.scrollIntoView()")
+    return bool(browser.execute_script("return document.documentElement.dataset.drawn"))
 
 
 def _drawn(browser: Any) -> bool:

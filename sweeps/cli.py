@@ -34,6 +34,13 @@ A run is named by its id, or by as much of it as no other begins with, or as
                         leading metric
   train#3               the `lightsweep train` that lies in mlruns/train/0003
 """
+_VERDICTS = """\
+Verdicts, and the exit status of each:
+  exact             0  weights, order of the data and all metrics are equal bit for bit
+  within tolerance  3  they are not, but the objective and its curve are near enough; what most likely did it
+  diverged          4  they are not; the epoch and the step, and what most likely did it
+  not verifiable    5  the record or the data is gone or incomplete, or training failed
+"""
 _CONDITIONS = """\
 Conditions, with and, or, not, parentheses; in [..], like '%..%' and contains beside = != < <= > >=:
   lightsweep compare --where "params.model.depth >= 3 and metrics.val/acc > 0.9"
@@ -158,6 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study")
     command.add_argument("--output", "-o", type=Path, metavar="FILE", help="the file (default: STUDY/report.html)")
     command.add_argument("--png", type=Path, metavar="DIR", help="write the plots there, too, as NAME.png")
+    _add_store(command)
+
+    command = _add(
+        commands, "reproduce", "train a run again, and prove it equal", _reproduce, epilog=_VERDICTS + _NAMES
+    )
+    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="after --: key=value, for a derived run")
+    command.add_argument("--epochs", type=_positive, metavar="N", help="train and compare only the first N epochs")
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: as many as it had)")
+    command.add_argument("--config-dir", "-cd", type=Path, help="the folder of your own modules")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="a module that may be built")
+    command.add_argument("--start-method", choices=["forkserver", "spawn"], default="forkserver")
+    command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
@@ -343,14 +363,11 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    import gc
-
     from sweeps.compare import print_rows
     from sweeps.grouping import grouped, print_groups
     from sweeps.selection import Selection, selected_rows
     from sweeps.where import parse_where
 
-    gc.disable()  # what is read is printed, and the process ends: looking for garbage would be a tenth of the time
     selection = Selection(
         where=None if args.where is None else parse_where(args.where),
         is_front=args.pareto,
@@ -421,6 +438,44 @@ def _report(args: argparse.Namespace) -> int:
             f"The plots are in {args.png}: {', '.join(file.name for file in files) or 'there is nothing to draw yet'}"
         )
     return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from sweeps.display import warn_unsent
+    from sweeps.run_reproduce import Request, reproduce
+
+    is_json = args.format == "json"
+    console = _console()
+
+    def say(text: str, style: str = "") -> None:
+        if not is_json:
+            console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    request = Request(
+        name=args.name,
+        uri=args.uri,
+        store_dir=args.store_dir,
+        config_dir=args.config_dir,
+        allowed_modules=tuple(args.allow),
+        epochs=args.epochs,
+        threads=args.threads,
+        overrides=tuple(args.overrides),
+        start_method=args.start_method,
+    )
+    result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+    if is_json:
+        import json
+
+        print(json.dumps(result.as_dict(), indent=2))
+    if result.folder is not None:
+        warn_unsent(result.num_unsent, result.folder, console)
+        say(f"run {result.run_id}  in {result.folder}")
+    verdict = result.verdict
+    style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
+    say(f"{verdict.kind}: {verdict.reason}", style)
+    if result.outcome is not None and result.outcome.state == "interrupted":
+        return _INTERRUPTED
+    return verdict.exit_status
 
 
 def _ui(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """Open a database with MLflow's tables, and say in one line what is wrong with another."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ def connected(uri: str) -> Iterator[sa.Connection]:
     Whichever version of MLflow made them: as long as they have the columns that are read, they can be.
     """
     engine = _engine(uri)
+    is_collecting = gc.isenabled()
+    gc.disable()  # it would look through all rows again and again: half of the time of 200,000 points
     try:
         with engine.connect() as connection:
             _require_tables(connection, uri)
@@ -44,6 +47,8 @@ def connected(uri: str) -> Iterator[sa.Connection]:
         raise _unreadable(engine, uri, error) from error
     finally:
         engine.dispose()
+        if is_collecting:
+            gc.enable()
 
 
 def _engine(uri: str) -> sa.Engine:

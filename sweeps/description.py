@@ -8,8 +8,7 @@ from pathlib import Path
 from sweeps.markdown import code_block, escaped, link, table
 from sweeps.naming import number, short_names, some_of
 from sweeps.study import Best
-from sweeps.tracking.pages import Pages
-from sweeps.trial_runs import PARENT
+from sweeps.tracking.pages import PARENT, Pages
 from sweeps.urls import store_options
 
 __all__ = ["NUM_LEADERS", "StudyFacts", "study_text"]

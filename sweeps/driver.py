@@ -18,12 +18,14 @@ from typing import Any, Literal, Protocol
 from sweeps import paths
 from sweeps.config import Config, fingerprint, freeze
 from sweeps.display import Display, TrialView
+from sweeps.known_data import KnownData
 from sweeps.launchers.slots import Slot
 from sweeps.outcome import Outcome, Totals, Why
 from sweeps.records import (
     Answer,
     Artifact,
     CheckPassed,
+    DataContent,
     Event,
     Exited,
     Failed,
@@ -134,6 +136,7 @@ class _Job:
     run: RunKey
     slot: Slot
     folder: Path
+    config: Config
     began_s: float
     slot_free_s: float
     leased_s: float
@@ -185,6 +188,7 @@ class Driver:
         self._recorder = recorder
         self._runs = TrialRuns(recorder, setup)
         self._display = display
+        self._known_data = KnownData()
         self._twins = twins or Twins(is_on=False)
         self._orders = orders
         self._on_ended = on_ended
@@ -366,6 +370,7 @@ class Driver:
         """Train in the first free slot."""
         slot = min(self._free, key=lambda slot: slot.index)
         is_whole = self._setup.replicates == 1
+        config = self._setup.compose(trial.values, trial.number, replicate)
         job = _Job(
             number=trial.number * self._setup.replicates + replicate,
             trial=trial,
@@ -373,11 +378,11 @@ class Driver:
             run=trial.number if is_whole else f"{trial.number}/{replicate}",
             slot=slot,
             folder=trial.folder if is_whole else paths.replicate_dir(trial.folder, replicate),
+            config=config,
             began_s=time.time(),
             slot_free_s=self._free.pop(slot),
             leased_s=self._clock(),
         )
-        config = self._setup.compose(trial.values, trial.number, replicate)
         goes_on = self._runs.goes_on(job.run, job.folder, config)
         if goes_on:
             job.resume_step = self._resume_step(job, config)
@@ -394,6 +399,9 @@ class Driver:
                 answers=self._setup.answers,
                 resume_step=job.resume_step,
                 hidden={fingerprint(config): hidden} if (hidden := self._setup.hidden(config)) else {},
+                stop_step=self._setup.stop_step,
+                provenance=self._setup.provenance,
+                known_data=self._known_data.find(config),
             ),
             slot.devices,
         )
@@ -551,6 +559,8 @@ class Driver:
                 self._recorder.tags(job.run, {tags.RESUME_STEP: str(step)})
             case Artifact(path=path, artifact_path=artifact_path):
                 self._recorder.artifact(job.run, Path(path), artifact_path)
+            case DataContent(content=content, ignores=ignores):
+                self._known_data.add(job.config, content, ignores)
             case Finished() | Failed():
                 job.last_word = event
             case Exited():

@@ -48,7 +48,7 @@ def histories_of(points: Sequence[Any]) -> dict[str, History]:
 
     if not points:
         return {}
-    owners, all_steps, all_times_ms, all_values = zip(*points, strict=True)
+    owners, all_steps, all_times_ms, all_values = ([point[column] for point in points] for column in range(4))
     places = {run_id: place for place, run_id in enumerate(dict.fromkeys(owners))}
     place_of = np.fromiter(map(places.__getitem__, owners), dtype=np.int64, count=len(owners))
     steps, times_ms = np.array(all_steps, dtype=np.int64), np.array(all_times_ms, dtype=np.int64)

@@ -16,8 +16,10 @@ def require_metric(rows: Collection[TrialRow], metric: str) -> None:
     Raises:
         UsageError: Names the nearest.
     """
+    if any(metric in row.metrics or metric == row.metric for row in rows):
+        return
     known = {key for row in rows for key in (*row.metrics, row.metric) if key}
-    if rows and metric not in known:
+    if rows:
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
 
 

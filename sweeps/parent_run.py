@@ -13,9 +13,10 @@ from sweeps.outcome import Outcome, Why
 from sweeps.records import MetricPoint
 from sweeps.study import Best, Study
 from sweeps.tracking import tags
+from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder, RunKey, RunStore
 from sweeps.tracking.saved_view import saved_view
-from sweeps.trial_runs import PARENT, InterruptedRun
+from sweeps.trial_runs import InterruptedRun
 from sweeps.workbench import common_tags
 
 __all__ = ["ENDS", "ParentRun"]

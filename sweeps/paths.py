@@ -4,14 +4,16 @@ mlruns/                       the store
     mlflow.db  optuna.db      SQL
     artifacts/                MLflow's artifacts
     data/                     decoded data sets, shared by all trials
-    STUDY/                    one folder a study (or `train`)
+    STUDY/                    one folder a study (or `train`, or `reproductions`)
         study.yaml            what `resume` needs: the command line and the space
         report.html           the report on the study, written at its end and by `lightsweep report`
         plots/                its plots as PNG
+        provenance-HASH.json  code, packages and machine that its trials had
         inbox/                orders to the study that its driver has not carried out yet
         0012/                 one folder a trial
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
+            trace.jsonl       hashes of the weights and of the data, epoch by epoch
             checkpoints/
             resume-HASH-STEP.ckpt  where an interrupted trial goes on; gone when it has ended
             replicate0/       of a trial of several trainings: the same for each of them
@@ -32,7 +34,9 @@ __all__ = [
     "OPTUNA_DB",
     "PLOTS",
     "REPORT",
+    "REPRODUCTIONS",
     "STUDY",
+    "TRACE",
     "UNSENT",
     "check_dir",
     "conf_dir",
@@ -41,6 +45,7 @@ __all__ = [
     "rank_log",
     "rank_logs",
     "replicate_dir",
+    "reproduction_dir",
     "resume_point",
     "resume_points",
     "study_dir",
@@ -58,9 +63,11 @@ LOCK = ".driver.lock"
 STUDY = "study.yaml"
 REPORT = "report.html"
 PLOTS = "plots"
+TRACE = "trace.jsonl"
 UNSENT = "unsent.jsonl"
+REPRODUCTIONS = "reproductions"
 
-_RESERVED = {"artifacts", "data", "train"}
+_RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 
 def conf_dir() -> Path:
@@ -96,7 +103,15 @@ def inbox_dir(study_folder: Path) -> Path:
 
 def train_dir(store: Path) -> Path:
     """Return a new folder for a single run below `store/train`, numbered and created."""
-    parent = store / "train"
+    return _new_numbered(store / "train")
+
+
+def reproduction_dir(store: Path) -> Path:
+    """Return a new folder for a reproduction, likewise."""
+    return _new_numbered(store / REPRODUCTIONS)
+
+
+def _new_numbered(parent: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()), default=-1) + 1
     while True:  # another `train` may take the number between the look and the creation

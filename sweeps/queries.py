@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from sweeps.errors import StudyError, UsageError, did_you_mean
 from sweeps.fields import FIELDS, metrics_among
 from sweeps.mlflow_tables import LATEST, RUNS, TAGS
 from sweeps.ordering import sorted_rows
-from sweeps.ranking import Ranking, ranking
+from sweeps.ranking import Ranking, ranking, unbounded
 from sweeps.tagged_params import some_params
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, is_server, server_runs
@@ -71,7 +72,7 @@ def chosen_rows(
         return choose(trial_rows(uri, studies))
     with connected(uri) as connection:
         try:
-            chosen = choose(with_fronts(_read_light(connection, studies, names)))
+            chosen = choose(_read_light(connection, studies, names))
         except UsageError:  # a name that these rows do not have: all of them know the nearest
             return choose(with_fronts(_read(connection, studies)))
         return _completed(connection, chosen) if in_full else chosen
@@ -127,7 +128,7 @@ def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
 
 
 def _in_order(rows: list[TrialRow]) -> list[TrialRow]:
-    """Sort by the start: here, since SQLite would sort with all that rows have."""
+    """Sort by the start: here, since SQLite would sort with all that rows have, on disk."""
     return sorted(rows, key=lambda row: (row.began_ms or 0, row.run_id))
 
 
@@ -153,21 +154,43 @@ def _read_light(connection: sa.Connection, studies: Sequence[str], names: Collec
     known = (tags.KIND, *keys)
     first, end = len(_RUN), len(_RUN) + len(known)
     begin = end + bool(wanted)
-    rows = []
-    for found in connection.execute(query).all():
+
+    def make(found: Any, params_found: dict[str, Any], last: dict[str, float]) -> TrialRow:
         run_id, _, status, start_ms, end_ms = found[:first]
-        points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
+        run_tags = {key: text for key, text in zip(known, found[first:end], strict=True) if text is not None}
         run = ServerRun(
-            run_id=run_id,
-            name="",
-            status=status,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            tags={key: text for key, text in zip(known, found[first:end], strict=True) if text is not None},
-            metrics={key: math.nan if is_nan else value for key, value, is_nan in points if value is not None},
+            run_id=run_id, name="", status=status, start_ms=start_ms, end_ms=end_ms, tags=run_tags, metrics=last
         )
-        rows.append(row_of(run, params_in(found[end]) if wanted else {}))
-    return _in_order(rows)
+        return row_of(run, params_found)
+
+    rows: list[Any] = []
+    for found in sorted(connection.execute(query).all(), key=lambda found: (found[3] or 0, found[0])):
+        points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
+        last = {key: math.nan if is_nan else unbounded(value) for key, value, is_nan in points if value is not None}
+        rows.append(_LightRow(params_in(found[end]) if wanted else {}, last, partial(make, found)))
+    return with_fronts([light.row for light in rows]) if has_fronts else rows
+
+
+class _LightRow:
+    """A row of which the rest is made when it is asked for: of most, only a parameter or a metric is looked at."""
+
+    __slots__ = ("_made", "_make", "metrics", "params")
+
+    def __init__(self, params: dict[str, Any], metrics: dict[str, float], make: Callable[..., TrialRow]) -> None:
+        self.params = params
+        self.metrics = metrics
+        self._make = make
+        self._made: TrialRow | None = None
+
+    @property
+    def row(self) -> TrialRow:
+        """The whole row."""
+        if self._made is None:
+            self._made = self._make(self.params, self.metrics)
+        return self._made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.row, name)
 
 
 def _has_tag(connection: sa.Connection, key: str) -> bool:

@@ -122,6 +122,14 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed
 
+    def gather(self, own: Decision) -> list[Decision]:
+        """Return what each rank gives, in their order; every rank must come here equally often."""
+        if self.size == 1:
+            return [own]
+        gathered: list[Any] = [None] * self.size
+        distributed.all_gather_object(gathered, own)
+        return gathered
+
     def leave(self) -> None:
         """Wait until all others are done too, for a rank that leaves early breaks what the others still send."""
         if self.size > 1:

@@ -5,7 +5,7 @@ Events carry only Python's plain types, so that the driver need not import torch
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sweeps.secrecy import Hidden
 
@@ -14,6 +14,7 @@ __all__ = [
     "Artifact",
     "Cause",
     "CheckPassed",
+    "DataContent",
     "Event",
     "Exited",
     "Failed",
@@ -63,8 +64,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; the others try the config and those in folders below `folder` before any trial, see
-            `preflight`.
+        kind: `fit` trains; `look` looks at the data; the others try the config and those in folders below `folder`
+            before any trial, see `preflight`.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
@@ -73,13 +74,16 @@ class RankJob:
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
         resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
+        stop_step: The step after which training stops, for a reproduction of a part; None trains to its end.
+        provenance: The hash of what the driver knows of code, packages and machine, for the trace.
+        known_data: What the samples of this data are, if another trial has told.
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
         limit_s: How long a check may try one corner after the other.
         hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
-    kind: Literal["fit", "check", "measure", "compare"] = "fit"
+    kind: Literal["fit", "check", "measure", "compare", "look"] = "fit"
     folder: str
     place: Place = Place()
     python_path: tuple[str, ...] = ()
@@ -88,6 +92,9 @@ class RankJob:
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
     resume_step: int | None = None
+    stop_step: int | None = None
+    provenance: str = ""
+    known_data: Mapping[str, Any] | None = None
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
     limit_s: float = 20.0
@@ -177,6 +184,14 @@ class Artifact:
 
     path: str
     artifact_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataContent:
+    """What the samples of the data are, by split, and which arguments of the data module they do not depend on."""
+
+    content: Mapping[str, Any]
+    ignores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,5 +299,17 @@ class Exited:
 
 
 Event = (
-    Joined | Started | Progress | Metrics | Report | Saved | Artifact | Finished | Failed | Tried | CheckPassed | Exited
+    Joined
+    | Started
+    | Progress
+    | Metrics
+    | Report
+    | Saved
+    | Artifact
+    | DataContent
+    | Finished
+    | Failed
+    | Tried
+    | CheckPassed
+    | Exited
 )

@@ -18,7 +18,7 @@ from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
 from sweeps.trial_row import TrialRow, row_of
 
-__all__ = ["MetricDetail", "RunDetail", "finite", "read_runs"]
+__all__ = ["MetricDetail", "RunDetail", "finite", "read_runs", "run_folder"]
 
 _COUNTERS = {"epoch", "num_params"}  # have no best value
 
@@ -166,7 +166,7 @@ def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: b
     run = reader.run(found.run_id)
     row = row_of(run)
     curves = reader.curves(run.run_id)
-    folder = _folder(run, store_dir)
+    folder = run_folder(run, store_dir)
     problem, artifacts = "", []
     try:
         artifacts = reader.artifacts(run) if lists_artifacts else []
@@ -197,13 +197,13 @@ def _metric(key: str, last: float, curve: Curve | None, row: TrialRow) -> Metric
     return MetricDetail(last=last, best=best, best_step=step, direction=direction, curve=curve)
 
 
-def _folder(run: StoredRun, store_dir: Path) -> Path | None:
+def run_folder(run: StoredRun, store_dir: Path) -> Path | None:
     """Return the folder of a run below the store, if it is there."""
     name, study, kind = run.tags.get(tags.FOLDER, ""), run.tags.get(tags.STUDY), run.tags.get(tags.KIND)
     if not re.fullmatch(r"\w*", name, re.ASCII):  # `../..` and the like: a tag that this program has not written
         return None
-    if kind == "train":
-        folder = store_dir / "train" / name
+    if kind in ("train", "reproduction"):
+        folder = store_dir / ("train" if kind == "train" else paths.REPRODUCTIONS) / name
     elif study is None:
         return None
     else:
@@ -254,6 +254,10 @@ def _origin(run_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "migrated", f"Optuna's study {shlex.quote(run_tags[tags.BACKUP])} holds it as it was before"
     if tags.RESUME_STEP in run_tags:
         yield "goes on", f"from step {run_tags[tags.RESUME_STEP]}"
+    if tags.REPRODUCES in run_tags:
+        yield "reproduces", f"run {run_tags[tags.REPRODUCES]}"
+    if tags.REPRODUCED in run_tags:
+        yield "reproduced", run_tags[tags.REPRODUCED]
     if "mlflow.user" in run_tags:
         yield "user", run_tags["mlflow.user"]
 

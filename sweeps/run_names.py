@@ -1,4 +1,7 @@
-"""What a person calls a run: its id or the beginning of it, `STUDY#12`, `STUDY#12/1`, `train#3` or `best:STUDY`."""
+"""What a person calls a run: its id or the beginning of it, `STUDY#12`, `STUDY#12/1`, `train#3` or `best:STUDY`.
+
+A reproduction is called `reproduction#0`.
+"""
 
 import math
 import re
@@ -20,6 +23,7 @@ _ID = re.compile(r"[0-9a-f]{1,32}")
 _NUMBERED = re.compile(r"(?P<study>.+)#(?P<trial>\d+)(?:/(?P<replicate>\d+))?", re.DOTALL)
 _BEST = "best:"
 _TRAIN = "train"
+_REPRODUCTION = "reproduction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ def label(run: ServerRun) -> str:
             return f"{study}#{trial}/{run.tags.get(tags.REPLICATE, '')}"
         case "train" if folder.isdecimal():
             return f"{_TRAIN}#{int(folder)}"
+        case "reproduction" if folder.isdecimal():
+            return f"{_REPRODUCTION}#{int(folder)}"
         case _:
             return run.run_id[:8]
 
@@ -112,6 +118,8 @@ def _numbered(reader: RunReader, name: str, study: str, trial: int, replicate: i
     found = _in_force(reader.runs_with(wanted))
     if study == _TRAIN and replicate is None:
         found += reader.runs_with({tags.KIND: "train", tags.FOLDER: f"{trial:04d}"})
+    if study == _REPRODUCTION and replicate is None:
+        found += reader.runs_with({tags.KIND: "reproduction", tags.FOLDER: f"{trial:04d}"})
     if len(found) == 1:
         return found[0].run_id
     if found:

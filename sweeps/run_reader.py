@@ -54,6 +54,10 @@ class RunReader(Protocol):
         """List the artifacts of a run."""
         ...
 
+    def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
+        """Return the content of an artifact that lies directly below the run's; None if there is none."""
+        ...
+
 
 @contextmanager
 def open_reader(uri: str) -> Iterator[RunReader]:
@@ -168,6 +172,12 @@ class SqlReader:
         from sweeps.tracking.artifacts import list_artifacts
 
         return list_artifacts(run, uri="")
+
+    def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
+        """Return the content of an artifact that lies directly below the run's; None if there is none."""
+        from sweeps.tracking.artifacts import read_artifact
+
+        return read_artifact(run, name, uri="")
 
     def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
         """Return the first step at which each metric has each of some values, as they are stored."""

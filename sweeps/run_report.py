@@ -14,7 +14,7 @@ from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
 from sweeps.stored_study import load_study
-from sweeps.trial_runs import PARENT
+from sweeps.tracking.pages import PARENT
 from sweeps.urls import store_options
 
 if TYPE_CHECKING:

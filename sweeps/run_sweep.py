@@ -26,6 +26,7 @@ from sweeps.naming import run_name
 from sweeps.orders import Orders
 from sweeps.outcome import Outcome, Totals, Why
 from sweeps.parent_run import ENDS, ParentRun
+from sweeps.provenance import capture
 from sweeps.replicates import replication
 from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport, Report
@@ -52,6 +53,7 @@ from sweeps.sweep_command import (
     storage_url,
 )
 from sweeps.tracking import tags
+from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
 from sweeps.workbench import (
@@ -237,6 +239,8 @@ class _Sweep:
         self._leave_record(study.name, folder)
         parent = ParentRun(study, recorder, config=self._config, objectives=self._objectives, metrics=metrics)
         common_tags = parent.open(self._command.overrides)
+        provenance = capture(["lightsweep", "sweep", *self._command.overrides], self._command.config_dir)
+        recorder.artifact(PARENT, provenance.write(folder))
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
@@ -292,6 +296,7 @@ class _Sweep:
                 replicates=self._replication.count,
                 noun=self._replication.noun,
                 objective=study.metrics[0] if is_judged_by_another else None,
+                provenance=provenance.digest,
                 runs=parent.interrupted,
             ),
             slots=slots,

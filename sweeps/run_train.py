@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,9 +18,10 @@ from sweeps.driver import Driver, Limits
 from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
+from sweeps.one_run import OneRun
 from sweeps.outcome import Outcome, Totals
-from sweeps.records import Cause, MetricPoint, Place
-from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
+from sweeps.provenance import capture
+from sweeps.records import MetricPoint, Place
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, Recorder, RunKey
 from sweeps.trial_runs import RunRecorder, TrialSetup
@@ -60,52 +60,6 @@ class TrainResult:
     def outcome(self) -> Outcome | None:
         """What became of the run; None if it never started."""
         return self.totals.outcomes[0] if self.totals.outcomes else None
-
-
-@dataclass(slots=True)
-class _OneRun:
-    """A search that proposes the one configuration that was typed."""
-
-    num_finished: int = 0
-    is_exhausted: bool = False
-
-    def ask(self) -> Ask:
-        self.is_exhausted = True
-        return Ask(number=0, values={})
-
-    def admit(self, metrics: Mapping[str, float]) -> Verdict:
-        return Verdict(prune=False)
-
-    def report(self, number: int, value: float, step: int) -> Verdict:
-        return Verdict(prune=False)
-
-    def begin_replicates(self, number: int, *, is_anew: bool) -> Mapping[int, Result]:
-        return {}
-
-    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
-        return Verdict(prune=False)
-
-    def note(self, number: int, key: str, value: Any) -> None:
-        """Nothing is kept but what its record has."""
-
-    def reuse(self, number: int, source: int) -> Reused:
-        raise AssertionError("a single run has no other to take a result from")
-
-    def flush(self) -> None:
-        """Nothing is kept of the reports of a single run."""
-
-    def tell(
-        self,
-        number: int,
-        state: EndState,
-        value: float | None,
-        reason: str,
-        *,
-        metrics: Mapping[str, float],
-        cause: Cause | None,
-    ) -> Told:
-        self.num_finished = 1
-        return Told(state=state, reason=reason)
 
 
 class _Unrecorded:
@@ -210,8 +164,10 @@ class _Run:
 
     def _drive(self, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
         objective, own_tags = self.config["objective"], self.config["tracking"]["tags"]
+        provenance = capture(["lightsweep", "train", *self.command.overrides], self.command.config_dir)
+        provenance.write(folder)
         return Driver(
-            search=_OneRun(),
+            search=OneRun(),
             setup=TrialSetup(
                 compose=lambda values, number, replicate: self.config,
                 folder=lambda number: folder,
@@ -229,6 +185,7 @@ class _Run:
                 has_parent=False,
                 place=self.place,
                 environment=joining_environment(self.place) if self.place else (),
+                provenance=provenance.digest,
             ),
             slots=self.slots,
             limits=Limits(num_trials=1, grace_s=self.composer.base()["launcher"]["grace_s"]),

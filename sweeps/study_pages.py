@@ -8,9 +8,8 @@ from sweeps.database import connected
 from sweeps.errors import StudyError, did_you_mean
 from sweeps.mlflow_tables import RUNS, TAGS
 from sweeps.tracking import tags
-from sweeps.tracking.pages import Pages, runs_page, view_key
+from sweeps.tracking.pages import PARENT, Pages, runs_page, view_key
 from sweeps.tracking.saved_view import VIEW
-from sweeps.trial_runs import PARENT
 
 __all__ = ["StudyPages", "study_pages"]
 

@@ -4,14 +4,13 @@ import inspect
 import logging
 import os
 import pickle
-import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -22,16 +21,19 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint
+from sweeps.data_content import data_content
 from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
-from sweeps.pruning import Reporter
+from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.records import Artifact, Finished
+from sweeps.records import Artifact, DataContent, Finished
 from sweeps.resuming import ResumePoint
 from sweeps.secrecy import Hidden, reveal
+from sweeps.seeding import seed_streams
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
+from sweeps.tracing import Tracer
 from sweeps.tracking.logger import ChannelLogger
 from sweeps.untrusted import is_own
 
@@ -59,6 +61,10 @@ def fit(
     allowed: Sequence[str],
     resume_step: int | None = None,
     hidden: Hidden = (),
+    stop_step: int | None = None,
+    provenance: str = "",
+    known_data: Mapping[str, Any] | None = None,
+    python_path: Sequence[str] = (),
 ) -> Finished:
     """Train one trial and test its best checkpoint, as one of its ranks.
 
@@ -70,6 +76,10 @@ def fit(
         allowed: The modules that a `_target_` may name.
         resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
         hidden: What the frozen config hides.
+        stop_step: The step after which to stop as at the end; None for the end.
+        provenance: The hash of what the driver knows of code, packages and machine, for the trace.
+        known_data: What the samples are, if the driver has heard of that from another trial.
+        python_path: Where the user's modules are, for the trace.
 
     Raises:
         ConfigError: A part of the config cannot be built, or the objective was never logged.
@@ -91,11 +101,13 @@ def fit(
         num_parameters=num_parameters(module),
     )
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
+    tracer = Tracer(ranks, folder, config=own, seed=config["seed"], provenance=provenance, python_path=python_path)
     trainer = trainer_for(
         config,
         ranks=ranks,
         logger=ChannelLogger(channel, folder),
         callbacks=[
+            tracer,
             ResumePoint(
                 lambda step: paths.resume_point(folder, own, step),
                 channel,
@@ -104,6 +116,7 @@ def fit(
             ),
             DerivedRandomness(config["seed"]),
             telemetry,
+            *([] if stop_step is None else [_StopAt(stop_step)]),
             *_callbacks(config, folder=folder, allowed=allowed),
             reporter,
         ],
@@ -127,16 +140,19 @@ def fit(
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     value = reporter.value  # the checkpoint that is tested takes the reporter back to before its epoch
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
-    if not telemetry.is_stopped:  # else it may go on
+    if not telemetry.is_stopped and stop_step is None:  # else it may go on
         channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
+    tell_trace = partial(_tell_trace, tracer, data, known_data, channel, ranks)
     if reporter.pruned is not None:
+        tell_trace()
         return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
     if telemetry.is_stopped:
+        channel.send(Artifact(path=str(tracer.file.path)))
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
-    if config["test"] and has_test(data, module) and not is_stopping:
+    if config["test"] and has_test(data, module) and not is_stopping and stop_step is None:
         best = _at_hand(best, ranks, folder)
         with _told_of_pickles(best):
             trainer.test(
@@ -148,7 +164,25 @@ def fit(
                 verbose=False,
             )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
+    tell_trace()
     return Finished(state="complete", value=value, metrics=metrics)
+
+
+def _tell_trace(
+    tracer: Tracer,
+    data: Any,
+    known: Mapping[str, Any] | None,
+    channel: Channel,
+    ranks: Ranks,
+) -> None:
+    """Say what the samples were, and that the trace is whole. All ranks have the same data set; rank 0 looks."""
+    if not ranks.is_first:
+        return
+    if known is None:
+        known = data_content(tracer.loaders)
+        channel.send(DataContent(content=dict(known), ignores=tuple(getattr(data, "content_ignores", ()))))
+    tracer.file.tell_data(known)
+    channel.send(Artifact(path=str(tracer.file.path)))
 
 
 def seed_process(seed: int) -> None:
@@ -159,16 +193,7 @@ def seed_process(seed: int) -> None:
     os.environ["PL_GLOBAL_SEED"], os.environ["PL_SEED_WORKERS"] = str(seed), "1"
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)  # takes effect when CUDA starts
-    _seed_streams(seed)
-
-
-def _seed_streams(seed: int) -> None:
-    # `torch.manual_seed` formats a traceback for each kind of device that is not in use: 2 ms
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    random.seed(seed)
+    seed_streams(seed)
 
 
 def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:
@@ -228,7 +253,19 @@ class DerivedRandomness(Callback):
         # Ranks that share a batch, each with a part of the model, must draw the same
         place = trainer.distributed_sampler_kwargs or {"rank": 0}
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, place["rank"])
-        _seed_streams(seed)
+        seed_streams(seed)
+
+
+class _StopAt(Callback):
+    """Stops after a step; what was to come is not trained, and schedules that know the end go as they would."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop if it is time to."""
+        if trainer.global_step >= self._step:
+            stop(trainer)
 
 
 class NoProfiler(PassThroughProfiler):

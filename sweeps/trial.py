@@ -114,7 +114,7 @@ def _run(
     try:
         import torch
 
-        from sweeps import preflight, train
+        from sweeps import looking, preflight, train
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()
@@ -126,7 +126,12 @@ def _run(
         if job.kind != "fit":
             corners = [corner for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
             configs = [config, *map(load_frozen, corners)]
-            do = {"check": preflight.check, "measure": preflight.measure, "compare": preflight.compare}[job.kind]
+            do = {
+                "check": preflight.check,
+                "measure": preflight.measure,
+                "compare": preflight.compare,
+                "look": looking.look,
+            }[job.kind]
             last_word = do(
                 [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs],
                 channel,
@@ -144,6 +149,10 @@ def _run(
                 allowed=job.allowed_modules,
                 resume_step=job.resume_step,
                 hidden=job.hidden.get(fingerprint(config), ()),
+                stop_step=job.stop_step,
+                provenance=job.provenance,
+                known_data=job.known_data,
+                python_path=job.python_path,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
         print(secrets.hide(traceback.format_exc()), file=sys.stderr)

@@ -12,17 +12,15 @@ from sweeps.config import Config, fingerprint, flatten, load_frozen
 from sweeps.errors import StoreError
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
+from sweeps.provenance import artifact_name
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
 from sweeps.secrecy import Hidden
 from sweeps.tracking import tags
-from sweeps.tracking.pages import Pages
+from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey
 
-__all__ = ["PARENT", "InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
-
-PARENT = "study"
-"""what the recorder knows the run of the study as"""
+__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
 
 
 class RunRecorder(Protocol):
@@ -83,6 +81,8 @@ class TrialSetup:
         has_parent: Whether the runs belong to the run of a study.
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
+        provenance: The hash of what is known of code, packages and machine.
+        stop_step: The step after which each training stops; None for its end.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
         hidden: What a config hides, for the ranks alone.
     """
@@ -100,6 +100,8 @@ class TrialSetup:
     has_parent: bool = True
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    provenance: str = ""
+    stop_step: int | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
     hidden: Callable[[Config], Hidden] = lambda config: ()
 
@@ -116,6 +118,10 @@ class TrialRuns:
         self._recorder = recorder
         self._setup = setup
         self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+
+    @property
+    def _provenance(self) -> dict[str, str]:
+        return {tags.PROVENANCE: self._setup.provenance} if self._setup.provenance else {}
 
     def has(self, run: RunKey) -> bool:
         """Tell whether there is a run of it."""
@@ -150,13 +156,15 @@ class TrialRuns:
         if goes_on:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
             self._recorder.go_on(run, run_id, step=step)
-            self._recorder.tags(run, {tags.STATE: "running", tags.REASON: "", **place})
+            now = {tags.STATE: "running", tags.REASON: "", **self._provenance, **place}
+            self._recorder.tags(run, now)
             self._describe(run, "running")
             self._recorded.add(run)
             return
         self._recorded.add(run)
         run_tags = {
             **self._setup.run_tags,
+            **self._provenance,
             **place,
             tags.TRIAL: str(proposed.number),
             tags.STATE: "running",
@@ -177,6 +185,8 @@ class TrialRuns:
         self._recorder.start(run, name, params=params, run_tags=run_tags, parent=parent)
         self._describe(run, "running")
         self._recorder.artifact(run, folder / paths.CONFIG)
+        if self._setup.provenance and not self._setup.has_parent:  # else the run of the study has it
+            self._recorder.artifact(run, folder / artifact_name(self._setup.provenance))
 
     def values(self, run: RunKey, metrics: Mapping[str, float], step: int) -> None:
         """Add a point of each metric at a step."""
@@ -224,5 +234,6 @@ class TrialRuns:
             story = folder / "traceback.txt"
             paths.write_text(story, word.traceback)
             self._recorder.artifact(run, story)
-        for log in paths.rank_logs(folder):
-            self._recorder.artifact(run, log)
+        trace = folder / paths.TRACE
+        for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
+            self._recorder.artifact(run, file)

@@ -90,6 +90,9 @@ class TensorDataModule(LightningDataModule, ABC):
         ValueError: a number is out of its range.
     """
 
+    content_ignores = ("seed", "batch_size", "eval_batch_size", "drop_last", "mean", "std", "augmentation")
+    """arguments that the samples, as they are before any change to them, do not depend on"""
+
     def __init__(
         self,
         *,

@@ -4,6 +4,7 @@ Not a torch DataLoader: it has no workers and no collating, and for data that fi
 mapped) it is faster than one with workers.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,6 +14,7 @@ from lightning_modules.data.derived_random import BatchKey, epoch_order
 
 __all__ = ["BatchOrder", "TensorBatches"]
 
+_PIECE = 4096  # samples
 Transform = Callable[[Tensor, BatchKey], Tensor]
 
 
@@ -185,6 +187,17 @@ class TensorBatches:
                 x = self.transform(x, BatchKey(self.sampler.seed, epoch, batch, self.sampler.rank))
             self._position = {"epoch": epoch, "batch": batch + 1}
             yield x, y
+
+    def fingerprint(self) -> str:
+        """Return a hash of all samples as they are before the transform, whatever their order and their batches."""
+        digest = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape[1:])}\n".encode())
+            for start in range(0, self.sampler.num_samples, _PIECE):
+                stop = min(start + _PIECE, self.sampler.num_samples)
+                piece = tensor[start:stop] if self.subset is None else tensor[self.subset[start:stop]]
+                digest.update(piece.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
         """Return the position of the next batch: its epoch and its number."""

@@ -293,7 +293,12 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path) -> None:
-    order = {"modules": list(modules), "path": [*python_path, *sys.path], "log": str(log.resolve())}
+    order = {
+        "modules": list(modules),
+        "path": [*python_path, *sys.path],
+        "own": list(python_path),
+        "log": str(log.resolve()),
+    }
     os.environ[VARIABLE] = json.dumps(order)  # the server inherits the environment; nothing else tells it
     try:
         forkserver.set_forkserver_preload(["sweeps.launchers.preload"])

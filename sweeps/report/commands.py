@@ -45,7 +45,7 @@ def next_commands(study: "StoredStudy", store_dir: Path, *, where: str = "") -> 
         more = f"study.num_trials={2 * max(len(study.trials), 1)}"
         found.append(("Go on, up to a larger total", f"lightsweep resume {name}{folder} {more}"))
     if not study.uri.startswith("http"):
-        found.append(("All of it in MLflow's UI", f"lightsweep ui{where}"))
+        found.append(("All of it in MLflow's UI", f"lightsweep ui {name}{where}"))
     return found
 
 

@@ -75,7 +75,7 @@ def timeline_chart(subject: Subject) -> Chart | None:
     return Chart(
         name="timeline",
         title="Timeline",
-        sentence=f"Which trial ran when, one row for each slot.{share}",
+        sentence=f"Which trial ran when{', one row for each slot' if _has_slots(spans) else ' beside which'}.{share}",
         panels=panels,
     )
 
@@ -202,14 +202,21 @@ def _timeline_panel(subject: Subject, spans: Sequence[Span], *, has_title: bool)
     return Panel(
         marks=tuple(bars),
         x=Axis(label=f"{unit} since {began}"),
-        y=Axis(label="slot", categories=tuple(map(str, places)), is_descending=True),
+        y=Axis(
+            label="slot" if _has_slots(spans) else "at once", categories=tuple(map(str, places)), is_descending=True
+        ),
         title=began if has_title else "",
     )
 
 
+def _has_slots(spans: Sequence[Span]) -> bool:
+    """Tell whether it is known where each trial ran; one of several trainings may have run in several slots."""
+    return all(row.slot is not None for _, _, row in spans)
+
+
 def _lanes(spans: Sequence[Span]) -> list[int]:
     """Return the slot of each trial; where it is not known, the first row that was free."""
-    if all(row.slot is not None for _, _, row in spans):
+    if _has_slots(spans):
         return [row.slot or 0 for _, _, row in spans]
     free_from: list[float] = []
     lanes = []

@@ -50,10 +50,13 @@ def importances_chart(subject: Subject) -> Chart | None:
     )
     if not panels:
         return None
-    first = next(iter(subject.importances.get(subject.metric, ())), None)
-    sentence = f"{first.key} has {first.share:.0%} of what tells the best trials from the rest." if first else ""
-    if any(not one.is_clear for found in subject.importances.values() for one in found):
-        sentence += " Grey: no more than chance may bring."
+    weights = [one for found in subject.importances.values() for one in found]
+    first = next((one for one in subject.importances.get(subject.metric, ()) if one.is_clear), None)
+    if not any(one.is_clear for one in weights):
+        sentence = "No parameter stands out: all of this may be chance."
+    else:
+        sentence = f"{first.key} has {first.share:.0%} of what tells the best trials from the rest. " if first else ""
+        sentence += "" if all(one.is_clear for one in weights) else "Grey: no more than chance may bring."
     return Chart(name="importances", title="What mattered", sentence=sentence.strip(), panels=panels)
 
 

@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,11 +19,12 @@ from sweeps.naming import plain
 from sweeps.tracking.server import Artifact, StoredRun, is_server
 from sweeps.urls import hide_password
 
-__all__ = ["download_artifacts", "is_safe_path", "list_artifacts", "local_artifacts"]
+__all__ = ["download_artifacts", "is_safe_path", "list_artifacts", "local_artifacts", "read_artifact"]
 
 _CLOUDS = ("s3", "gs", "wasbs", "abfss")
 _MAX_FILES = 10_000
 _MAX_BYTES = 10_000_000_000
+_MAX_READ = 200_000_000  # bytes; larger files are none of ours
 _BLOCK = 1_000_000
 
 
@@ -113,6 +115,34 @@ def download_artifacts(
                 _require_small(max_bytes - left, max_bytes)
             copies.append(copy)
     return copies
+
+
+def read_artifact(run: StoredRun, name: str, uri: str) -> bytes | None:
+    """Return the content of an artifact that lies directly below the run's; None if there is none, or it is large.
+
+    Raises:
+        StoreError: It cannot be read, or is where a record must not lead.
+    """
+    if not run.artifact_uri:
+        return None
+    folder = local_artifacts(run)
+    if folder is not None:
+        return _content(folder / name)
+    with _told(run), TemporaryDirectory() as aside:
+        repository = _repository(run, uri)
+        sizes = {file.path: file.file_size or 0 for file in repository.list_artifacts()}
+        if sizes.get(name, _MAX_READ + 1) > _MAX_READ:
+            return None
+        repository._download_file(name, str(Path(aside) / "content"))
+        return _content(Path(aside) / "content")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_READ else None
 
 
 def _is_name(part: str) -> bool:

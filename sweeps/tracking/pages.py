@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from urllib.parse import quote
 
-__all__ = ["Pages", "RunKey", "runs_page", "view_key"]
+__all__ = ["PARENT", "Pages", "RunKey", "runs_page", "view_key"]
 
 RunKey = str | int
 """A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
+PARENT: RunKey = "study"
+"""the run of a study"""
 
 _TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for language models
 

@@ -144,6 +144,12 @@ class ServerReader:
 
         return list_artifacts(run, self._uri)
 
+    def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
+        """Return the content of an artifact that lies directly below the run's; None if there is none."""
+        from sweeps.tracking.artifacts import read_artifact
+
+        return read_artifact(run, name, self._uri)
+
 
 @contextmanager
 def _client(uri: str) -> Iterator[Any]:

@@ -13,8 +13,12 @@ __all__ = [
     "NOTE",
     "OBJECTIVES",
     "PARAMS",
+    "PROVENANCE",
     "REASON",
     "REPLICATE",
+    "REPRODUCED",
+    "REPRODUCED_BY",
+    "REPRODUCES",
     "RESUME_STEP",
     "REUSED_FROM",
     "SLOT",
@@ -28,7 +32,7 @@ __all__ = [
 ]
 
 KIND = "lightsweep.kind"
-"""study (the parent run), trial (a child), replicate (a child of a trial) or train (a run by itself)"""
+"""study (the parent run), trial (a child), replicate (a child of a trial), train (a run by itself) or reproduction"""
 STUDY = "lightsweep.study"
 """the study's name, on the parent and on every child"""
 TRIAL = "lightsweep.trial"
@@ -55,6 +59,8 @@ INFEASIBLE = "lightsweep.infeasible"
 """which constraints the trial violates, in words: such a trial is never the best"""
 PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
+PROVENANCE = "lightsweep.provenance"
+"""the hash of code, packages and machine, which names the artifact of the study (or of the train) that tells of them"""
 RESUME_STEP = "lightsweep.resume_step"
 """the step from which an interrupted trial goes on: all points of the steps before are recorded"""
 ENQUEUED = "lightsweep.enqueued"
@@ -67,6 +73,12 @@ SPACE = "lightsweep.space"
 """on the parent: the search space as JSON; the names of MLflow's params lack the marks in `optimizer.lr@sgd`"""
 BEST_TRIAL = "lightsweep.best_trial"
 """on the parent: the number of the best trial, or those of the Pareto front"""
+REPRODUCED = "lightsweep.reproduced"
+"""the verdict of the last reproduction; on the run that was reproduced, and on the reproduction"""
+REPRODUCED_BY = "lightsweep.reproduced_by"
+"""the id of the last reproduction"""
+REPRODUCES = "lightsweep.reproduces"
+"""on a reproduction: the id of the run that it was to reproduce"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 FOLDER = "lightsweep.folder"

@@ -20,6 +20,7 @@ SWEEP = (
     "optimizer.lr=tag(log,interval(1e-4,1e-1))",
     "trainer=ddp_cpu",
     "trainer.devices=2",
+    "study.report=false",
     "seed=1",
 )
 

@@ -239,7 +239,7 @@ def test_each_sampler_drives_a_sweep(lightsweep: Any, sampler: str) -> None:
 
     result = lightsweep(
         *("sweep", f"sampler={sampler}", *ranges, "model.depth=range(1,3)", "study.num_trials=4"),
-        *("trainer.max_epochs=1", "trainer.accelerator=cpu", "pruner=none"),
+        *("trainer.max_epochs=1", "trainer.accelerator=cpu", "pruner=none", "study.report=false"),
     )
 
     assert result.returncode == 0, result.stdout + result.stderr
@@ -252,7 +252,7 @@ def test_each_sampler_drives_a_sweep(lightsweep: Any, sampler: str) -> None:
 def test_each_pruner_drives_a_sweep(lightsweep: Any, pruner: str) -> None:
     result = lightsweep(
         *("sweep", f"pruner={pruner}", "study.num_trials=4", "trainer.max_epochs=2", "trainer.accelerator=cpu"),
-        *("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.depth=range(1,3)"),
+        *("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.depth=range(1,3)", "study.report=false"),
     )
 
     assert result.returncode == 0, result.stdout + result.stderr

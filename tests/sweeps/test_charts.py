@@ -112,6 +112,12 @@ def test_importances_are_bars_and_grey_where_chance_may_have_brought_them() -> N
     assert importances_chart(subject_of(varied(10))) is None
 
 
+def test_importances_that_may_all_be_chance_name_no_parameter() -> None:
+    chart = importances_chart(subject_of(varied(10), {"optimizer.lr": 0.09}))
+    assert chart is not None
+    assert chart.sentence == "No parameter stands out: all of this may be chance."
+
+
 def test_slices_come_in_the_order_of_importance_with_the_axes_of_the_space() -> None:
     panels = axes_of(slices_chart(subject_of(varied(40), IMPORTANCES)))
     assert list(panels)[:4] == ["optimizer.lr", "model.depth", "optimizer", "model.activation"]
@@ -277,6 +283,7 @@ def test_trials_without_a_slot_are_put_where_there_is_room() -> None:
     bars = [mark for mark in chart.panels[0].marks if isinstance(mark, Bars)]
     found = {hover.split()[0]: y for mark in bars for y, hover in zip(mark.y, mark.hover, strict=True)}
     assert found == {"#0": 0, "#1": 1, "#2": 0, "#3": 1}
+    assert chart.panels[0].y.label == "at once"
 
 
 def test_a_study_that_went_on_after_a_day_has_a_panel_for_each_session() -> None:

@@ -4,6 +4,7 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,20 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/steering.md",
         "docs/comparing.md",
         "docs/security.md",
+        "docs/mlflow.md",
     ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def test_every_command_of_the_page_on_mlflow_parses() -> None:
+    commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", (ROOT / "docs" / "mlflow.md").read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        _parser().parse_args(shlex.split(command))
 
 
 def test_every_command_of_the_page_on_steering_parses() -> None:
@@ -99,7 +108,7 @@ def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path
 
 
 def test_every_example_of_the_page_on_comparing_parses() -> None:
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text(), re.DOTALL)
+    blocks = _blocks("")
     lines = [line for block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("lightsweep ")]
     assert len(lines) > len(commands) > 0
@@ -108,6 +117,22 @@ def test_every_example_of_the_page_on_comparing_parses() -> None:
         assert getattr(args, "where", None) is None or parse_where(args.where)
     for line in [line for line in lines if line not in commands]:
         assert parse_where(line).names
+
+
+def test_python_on_the_page_on_comparing_runs(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = _blocks("python")
+    monkeypatch.chdir(swept.folder)
+    found: dict[str, Any] = {}
+
+    exec(block.replace('"fashion"', '"small"').replace("[12]", "[0]"), found)
+
+    assert len(found["frame"]) == 6 and len(found["everything"]) == 7 and set(found["curves"]["trial"]) == set(range(6))
+
+
+def _blocks(language: str) -> list[str]:
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [block for of, block in found if of == language]
 
 
 def test_every_field_is_on_the_page_on_comparing() -> None:

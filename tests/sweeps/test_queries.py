@@ -185,3 +185,11 @@ def test_tag_names_are_the_ones_in_this_test() -> None:
         "lightsweep.params",
         "lightsweep.value",
     }
+
+
+def test_garbage_is_collected_again_after_reading(uri: str) -> None:
+    import gc
+
+    with pytest.raises(StudyError):
+        trial_rows(uri, ["none"])
+    assert gc.isenabled()

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from sweeps import paths
 from sweeps.records import Artifact, Finished, Metrics, Report, Saved, Started
+from sweeps.traces import read_trace
 
 SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]
 EVERY_EPOCH = {"tracking__resume_overhead": 1e9, "trainer__max_epochs": 8, "seed": 5}
@@ -60,6 +62,12 @@ def test_a_killed_trial_goes_on_to_the_same_bits(bench: Any, ranks: int, schedul
     assert [event.step for event in rest if isinstance(event, Report)][-1] == 7
     assert any(isinstance(event, Started) for event in rest)
     assert all(points(whole)[key] == value for key, value in points(rest).items())
+    # the trace says so of every epoch, and that it went on
+    traces = [read_trace(bench.folder / str(name) / paths.TRACE) for name in (number, number + 100)]
+    assert traces[0].epochs == traces[1].epochs
+    assert [epoch.epoch for epoch in traces[0].epochs] == list(range(8))
+    assert [len(trace.segments) for trace in traces] == [1, 2]
+    assert traces[1].segments[1].weights == traces[0].epochs[traces[1].segments[1].begins - 1].weights
 
 
 def test_a_short_trial_pays_nothing(bench: Any) -> None:

@@ -1,0 +1,35 @@
+"""What the driver has heard of the data: a trial of the same data need not look at it again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeps.config import Config, fingerprint
+
+__all__ = ["KnownData"]
+
+_HOW = ("multiprocessing_context", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout_s")
+
+
+class KnownData:
+    """The contents of data configurations, as long as the driver lives: files may change until the next one."""
+
+    def __init__(self) -> None:
+        self._ignored: dict[str, tuple[str, ...]] = {}
+        self._contents: dict[str, Mapping[str, Any]] = {}
+
+    def find(self, config: Config) -> Mapping[str, Any] | None:
+        """Return what the samples of a run's data are, if a run of the same data has told."""
+        return self._contents.get(self._key(config.get("data", {})))
+
+    def add(self, config: Config, content: Mapping[str, Any], ignores: Sequence[str]) -> None:
+        """Keep what a run has told of its data, and which arguments its samples do not depend on."""
+        self._ignored[_target(config.get("data", {}))] = tuple(ignores)
+        self._contents[self._key(config.get("data", {}))] = content
+
+    def _key(self, data: Any) -> str:
+        ignored = (*_HOW, *self._ignored.get(_target(data), ()))
+        return fingerprint({key: value for key, value in data.items() if key not in ignored})
+
+
+def _target(data: Any) -> str:
+    return str(data.get("_target_"))

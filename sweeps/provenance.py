@@ -1,0 +1,291 @@
+"""What a training comes from, as far as it is the same for a whole sweep: code, packages, machine, command.
+
+It is captured once by the driver, without torch; what only a rank knows (threads, device, flags, data) is in its trace.
+Records of others are read as data: nothing in them is run, imported or applied here.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweeps import paths
+from sweeps.urls import hide_password
+
+__all__ = ["Provenance", "artifact_name", "capture", "differences"]
+
+_MAX_DIFF = 5_000_000  # bytes
+_MAX_FILE, _MAX_FILES, _MAX_TOTAL = 1_000_000, 500, 5_000_000
+_KINDS = (".py", ".yaml", ".yml")
+_VARIABLES = ("PYTHONHASHSEED", "LD_PRELOAD", "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
+_PREFIXES = (
+    *("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "ONEDNN_", "DNNL_"),
+    *("CUDA_", "CUDNN_", "CUBLAS_", "NCCL_", "GLOO_", "TORCH_", "PYTORCH_"),
+)
+_SECRET_FILES = ("secret", "credential", "password")
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was captured, as plain data that JSON can hold."""
+
+    content: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """A hash by which runs name it: the same for the same content."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:16]
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(self.content, indent=1, sort_keys=True) + "\n"
+
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder and return the file; a folder can hold several."""
+        path = folder / artifact_name(self.digest)
+        if not path.is_file():
+            paths.write_text(path, self.text())
+        return path
+
+
+def artifact_name(digest: str) -> str:
+    """Return the name of the file with this provenance."""
+    return f"provenance-{digest}.json"
+
+
+def capture(command: Sequence[str], config_dir: Path | None = None, *, folder: Path | None = None) -> Provenance:
+    """Look at the code, the packages and the machine; takes some tens of milliseconds.
+
+    Args:
+        command: What was typed; passwords in URLs are hidden.
+        config_dir: The folder of the user's own options and modules.
+        folder: The working folder.
+    """
+    folder = (folder or Path.cwd()).resolve()
+    config_dir = config_dir.resolve() if config_dir else None
+    return Provenance(
+        {
+            "command": [hide_password(word) for word in command],
+            "code": {**_repository(folder), "files": _files(folder, config_dir), "lightsweep": _own_code()},
+            "packages": _packages(),
+            "machine": _machine(),
+            "environment": _environment(os.environ),
+        }
+    )
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what differs between two captures in words: by `code`, `packages`, `hardware` and `environment`.
+
+    What one of them does not have is no difference, for it is not known.
+    """
+    code_then, code_now = _mapping(then.get("code")), _mapping(now.get("code"))
+    code: list[str] = []
+    if code_then.get("commit") and code_now.get("commit") and code_then["commit"] != code_now["commit"]:
+        code.append(f"commit {str(code_then['commit'])[:12]} (now {str(code_now['commit'])[:12]})")
+    if code_then.get("commit") and code_then.get("diff_sha256") != code_now.get("diff_sha256"):
+        code.append("the uncommitted changes")
+    files_then, files_now = _mapping(code_then.get("files")), _mapping(code_now.get("files"))
+    for name in sorted({*files_then, *files_now}):
+        old, new = _mapping(files_then.get(name)).get("sha256"), _mapping(files_now.get(name)).get("sha256")
+        if old != new:
+            code.append(f"{name} {'is new' if old is None else 'is gone' if new is None else 'has changed'}")
+    own_then, own_now = (_mapping(of.get("lightsweep")).get("sha256") for of in (code_then, code_now))
+    if own_then and own_now and own_then != own_now:
+        code.append("Lightsweep's own files")
+    machine = ("cpu", "architecture", "gpus", "gpu_driver")
+    return {
+        "code": code,
+        "packages": [
+            *_changes(_mapping(then.get("packages")), _mapping(now.get("packages"))),
+            *_changes(_some(then.get("machine"), ("python",)), _some(now.get("machine"), ("python",))),
+        ],
+        "hardware": _changes(_some(then.get("machine"), machine), _some(now.get("machine"), machine)),
+        "environment": _changes(
+            {**_mapping(then.get("environment")), **_some(then.get("machine"), ("os",))},
+            {**_mapping(now.get("environment")), **_some(now.get("machine"), ("os",))},
+        ),
+    }
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = sorted({*then, *now}) if then and now else []
+    return [
+        f"{name} {_word(then.get(name))} (now {_word(now.get(name))})"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _word(value: Any) -> str:
+    if value is None or value == []:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _some(of: Any, names: Iterable[str]) -> dict[str, Any]:
+    return {name: _mapping(of)[name] for name in names if name in _mapping(of)}
+
+
+# --- code ----------------------------------------------------------------------------------------------
+
+
+def _repository(folder: Path) -> dict[str, Any]:
+    """Return the commit of the repository that a folder is in, and what was not committed, as a patch."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None}
+    root = _git(folder, "rev-parse", "--show-toplevel") or b""
+    diff = _git(folder, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv") or b""
+    return {
+        "commit": commit.decode().strip(),
+        "root": os.fsdecode(root).strip(),
+        "diff_sha256": hashlib.sha256(diff).hexdigest(),
+        "diff": _content(diff, _MAX_DIFF),
+    }
+
+
+def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
+    """Return the files that no commit holds: Python and YAML of the config folder, untracked Python below the other.
+
+    YAML elsewhere is not composed, and may be anything.
+    """
+    listed = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+    found = [folder / os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
+    if config_dir is not None:
+        found += [
+            path for path in sorted(config_dir.rglob("*")) if path.suffix in _KINDS and "__pycache__" not in path.parts
+        ]
+    files: dict[str, Any] = {}
+    total = 0
+    for path in dict.fromkeys(found):
+        if len(files) >= _MAX_FILES:
+            files["..."] = {"cut": f"{len(set(found)) - _MAX_FILES} more files"}
+            break
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            continue
+        is_secret = any(word.lower() in path.stem.lower() for word in _SECRET_FILES)
+        total += 0 if is_secret else len(raw)
+        name = os.path.relpath(path, folder)
+        files[name] = {
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total))),
+        }
+    return files
+
+
+def _left(total: int) -> int:
+    return _MAX_FILE if total <= _MAX_TOTAL else 0
+
+
+def _content(raw: bytes, limit: int) -> dict[str, str]:
+    """Return bytes as text, or as base64 where they are none; what is too long is left out, and says so."""
+    if len(raw) > limit:
+        return {"cut": f"{len(raw)} bytes are too many to keep"}
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+    hidden = hide_password(text)
+    return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords in URLs"}
+
+
+def _own_code() -> dict[str, str]:
+    """Return a hash of Lightsweep's own files: its version does not tell of changes in a checkout."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for top in (root / "sweeps", root / "lightning_modules", paths.conf_dir()):
+        for path in sorted(top.rglob("*")):
+            if path.suffix in _KINDS:
+                digest.update(f"{path.relative_to(top.parent)}\n".encode())
+                digest.update(path.read_bytes())
+    return {"version": _version("lightsweep"), "sha256": digest.hexdigest()}
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            capture_output=True,
+            timeout=20,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+# --- packages and machine ------------------------------------------------------------------------------
+
+
+def _packages() -> dict[str, str]:
+    """Return the versions of all installed distributions; from the names of their folders, which is quick."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        folder = getattr(distribution, "_path", None)
+        name, _, version = (folder.name if folder is not None else "").removesuffix(".dist-info").partition("-")
+        if not version or not str(folder).endswith(".dist-info"):
+            name, version = distribution.metadata["Name"] or "", distribution.version
+        if name:
+            found.setdefault(name.replace("_", "-").lower(), version)  # the first one is the one that is imported
+    return dict(sorted(found.items()))
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _machine() -> dict[str, Any]:
+    models = {line.partition(":")[2].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")}
+    gpus = [
+        line.partition(":")[2].strip()
+        for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        for line in _read(str(file))
+        if line.startswith("Model")
+    ]
+    driver = next((line for line in _read("/proc/driver/nvidia/version") if line.startswith("NVRM")), "")
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "os": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": ", ".join(sorted(models)) or platform.processor(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "gpus": gpus,
+        "gpu_driver": " ".join(driver.partition(":")[2].split()),
+    }
+
+
+def _read(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that can change the bits of a result; nothing that may be a secret."""
+    return {
+        name: hide_password(value)
+        for name, value in sorted(variables.items())
+        if (name in _VARIABLES or name.startswith(_PREFIXES)) and not any(word in name for word in _SECRET)
+    }

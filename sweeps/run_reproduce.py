@@ -1,0 +1,437 @@
+"""`lightsweep reproduce`: train a recorded run again, and prove it equal or say where it parts, and why."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sweeps import paths
+from sweeps.config import Composer, Config, fingerprint, flatten, freeze
+from sweeps.display import Display, Heading, SilentDisplay, make_display
+from sweeps.driver import Driver, Limits
+from sweeps.errors import ConfigError, UsageError, did_you_mean
+from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
+from sweeps.one_run import OneRun
+from sweeps.original import IncompleteError, Original, load_original, points_of
+from sweeps.outcome import Outcome
+from sweeps.provenance import capture, differences
+from sweeps.records import DataContent, Exited, Failed, RankJob
+from sweeps.run_reader import open_reader
+from sweeps.space import quote
+from sweeps.traces import Trace, read_trace
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import Recorder
+from sweeps.trial_runs import TrialSetup
+from sweeps.verdict import Evidence, Tolerance, Verdict, data_changes, judge, rank_changes
+from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
+
+__all__ = ["Reproduction", "Request", "reproduce"]
+
+_MOST_THREADS = 1024
+_LOOK = -1  # the number of the look at the data among the trials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be reproduced, and how.
+
+    Attributes:
+        name: The run, as typed.
+        uri: The store's address; None for the database in `store_dir`.
+        store_dir: The store.
+        config_dir: The user's own modules; never taken from the record.
+        allowed_modules: Likewise what a `_target_` may name.
+        epochs: How many epochs to train; None for all that are recorded.
+        threads: CPU threads of each rank; None for as many as it had.
+        overrides: What to change: this makes it a derived run.
+        start_method: How processes are made.
+    """
+
+    name: str
+    uri: str | None
+    store_dir: Path
+    config_dir: Path | None = None
+    allowed_modules: tuple[str, ...] = ()
+    epochs: int | None = None
+    threads: int | None = None
+    overrides: tuple[str, ...] = ()
+    start_method: str = "forkserver"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """A reproduction that has come to its end.
+
+    Attributes:
+        original: The name of the run that was trained again.
+        verdict: What it has shown.
+        outcome: What became of the training; None if nothing was trained.
+        run_id: The run that records it.
+        folder: Where its log and checkpoints are.
+        num_unsent: How many messages the store did not take.
+    """
+
+    original: str
+    verdict: Verdict
+    outcome: Outcome | None = None
+    run_id: str | None = None
+    folder: Path | None = None
+    num_unsent: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "original": self.original,
+            **self.verdict.as_dict(),
+            "run_id": self.run_id,
+            "folder": None if self.folder is None else str(self.folder),
+        }
+
+
+Say = Callable[[str], None]
+
+
+def reproduce(request: Request, console: Console, *, uri: str, say: Say, is_quiet: bool = False) -> Reproduction:
+    """Train a recorded run again in a run of its own, and compare both.
+
+    Args:
+        request: What, and how.
+        console: Where the training is shown.
+        uri: The store's address.
+        say: Told, line by line, what differs today, before anything is trained.
+        is_quiet: Whether to show nothing of the training.
+
+    Raises:
+        UsageError: There is no such run, or an override makes no sense.
+        LightsweepError: The store cannot be read or written.
+    """
+    try:
+        with open_reader(uri) as reader:
+            original = load_original(reader, uri, request.name, request.store_dir)
+        return _Reproducing(request, original, console, uri, say, is_quiet).run()
+    except IncompleteError as error:
+        return Reproduction(original=request.name, verdict=Verdict(kind="not verifiable", reason=str(error)))
+
+
+class _Reproducing:
+    """One reproduction, from the record to the verdict."""
+
+    def __init__(
+        self, request: Request, original: Original, console: Console, uri: str, say: Say, is_quiet: bool
+    ) -> None:
+        self._request = request
+        self._original = original
+        self._console = console
+        self._uri = uri
+        self._say = say
+        self._is_quiet = is_quiet
+        overrides = [f"store_dir={quote(str(request.store_dir))}", f"launcher.start_method={request.start_method}"]
+        if request.uri is not None:
+            overrides.append(f"tracking.uri={quote(request.uri)}")
+        if request.allowed_modules:
+            overrides.append(f"allowed_modules={quote(list(request.allowed_modules))}")
+        self._composer = Composer("train", overrides, request.config_dir)
+        self._config = derived(as_of_today(original.config, self._composer.trial({}, 0)), request.overrides)
+        self._stop_step = _stop_step(original, request.epochs)
+        self._slot = self._planned()
+        self._provenance = capture(["lightsweep", "reproduce", request.name, *request.overrides], request.config_dir)
+        self._differs = self._known_differences()
+
+    def run(self) -> Reproduction:
+        for note in self._original.notes:
+            self._say(note)
+        launcher = start_launcher(self._composer, [self._config], log=self._request.store_dir / "server.log")
+        with closing(launcher):
+            recorder = open_recorder(self._composer, self._request.store_dir)
+            with preparing(self._console):
+                looked = _look(launcher, self._job(), self._config, self._request.store_dir, self._slot.devices)
+                store = recorder.wait_until_open()
+            if isinstance(looked, Failed) and looked.cause != "usage":
+                recorder.close()
+                raise IncompleteError(f"The data cannot be had: {looked.message}")
+            if isinstance(looked, Failed):
+                recorder.close()
+                raise ConfigError(f"{looked.message}{self._hint()}")
+            self._differs["data"] = data_changes(self._original.evidence.trace.data, looked.content)
+            self._announce()
+            folder = paths.reproduction_dir(self._request.store_dir)
+            outcome = self._train(launcher, recorder, folder)
+            num_unsent = recorder.close()
+            run_id = recorder.run_id(0)
+            verdict = self._verdict(outcome, folder, run_id)
+            if run_id is not None:
+                store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
+                if verdict.kind not in ("derived", "not verifiable") and self._request.threads is None:
+                    short = "" if self._request.epochs is None else f" (the first {verdict.num_epochs} epochs)"
+                    told = {
+                        tags.REPRODUCED: f"{verdict.kind}{short}: {verdict.reason}",
+                        tags.REPRODUCED_BY: run_id,
+                    }
+                    store.set_tags(self._original.run.run_id, told)
+        return Reproduction(
+            original=self._original.name,
+            verdict=verdict,
+            outcome=outcome,
+            run_id=run_id,
+            folder=folder,
+            num_unsent=num_unsent,
+        )
+
+    # --- before training
+
+    def _planned(self) -> Slot:
+        """Return a lease with as many devices and threads as the original had."""
+        trainer = self._config["trainer"]
+        if trainer["num_nodes"] != 1:
+            raise IncompleteError(f"It was trained on {trainer['num_nodes']} hosts, and this command uses one.")
+        threads = self._request.threads or _recorded_threads(self._original.evidence.trace)
+        (slot,) = plan_slots(
+            slots=1,
+            devices=trainer["devices"],
+            trials_per_device=1,
+            threads=threads,
+            accelerator=trainer["accelerator"],
+            cores=num_cores(),
+            gpus=visible_gpus(),
+        )
+        return slot
+
+    def _known_differences(self) -> dict[str, list[str]]:
+        """Return what is known to differ before anything is trained."""
+        original, trace = self._original, self._original.evidence.trace
+        found: dict[str, list[str]] = {"seed": [], "configuration": [], "data": [], "threads": []}
+        edited = list(original.edited)
+        if trace.segments and fingerprint(original.config) != trace.segments[0].config and not edited:
+            edited = ["a key that the run has no param of"]
+        if trace.segments and trace.segments[0].seed != original.config["seed"]:
+            found["seed"].append(f"{trace.segments[0].seed} was trained, and the record's config has another")
+        seeds = [key for key in edited if key.rpartition(".")[2] == "seed"]
+        found["seed"] += [f"{key} in the record is not what its params say" for key in seeds if not found["seed"]]
+        found["configuration"] += [f"{key} in the record is not what was trained" for key in edited if key not in seeds]
+        recorded = _recorded_threads(trace)
+        if recorded is not None and recorded != self._slot.threads:
+            found["threads"].append(f"threads {recorded} (now {self._slot.threads})")
+        if original.provenance:
+            for name, words in differences(original.provenance, self._provenance.content).items():
+                found.setdefault(name, []).extend(words)
+        if trace.segments and trace.segments[0].ranks:
+            had_gpu = trace.segments[0].ranks[0].get("device") == "cuda"
+            if had_gpu and not self._slot.gpus:
+                found.setdefault("hardware", []).append("device cuda (now cpu)")
+        return {name: list(map(_printable, words)) for name, words in found.items()}
+
+    def _announce(self) -> None:
+        """Say what differs today."""
+        if not self._original.provenance:
+            self._say("Code, packages and machine were not recorded.")
+        if not self._original.evidence.trace.is_whole:
+            self._say("Weights and data were not recorded: only the metrics can be compared.")
+        lines = [f"  {name}: {word}" for name, words in self._differs.items() for word in words]
+        self._say("What differs today:" if lines else "Nothing that is recorded differs today.")
+        for line in lines:
+            self._say(line)
+        if self._request.overrides:
+            self._say(f"This is a derived run, no reproduction: {' '.join(self._request.overrides)}")
+
+    def _hint(self) -> str:
+        """Say how modules of the user's are found, which a record cannot bring along."""
+        return " Modules of your own are found with --config-dir DIR or --allow MODULE."
+
+    def _job(self) -> RankJob:
+        return RankJob(
+            kind="look",
+            folder="",
+            python_path=python_path(self._composer),
+            allowed_modules=self._composer.allowed_modules,
+            threads=self._slot.threads,
+            environment=self._slot.environment,
+        )
+
+    # --- training
+
+    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> Outcome:
+        objective = self._config["objective"]
+        self._provenance.write(folder)
+        heading = Heading(
+            title=f"reproduction {int(folder.name)} of {self._original.name}",
+            name=folder.name,
+            metric=objective["metric"],
+            direction=objective["direction"],
+            num_trials=1,
+            is_sweep=False,
+        )
+        display: Display = SilentDisplay() if self._is_quiet else make_display(heading, self._console)
+        is_derived = bool(self._request.overrides)
+        link = {"lightsweep.derived_from" if is_derived else tags.REPRODUCES: self._original.run.run_id}
+        driver = Driver(
+            search=OneRun(),
+            setup=TrialSetup(
+                compose=lambda values, number, replicate: self._config,
+                folder=lambda number: folder,
+                name=lambda number, values: f"reproduction {int(folder.name)} of {self._original.name}",
+                run_tags={
+                    **common_tags("reproduce", [self._request.name, *self._request.overrides], {}),
+                    tags.KIND: "reproduction",
+                    tags.METRIC: objective["metric"],
+                    tags.DIRECTION: objective["direction"],
+                    **link,
+                },
+                python_path=python_path(self._composer),
+                allowed_modules=self._composer.allowed_modules,
+                answers=False,
+                has_parent=False,
+                provenance=self._provenance.digest,
+                stop_step=self._stop_step,
+            ),
+            slots=[self._slot],
+            limits=Limits(num_trials=1, grace_s=self._composer.base()["launcher"]["grace_s"]),
+            launcher=launcher,
+            recorder=recorder,
+            display=display,
+        )
+        try:
+            return driver.run().outcomes[0]
+        finally:
+            display.close()
+
+    # --- after training
+
+    def _verdict(self, outcome: Outcome, folder: Path, run_id: str | None) -> Verdict:
+        if outcome.state == "failed":
+            if "allowed module" in outcome.reason:
+                raise ConfigError(f"{outcome.reason}{self._hint()}")
+            return Verdict(
+                kind="not verifiable", reason=f"The training failed: {outcome.reason}", differs=self._differs
+            )
+        if outcome.state == "interrupted":
+            return Verdict(kind="not verifiable", reason="It was interrupted.", differs=self._differs)
+        if run_id is None:
+            return Verdict(kind="not verifiable", reason="The store did not take its run.", differs=self._differs)
+        trace = read_trace(folder / paths.TRACE)
+        before = self._original.evidence
+        for name, words in rank_changes(before.trace, trace).items():
+            known = self._differs.setdefault(name, [])
+            known += [
+                word
+                for word in map(_printable, words)
+                if word not in known and not (name == "code" and _is_told(word, known))
+            ]
+        if not self._differs["data"]:
+            self._differs["data"] = data_changes(before.trace.data, trace.data)
+        with open_reader(self._uri) as reader:
+            again = Evidence(trace=trace, points=points_of(reader, reader.run(run_id)), value=outcome.value)
+        metric = self._config["objective"]["metric"]
+        verdict = judge(
+            before,
+            again,
+            metric=metric,
+            tolerance=None if before.value is None else Tolerance.of(before.value, self._original.replicates),
+            differs={name: words for name, words in self._differs.items() if words},
+            stop_step=self._stop_step,
+        )
+        if self._request.overrides:
+            return Verdict(
+                kind="derived",
+                reason=f"This is a run derived by {' '.join(self._request.overrides)}, and no reproduction.",
+                differs=verdict.differs,
+            )
+        return verdict
+
+
+def as_of_today(recorded: Config, today: Config) -> Config:
+    """Return a recorded config with today's store, and today's values of what it does not have."""
+    config = dict(recorded)
+    for part in ("trainer", "tracking", "objective"):
+        config[part] = {**today[part], **recorded.get(part, {})}
+    data = dict(recorded["data"])
+    if data.get("cache_dir") == f"{recorded.get('store_dir')}/data":
+        data["cache_dir"] = f"{today['store_dir']}/data"
+    config |= {"data": data, "store_dir": today["store_dir"], "allowed_modules": today["allowed_modules"]}
+    config["tracking"] |= {"uri": today["tracking"]["uri"], "experiment": today["tracking"]["experiment"]}
+    return config
+
+
+def derived(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a config with other values.
+
+    Raises:
+        UsageError: An override is none, or names no key of the config.
+    """
+    changed: Config = _copied(config)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        keys = flatten(config)
+        if not separator:
+            raise UsageError(f"{override!r} is not an override: write key=value.")
+        if key not in keys:
+            raise ConfigError(f"There is no key {key!r}. {did_you_mean(key, keys)}")
+        *parents, last = key.split(".")
+        node = changed
+        for parent in parents:
+            node = node[parent]
+        node[last] = yaml.safe_load(text)
+    return changed
+
+
+def _copied(tree: Any) -> Any:
+    return {str(key): _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _stop_step(original: Original, epochs: int | None) -> int | None:
+    """Return the step at which training is stopped; None where the original came to its end, too.
+
+    The number of epochs is left as it is, since schedules may depend on it.
+    """
+    recorded = original.evidence.trace.epochs
+    if epochs is not None:
+        if not recorded:
+            raise IncompleteError("--epochs needs a trace, which the run does not have.")
+        if epochs < len(recorded):
+            return recorded[epochs - 1].step
+    if original.state == "complete":
+        return None
+    return recorded[-1].step if recorded else None
+
+
+def _recorded_threads(trace: Trace) -> int | None:
+    ranks = trace.segments[0].ranks if trace.segments else ()
+    threads = ranks[0].get("threads") if ranks else None
+    return threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
+
+
+def _printable(word: str) -> str:
+    """Return a word of a record as it can be shown: a terminal obeys what is in it."""
+    return "".join(char if char.isprintable() else "?" for char in word)
+
+
+def _is_told(word: str, known: Sequence[str]) -> bool:
+    """Tell whether a changed file is named already, by a path that ends the same."""
+    return any(other.split()[0].endswith(word.split()[0]) for other in known if other)
+
+
+def _look(
+    launcher: LocalLauncher, job: RankJob, config: Config, store_dir: Path, num_ranks: int
+) -> DataContent | Failed:
+    """Let a process look at the data, and return what it saw."""
+    folder = paths.check_dir(store_dir)
+    found: DataContent | Failed | None = None
+    try:
+        freeze(config, folder)
+        launcher.start(_LOOK, replace(job, folder=str(folder)), num_ranks)
+        is_running = True
+        while is_running:
+            for _, event in launcher.poll(1.0):
+                if isinstance(event, DataContent | Failed):
+                    found = found or event
+                is_running = is_running and not isinstance(event, Exited)
+    finally:
+        launcher.kill(_LOOK)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert found is not None, "a process that has looked says what it saw, or that it failed"
+    return found

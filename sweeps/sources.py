@@ -1,0 +1,36 @@
+"""Which source files of the user's this process has imported, and what was in them then."""
+
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["imported_sources"]
+
+_SEEN: dict[str, str] = {}  # ranks are forked from a process that looked when it had just imported
+_FOREIGN = {"site-packages", "dist-packages"}
+
+
+def imported_sources(roots: Iterable[str]) -> dict[str, str]:
+    """Return the hash of each imported Python file below one of `roots`, by its path relative to that.
+
+    Installed packages are not looked at; they have versions.
+    """
+    found: dict[str, str] = {}
+    folders = [f"{path}/" for root in roots for path in dict.fromkeys((Path(root), Path(root).resolve()))]
+    library = f"{sysconfig.get_path('stdlib')}/"
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py"):
+            continue
+        folder = next((folder for folder in folders if file.startswith(folder)), None)
+        if folder is None or file.startswith(library) or _FOREIGN.intersection(Path(file).parts):
+            continue
+        if file not in _SEEN:
+            try:
+                _SEEN[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            except OSError:
+                continue
+        found[file.removeprefix(folder)] = _SEEN[file]
+    return dict(sorted(found.items()))
