@@ -9,10 +9,24 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
-from sweeps.records import Answer, Artifact, Event, MetricPoint, Metrics, Order, Report, Saved, Started, Stop
+from sweeps.records import (
+    Answer,
+    Artifact,
+    Event,
+    Failed,
+    Finished,
+    MetricPoint,
+    Metrics,
+    Order,
+    Report,
+    Saved,
+    Started,
+    Stop,
+    Tried,
+)
 
 __all__ = ["Channel"]
 
@@ -27,6 +41,7 @@ class Channel:
         flush_interval_s: How long metric points are held back, to be sent together.
         answers: Whether the driver answers reports.
         records: Whether this rank is the one that records; another's metrics, artifacts and the like are not sent.
+        hide: Hides what is secret in the words of an event.
     """
 
     def __init__(
@@ -36,6 +51,7 @@ class Channel:
         flush_interval_s: float = 0.5,
         answers: bool = False,
         records: bool = True,
+        hide: Callable[[Event], Event] = lambda event: event,
     ) -> None:
         self.flush_interval_s = flush_interval_s
         self.answers = answers
@@ -43,6 +59,7 @@ class Channel:
         self._connection = connection
         self._line = threading.Lock()
         self._records = records
+        self._hide = hide
         self._inbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._points: list[MetricPoint] = []
         self._sent_at = time.monotonic()
@@ -54,7 +71,7 @@ class Channel:
             return
         self.flush()
         with self._line:
-            self._connection.send(event)
+            self._connection.send(self._hide(event) if isinstance(event, (Finished, Failed, Tried)) else event)
 
     def report(self, report: Report) -> Answer:
         """Send an intermediate value, and wait for the answer if the driver gives any."""

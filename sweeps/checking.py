@@ -142,6 +142,7 @@ class _Bench:
                 threads=self._slot.threads,
                 environment=self._slot.environment,
                 limit_s=self.left_s,
+                hidden={fingerprint(config): self._composer.hidden(config) for config in configs},
             ),
             self._slot.devices,
         )

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LightsweepError as error:
         if args.debug:
             raise
-        print(f"lightsweep: {error}", file=sys.stderr)
+        print(f"lightsweep: {_harmless(str(error), args)}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lightsweep: interrupted.", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _harmless(message: str, args: argparse.Namespace) -> str:
+    """Hide in a message what is secret in the overrides that were typed or in the environment, and what steers."""
+    from sweeps.naming import plain_lines
+    from sweeps.secrecy import Secrets, typed_secrets
+
+    secrets = Secrets()
+    secrets.add(typed_secrets(getattr(args, "overrides", ())))
+    return plain_lines(secrets.hide(message))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -272,13 +282,17 @@ def _command_line(args: argparse.Namespace) -> "CommandLine":
 def _print_config(args: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
-    from sweeps.config import Composer
+    from sweeps.config import Composer, to_yaml
+    from sweeps.secrecy import Secrets, withhold
     from sweeps.space import split_overrides
 
     plain, _ = split_overrides(args.overrides)
     tree = Composer(args.config_name, plain, args.config_dir).tree
     keys = [str(key) for key in tree if key != "hydra"]
-    print(OmegaConf.to_yaml(OmegaConf.masked_copy(tree, keys), resolve=args.resolve), end="")
+    composed = OmegaConf.to_container(OmegaConf.masked_copy(tree, keys), resolve=args.resolve)
+    assert isinstance(composed, dict)
+    public, _ = withhold({str(key): value for key, value in composed.items()}, Secrets())
+    print(to_yaml(public), end="")
     return 0
 
 
@@ -522,6 +536,6 @@ def _uri(args: argparse.Namespace) -> str:
 
 
 def _console() -> "Console":
-    from rich.console import Console
+    from sweeps.terminal import SafeConsole
 
-    return Console()
+    return SafeConsole()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.fields import LATE_FIELDS, Field, resolve
-from sweeps.naming import duration, number, short_names
+from sweeps.naming import duration, number, plain, short_names
 from sweeps.search import SEM
 from sweeps.trial_row import TrialRow
 
@@ -84,7 +84,7 @@ def print_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], out: T
 
 def _in_markdown(text: str) -> str:
     """Keep a text to its cell, and from being taken for markup."""
-    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", plain(text))
 
 
 def _finite(value: Any) -> Any:
@@ -125,7 +125,7 @@ def _no_formula(cell: Any) -> Any:
     """Keep a spreadsheet from running a text as a formula, and a text to its line."""
     if not isinstance(cell, str):
         return cell
-    text = " ".join(cell.splitlines())
+    text = plain(cell)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", " ")) else text
 
 
@@ -157,6 +157,9 @@ class _Column:
     is_number: bool = True
     style: str = ""
     sacrifice: int = 0  # what is left out first in a narrow terminal: the highest; 0 always stays
+
+    def __post_init__(self) -> None:
+        self.header, self.cells = plain(self.header), [plain(cell) for cell in self.cells]
 
     @property
     def width(self) -> int:

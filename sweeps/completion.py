@@ -1,14 +1,14 @@
 """Shell completion: the words of the command line, and the groups, options and keys of the configuration."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sweeps import paths
-from sweeps.errors import LightsweepError
+from sweeps.errors import LightsweepError, StoreError
+from sweeps.untrusted import read_yaml
 
 __all__ = ["complete", "script"]
 
@@ -112,10 +112,12 @@ def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
     found = {}
     for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
         try:
-            stored = yaml.safe_load(record.read_text(encoding="utf-8"))
-            found[str(stored["study"])] = stored
-        except (OSError, yaml.YAMLError, TypeError, KeyError):  # half written, or not ours: nothing to offer
+            stored = read_yaml(record)
+            name = str(stored["study"])
+        except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
+        if name == shlex.quote(name):  # the shell runs what is offered: `$(...)` in a name is for nobody to complete
+            found[name] = stored
     return found
 
 

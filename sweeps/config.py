@@ -7,10 +7,8 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
-from sweeps.errors import ConfigError, did_you_mean
-from sweeps.urls import hide_passwords
+from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps.secrecy import Hidden, Secrets, withhold
+from sweeps.targets import ALLOWED_MODULES, locate
+from sweeps.untrusted import read_yaml
 
 __all__ = [
     "ALLOWED_MODULES",
@@ -32,19 +32,8 @@ __all__ = [
     "freeze",
     "initialize",
     "load_frozen",
-    "locate",
     "to_yaml",
 ]
-
-ALLOWED_MODULES = (
-    "lightning_modules",
-    "pytorch_lightning.callbacks",
-    "pytorch_lightning.strategies",
-    "torch.nn",
-    "torch.optim",
-    "torchmetrics",
-)
-"""The modules that `_target_` may name; the user adds to them by `allowed_modules` or --config-dir."""
 
 RANGES = "_search_"
 """The key under which an option of a group states what to search of its own keys."""
@@ -73,6 +62,9 @@ class Composer:
         self._trees: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._options: dict[str, list[str]] = {}
+        self._hidden: dict[str, Hidden] = {}
+        self.secrets = Secrets()
+        """What is secret in the environment, and in what has been composed so far."""
         self.tree = self.compose([])
         """The composed base, with interpolations."""
         self._require_options("search")
@@ -124,10 +116,12 @@ class Composer:
 
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
-        return _resolve(self._tree_for((), ()))
+        base = _resolve(self._tree_for((), ()))
+        withhold(base, self.secrets)
+        return base
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
-        """Return the resolved configuration of one run: the base with `values` set, and passwords in URLs hidden.
+        """Return the resolved configuration of one run: the base with `values` set, and what is secret hidden.
 
         Args:
             values: Dotted key to value; a config group's name to the name of an option.
@@ -139,8 +133,14 @@ class Composer:
         for key, value in plain.items():
             _set(tree, key, value)
         resolved = _resolve(tree)
-        # A rank and a record need no password: only the driver opens stores
-        return {key: hide_passwords(resolved[key]) for key in _RUN_KEYS if key in resolved}
+        config, hidden = withhold({key: resolved[key] for key in _RUN_KEYS if key in resolved}, self.secrets)
+        if hidden:  # a rank gets what its parts may need; stores are the driver's to open
+            self._hidden[fingerprint(config)] = tuple(one for one in hidden if one[0][0] != "tracking")
+        return config
+
+    def hidden(self, config: Config) -> Hidden:
+        """Return what `trial` has hidden in a configuration."""
+        return self._hidden.get(fingerprint(config), ()) if self._hidden else ()
 
     def check_values(self, overrides: Sequence[str]) -> None:
         """Compose values of a search once, so that a wrong key or type is refused before any trial."""
@@ -393,10 +393,16 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: tree}
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes what stands in two places twice: a record with aliases is not read, see `untrusted`."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def to_yaml(tree: Any) -> str:
     """Write plain data as YAML, in the order of its keys."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def freeze(config: Config, folder: Path) -> Path:
@@ -407,11 +413,16 @@ def freeze(config: Config, folder: Path) -> Path:
 
 
 def load_frozen(folder: Path) -> Config:
-    """Read a frozen config as data: nothing in it is executed or interpolated."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    tree = yaml.load((folder / paths.CONFIG).read_text(encoding="utf-8"), Loader=loader)
+    """Read a frozen config as data: nothing in it is executed or interpolated.
+
+    It is the one that the driver wrote for a trial of its own; `untrusted.read_config` reads one of anybody's.
+
+    Raises:
+        StoreError: It is no mapping of plain data.
+    """
+    tree = read_yaml(folder / paths.CONFIG)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{folder / paths.CONFIG} must hold a mapping, but holds a {type(tree).__name__}.")
+        raise StoreError(f"{folder / paths.CONFIG} must hold a mapping, but holds a {type(tree).__name__}.")
     return tree
 
 
@@ -466,40 +477,3 @@ def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)]
     return value
-
-
-def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
-    """Import the class or function that `target` names, which must be of an allowed module.
-
-    The name is checked before anything is imported, and the found object by the module that it says it was
-    defined in: `torch.optim.os.system` passes the first look and not the second.
-    """
-    if not isinstance(target, str) or "." not in target:
-        raise ConfigError(f"{key}._target_ must be a dotted name such as 'torch.optim.SGD', but got {target!r}.")
-    _require_allowed(target, key=key, target=target, allowed=allowed)
-    module_name, _, name = target.rpartition(".")
-    try:
-        found = getattr(import_module(module_name), name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{key}._target_: cannot import {target!r}: {error}.") from error
-    except AttributeError as error:
-        names = [name for name in dir(import_module(module_name)) if not name.startswith("_")]
-        raise ConfigError(
-            f"{key}._target_: there is no {name!r} in {module_name}. {did_you_mean(name, names)}"
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_: {target!r} is a {type(found).__name__}, not a class or function.")
-    home = getattr(found, "__module__", None) or ""
-    _require_allowed(f"{home}.{getattr(found, '__qualname__', name)}", key=key, target=target, allowed=allowed)
-    located: Callable[..., Any] = found
-    return located
-
-
-def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
-    if not any(name.startswith(f"{module}.") for module in allowed):
-        module, _, last = target.rpartition(".")
-        near = get_close_matches(module, allowed, n=1, cutoff=0.8)
-        way_out = f"If you trust it, add allowed_modules=[{target.partition('.')[0]}]."
-        if near and near[0] != module:
-            way_out = f"Did you mean '{near[0]}.{last}'?"
-        raise ConfigError(f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). {way_out}")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps.curves import sparkline
 from sweeps.errors import UsageError
-from sweeps.naming import duration, number
+from sweeps.naming import duration, number, plain
 from sweeps.run_detail import MetricDetail, RunDetail, finite
 from sweeps.show import Format, is_unicode, state_style
 
@@ -141,7 +141,7 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
     names = _names(found.runs)
     for run in found.runs:
         if run.note:
-            console.print(Text(run.note, style="dim"), soft_wrap=True)
+            console.print(Text(plain(run.note), style="dim"), soft_wrap=True)
     _print_section("", _summary(found.runs), names, console)
     for name, rows in found.sections.items():
         _print_section(name.capitalize(), _readable(rows), names, console)
@@ -161,7 +161,10 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
 def _names(runs: Sequence[RunDetail]) -> list[str]:
     """Name the columns; runs that go by the same name by the beginnings of their ids."""
     labels = [run.label for run in runs]
-    return [label if labels.count(label) == 1 else run.run.run_id[:8] for label, run in zip(labels, runs, strict=True)]
+    return [
+        plain(label) if labels.count(label) == 1 else run.run.run_id[:8]
+        for label, run in zip(labels, runs, strict=True)
+    ]
 
 
 def _summary(runs: Sequence[RunDetail]) -> dict[str, Cells]:
@@ -229,7 +232,7 @@ def _print_section(title: str, rows: Mapping[str, Cells], names: Sequence[str], 
     if title:
         console.print()
         console.print(Text(title, style="bold"))
-    texts = {key: [_NONE if cell is None else cell for cell in cells] for key, cells in rows.items()}
+    texts = {plain(key): [_NONE if cell is None else plain(cell) for cell in cells] for key, cells in rows.items()}
     columns = [list(texts), *(list(column) for column in zip(*texts.values(), strict=True))]
     widths = [max(map(len, (head, *cells))) for head, cells in zip(("", *names), columns, strict=True)]
     if console.is_terminal and sum(widths) + _GAP * len(widths) > console.width:

@@ -398,6 +398,7 @@ class Driver:
                 environment=(*self._setup.environment, *slot.environment),
                 answers=self._setup.answers,
                 resume_step=job.resume_step,
+                hidden={fingerprint(config): hidden} if (hidden := self._setup.hidden(config)) else {},
                 stop_step=self._setup.stop_step,
                 provenance=self._setup.provenance,
                 known_data=self._known_data.find(config),

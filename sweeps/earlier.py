@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from sweeps import paths
@@ -31,6 +30,7 @@ from sweeps.study import (
 )
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunStore
+from sweeps.untrusted import read_yaml
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -201,7 +201,8 @@ def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> Loo
 
 
 def _choices(record: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(record.read_text(encoding="utf-8")).get("choices") or {})
+    found = read_yaml(record)
+    return dict(found.get("choices") or {}) if isinstance(found, dict) else {}
 
 
 # --- what the terminal says ----------------------------------------------------------------------------

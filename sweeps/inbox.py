@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from sweeps import paths
+from sweeps.errors import StoreError
+from sweeps.untrusted import read_yaml
 
 __all__ = ["Enqueue", "Halt", "Inbox", "Letter", "Unreadable"]
 
@@ -109,13 +111,13 @@ def _written_ns(name: str) -> int:
 def _parse(file: Path) -> Enqueue | Halt | Unreadable | None:
     """Read an order; None if it was taken away meanwhile."""
     try:
-        match yaml.safe_load(file.read_text(encoding="utf-8")):
+        match read_yaml(file):
             case {"order": "enqueue", "values": dict() as values}:
                 return Enqueue(values={str(key): value for key, value in values.items()})
             case {"order": "halt", "is_now": bool() as is_now}:
                 return Halt(is_now=is_now)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, StoreError) as error:
         return Unreadable(why=str(error).splitlines()[0])
     return Unreadable(why="it is no order that this version knows")

@@ -1,13 +1,42 @@
 """Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["duration", "memory", "number", "run_name", "short_names", "some_of", "values_text"]
+__all__ = [
+    "duration",
+    "memory",
+    "number",
+    "plain",
+    "plain_lines",
+    "run_name",
+    "short_names",
+    "some_of",
+    "values_text",
+]
+
+# The direction of what follows, its line, and what nobody sees
+_STEERING = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\u2028\u2029\ufeff"
+_CONTROL = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{_STEERING}\ud800-\udfff\U000e0000-\U000e007f]")
+
+
+def plain(text: str) -> str:
+    """Return a text of a store as one line that can do no more than be read.
+
+    A terminal obeys control characters, and shows others in an order that is not theirs; here they are escapes like
+    `\\x1b`, and line breaks and tabs are blanks.
+    """
+    return text if text.isprintable() else plain_lines(" ".join(text.split()))
+
+
+def plain_lines(text: str) -> str:
+    """Return a text as `plain` does, but with its lines."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Map dotted keys to their last words, or to as many of them as tell the keys apart."""
+    """Map dotted keys to their last words, or to as many of them as tell the keys apart; see `plain`."""
     keys = list(keys)
     short: dict[str, str] = {}
     for key in keys:
@@ -16,15 +45,15 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
             tail = ".".join(words[-count:])
             if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1:
                 break
-        short[key] = tail
+        short[key] = plain(tail)
     return short
 
 
 def number(value: Any) -> str:
-    """Write a number with four significant digits, a count in full, anything else as it is."""
+    """Write a number with four significant digits, a count in full, anything else as it is, on one line."""
     if isinstance(value, float) and value.is_integer() and 1e4 <= abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
 
 
 def values_text(values: Mapping[str, Any], *, is_short: bool = True) -> str:

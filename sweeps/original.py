@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import paths
-from sweeps.config import Config, flatten, load_frozen
-from sweeps.errors import ConfigError, StoreError
+from sweeps.config import Config, flatten
+from sweeps.errors import StoreError
 from sweeps.provenance import artifact_name
 from sweeps.run_detail import run_folder
 from sweeps.run_names import find_run, label
@@ -18,6 +18,7 @@ from sweeps.run_reader import RunReader
 from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.server import StoredRun
+from sweeps.untrusted import read_config
 from sweeps.verdict import Evidence, Points
 
 __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]
@@ -142,20 +143,10 @@ def config_of(content: bytes | None) -> Config:
     """
     if content is None:
         raise IncompleteError(f"The run has no {paths.CONFIG}, neither as an artifact nor in its folder.")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / paths.CONFIG).write_bytes(content)
-        try:
-            config = load_frozen(Path(folder))
-        except ConfigError as error:
-            raise IncompleteError(str(error).replace(f"{folder}/", "the record's ")) from error
-        except (ValueError, RecursionError) as error:  # broken text
-            raise IncompleteError(f"The record's {paths.CONFIG} cannot be read: {error}") from error
-        except Exception as error:
-            if type(error).__module__.startswith("yaml"):
-                raise IncompleteError(
-                    f"The record's {paths.CONFIG} is no YAML: {str(error).splitlines()[0]}"
-                ) from error
-            raise
+    try:
+        config = read_config(content.decode("utf-8"))
+    except (StoreError, UnicodeDecodeError) as error:
+        raise IncompleteError(f"The record's {paths.CONFIG} is not taken: {error}") from error
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise IncompleteError(f"The record's {paths.CONFIG} has no {', '.join(missing)}.")

@@ -1,15 +1,21 @@
 """The record that a sweep leaves in its folder, from which a study is known by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sweeps import paths
-from sweeps.errors import StudyError, did_you_mean
+from sweeps.errors import StoreError, StudyError, did_you_mean
+from sweeps.untrusted import read_yaml, require_own
 
-__all__ = ["read_record"]
+__all__ = ["read_record", "require_own_record"]
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "study": str,
+    "config_name": str,
+    "config_dir": (str, type(None)),
+    "overrides": list,
+}
 
 
 def read_record(name: str, store_dir: Path) -> Mapping[str, Any]:
@@ -17,15 +23,42 @@ def read_record(name: str, store_dir: Path) -> Mapping[str, Any]:
 
     Raises:
         StudyError: There is no such study in the store.
+        StoreError: The record cannot be read.
     """
     record = paths.study_dir(store_dir, name) / paths.STUDY
     if not record.is_file():
-        known = [str(_read(path)["study"]) for path in sorted(store_dir.glob(f"*/{paths.STUDY}"))]
-        hint = did_you_mean(name, known) or "There is none yet."
+        hint = did_you_mean(name, _known(store_dir)) or "There is none yet."
         raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
-    found: Mapping[str, Any] = _read(record)
-    return found
+    return _read(record)
 
 
-def _read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+def require_own_record(name: str, store_dir: Path) -> None:
+    """Refuse to run the command line of a record that others can have written: it names code of their choice.
+
+    Raises:
+        StoreError: The record is not the user's alone.
+    """
+    require_own(
+        paths.study_dir(store_dir, name) / paths.STUDY,
+        use="has the command line that would be run",
+        way_out="Or type the whole command line: `lightsweep sweep study.name=NAME ...` goes on with a study, too.",
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    found = read_yaml(path)
+    for key, kind in _KINDS.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            raise StoreError(f"{path} is no record of a study: {key} is missing, or is not what it should be.")
+    if not all(isinstance(override, str) for override in found["overrides"]):
+        raise StoreError(f"{path} is no record of a study: its overrides must be texts.")
+    record: Mapping[str, Any] = found
+    return record
+
+
+def _known(store_dir: Path) -> Iterator[str]:
+    for path in sorted(store_dir.glob(f"*/{paths.STUDY}")):
+        try:
+            yield str(_read(path)["study"])
+        except (OSError, StoreError):  # half written, or not ours
+            continue

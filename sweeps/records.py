@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sweeps.secrecy import Hidden
+
 __all__ = [
     "Answer",
     "Artifact",
@@ -78,6 +80,7 @@ class RankJob:
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
         limit_s: How long a check may try one corner after the other.
+        hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
     kind: Literal["fit", "check", "measure", "compare", "look"] = "fit"
@@ -95,6 +98,7 @@ class RankJob:
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
     limit_s: float = 20.0
+    hidden: Mapping[str, Hidden] = field(default_factory=dict, repr=False)
 
 
 # --- the driver's orders -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """All that is known of one run, from the store and from its folder."""
 
 import math
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from sweeps import paths
 from sweeps.curves import Curve
 from sweeps.errors import StoreError
 from sweeps.run_names import Found, find_run, label
-from sweeps.run_reader import RunReader, local_artifacts, open_reader
+from sweeps.run_reader import RunReader, open_reader
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
 from sweeps.trial_row import TrialRow, row_of
@@ -200,6 +201,8 @@ def _metric(key: str, last: float, curve: Curve | None, row: TrialRow) -> Metric
 def run_folder(run: StoredRun, store_dir: Path) -> Path | None:
     """Return the folder of a run below the store, if it is there."""
     name, study, kind = run.tags.get(tags.FOLDER, ""), run.tags.get(tags.STUDY), run.tags.get(tags.KIND)
+    if not re.fullmatch(r"\w*", name, re.ASCII):  # `../..` and the like: a tag that this program has not written
+        return None
     if kind in ("train", "reproduction"):
         folder = store_dir / ("train" if kind == "train" else paths.REPRODUCTIONS) / name
     elif study is None:
@@ -214,16 +217,21 @@ def run_folder(run: StoredRun, store_dir: Path) -> Path | None:
 
 def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     """Read the config that a run of no params left in its folder or among its artifacts."""
-    for place in filter(None, (folder, local_artifacts(run))):
-        file = place / paths.CONFIG
-        if file.is_file():
-            import yaml
+    from sweeps.tracking.artifacts import local_artifacts
 
+    try:
+        places = [folder, local_artifacts(run)]
+    except StoreError:  # the record names a folder that is not a run's
+        places = [folder]
+    for place in filter(None, places):
+        file = place / paths.CONFIG
+        if file.is_file() and not file.is_symlink():
             from sweeps.config import flatten
+            from sweeps.untrusted import read_yaml
 
             try:
-                tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError):  # half written, or not ours
+                tree = read_yaml(file)
+            except (OSError, StoreError):  # half written, or not ours
                 continue
             return {key: str(value) for key, value in sorted(flatten(tree).items())} if isinstance(tree, dict) else {}
     return {}

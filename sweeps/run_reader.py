@@ -3,9 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
@@ -14,18 +12,9 @@ from sweeps.database import connected
 from sweeps.histories import History, histories_of, without_restated
 from sweeps.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
-from sweeps.tracking.server import (
-    MAX_BYTES,
-    Artifact,
-    ServerReader,
-    ServerRun,
-    StoredRun,
-    fetched_artifact,
-    is_server,
-    listed_artifacts,
-)
+from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server
 
-__all__ = ["RunReader", "SqlReader", "local_artifacts", "open_reader"]
+__all__ = ["RunReader", "SqlReader", "open_reader"]
 
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
@@ -185,23 +174,15 @@ class SqlReader:
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run: files of this machine without MLflow, others through it."""
-        if not run.artifact_uri:
-            return []
-        folder = local_artifacts(run)
-        if folder is None:
-            return listed_artifacts(run.artifact_uri)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return [Artifact(path=path.relative_to(folder).as_posix(), size=path.stat().st_size) for path in files]
+        from sweeps.tracking.artifacts import list_artifacts
+
+        return list_artifacts(run, uri="")
 
     def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
         """Return the content of an artifact that lies directly below the run's; None if there is none."""
-        folder = local_artifacts(run)
-        if folder is None:
-            return fetched_artifact(run.artifact_uri, name) if run.artifact_uri else None
-        path = folder / name
-        return (
-            path.read_bytes() if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES else None
-        )
+        from sweeps.tracking.artifacts import read_artifact
+
+        return read_artifact(run, name, uri="")
 
     def _first_steps(self, run_id: str, values: Mapping[str, Sequence[float]]) -> dict[tuple[str, float], int]:
         """Return the first step at which each metric has each of some values, as they are stored."""
@@ -245,12 +226,6 @@ class SqlReader:
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)
         return {key: value or "" for key, value in self._connection.execute(query)}
-
-
-def local_artifacts(run: StoredRun) -> Path | None:
-    """Return the folder of a run's artifacts; None if they are not files of this machine."""
-    address = urlsplit(run.artifact_uri)
-    return Path(unquote(address.path)) if address.scheme in ("", "file") and address.path else None
 
 
 def _columns(run: Any) -> dict[str, Any]:

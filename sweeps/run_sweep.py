@@ -297,6 +297,7 @@ class _Sweep:
                 name=run_name,
                 run_tags={**common_tags, tags.KIND: "trial"},
                 python_path=python_path(self._composer),
+                hidden=self._composer.hidden,
                 allowed_modules=self._composer.allowed_modules,
                 answers=self._answers,
                 replicates=self._replication.count,

@@ -179,6 +179,7 @@ class _Run:
                     tags.DIRECTION: objective["direction"],
                 },
                 python_path=python_path(self.composer),
+                hidden=self.composer.hidden,
                 allowed_modules=self.composer.allowed_modules,
                 answers=False,
                 has_parent=False,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.curves import NUM_POINTS, sparkline
-from sweeps.naming import duration, memory, number
+from sweeps.naming import duration, memory, number, plain
 from sweeps.run_detail import MetricDetail, RunDetail, finite
 
 __all__ = ["Format", "is_unicode", "print_run", "state_style"]
@@ -37,7 +37,7 @@ def print_run(detail: RunDetail, form: Format, *, console: Console, out: TextIO,
         return
     page = _Page(console)
     row = detail.row
-    page.line(Text.assemble((detail.label, "bold"), "  ", (row.state, state_style(row.state))))
+    page.line(Text.assemble((plain(detail.label), "bold"), "  ", (plain(row.state), state_style(row.state))))
     if detail.note:
         page.wrapped(detail.note, first="", rest="", style="dim")
     _print_facts(detail, page)
@@ -54,7 +54,7 @@ def print_run(detail: RunDetail, form: Format, *, console: Console, out: TextIO,
     if commands:
         page.head("Next")
         for command in commands:
-            page.line(Text(f"  {command}"))
+            page.line(Text(f"  {plain(command)}"))
 
 
 def state_style(state: str) -> str:
@@ -83,6 +83,7 @@ class _Page:
 
     def wrapped(self, text: str, *, first: str, rest: str, style: str = "") -> None:
         """Print a text behind `first`; its further lines behind `rest`."""
+        text = plain(text)
         if self.is_wide:
             lines = [first + text]
         else:
@@ -98,6 +99,7 @@ class _Page:
 
     def pairs(self, pairs: Mapping[str, str], style: str = "") -> None:
         """Print names and values in two columns."""
+        pairs = {plain(name): value for name, value in pairs.items()}
         width = max(map(len, pairs))
         for name, value in pairs.items():
             text = " ".join(value.split())
@@ -127,7 +129,7 @@ def _print_facts(detail: RunDetail, page: _Page) -> None:
 
 
 def _print_metrics(metrics: Mapping[str, MetricDetail], page: _Page) -> None:
-    rows = [(key, number(metric.last), _best(metric), _step(metric)) for key, metric in metrics.items()]
+    rows = [(plain(key), number(metric.last), _best(metric), _step(metric)) for key, metric in metrics.items()]
     widths = [max(len(cell) for cell in cells) for cells in zip(("", "last", "best", "step"), *rows, strict=True)]
     used = 2 + sum(widths) + 2 * len(widths)
     room = min(NUM_POINTS, (80 if page.is_wide else page.console.width) - used)
@@ -159,11 +161,11 @@ def _print_config(config: Mapping[str, str], page: _Page) -> None:
     """Print a group a paragraph in a terminal, and a key a line elsewhere."""
     if page.is_wide:
         for key, value in config.items():
-            page.line(Text(f"  {key}={' '.join(value.split())}", style="dim"))
+            page.line(Text(f"  {plain(key)}={plain(value)}", style="dim"))
         return
     groups: dict[str, list[str]] = {}
     for key, value in config.items():
-        group, dot, rest = key.partition(".")
+        group, dot, rest = plain(key).partition(".")
         groups.setdefault(group if dot else "", []).append(f"{rest if dot else key}={' '.join(value.split())}")
     width = max(map(len, groups))
     for group, words in groups.items():
@@ -178,7 +180,7 @@ def _print_files(detail: RunDetail, page: _Page) -> None:
     shown = detail.artifacts[:_MAX_ARTIFACTS]
     width = max((len(memory(file.size)) for file in shown), default=0)
     for file in shown:
-        page.line(Text(f"  {memory(file.size):>{width}}  {file.path}"))
+        page.line(Text(f"  {memory(file.size):>{width}}  {plain(file.path)}"))
     if len(detail.artifacts) > len(shown):
         page.line(Text(f"  and {len(detail.artifacts) - len(shown)} more; `--format json` has all", style="dim"))
     if detail.folder:

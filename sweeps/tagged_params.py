@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["plain_mapping", "some_params"]
 
+_UNREADABLE = (ValueError, RecursionError)  # also numbers of thousands of digits, and thousands of brackets
 _decode_at = json.JSONDecoder().raw_decode
 
 
@@ -18,7 +19,7 @@ def plain_mapping(text: str | None) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except _UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -48,7 +49,7 @@ def some_params(names: Collection[str]) -> Callable[[str | None], dict[str, Any]
                     key = text[text.rfind('"', 0, start) + 1 : end]
                     try:
                         found[key], end = _decode_at(text, end + 3 if text[end + 2 : end + 3] == " " else end + 2)
-                    except json.JSONDecodeError:
+                    except _UNREADABLE:
                         return plain_mapping(text)
                 start = text.find(f'{word}":', end)
         return found

@@ -3,9 +3,10 @@
 import inspect
 import logging
 import os
+import pickle
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,22 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.config import Config, build, fingerprint, locate
+from sweeps.config import Config, build, fingerprint
 from sweeps.data_content import data_content
-from sweeps.errors import ConfigError, did_you_mean
+from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, DataContent, Finished
 from sweeps.resuming import ResumePoint
+from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
+from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
 from sweeps.tracing import Tracer
 from sweeps.tracking.logger import ChannelLogger
+from sweeps.untrusted import is_own
 
 __all__ = [
     "DerivedRandomness",
@@ -45,6 +49,8 @@ __all__ = [
     "trainer_for",
 ]
 
+_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
+
 
 def fit(
     config: Config,
@@ -54,6 +60,7 @@ def fit(
     folder: Path,
     allowed: Sequence[str],
     resume_step: int | None = None,
+    hidden: Hidden = (),
     stop_step: int | None = None,
     provenance: str = "",
     known_data: Mapping[str, Any] | None = None,
@@ -68,6 +75,7 @@ def fit(
         folder: The trial's folder, for checkpoints.
         allowed: The modules that a `_target_` may name.
         resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
+        hidden: What the frozen config hides.
         stop_step: The step after which to stop as at the end; None for the end.
         provenance: The hash of what the driver knows of code, packages and machine, for the trace.
         known_data: What the samples are, if the driver has heard of that from another trial.
@@ -76,8 +84,11 @@ def fit(
     Raises:
         ConfigError: A part of the config cannot be built, or the objective was never logged.
         DivergedError: The training loss became infinite or NaN.
+        StoreError: The state to go on from may run code, and others than this user can have written it.
     """
     quieten()
+    own = fingerprint(config)
+    config = reveal(config, hidden)
     seed_process(config["seed"])
     objective = config["objective"]
     data = build(config["data"], key="data", allowed=allowed)
@@ -89,7 +100,6 @@ def fit(
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
         num_parameters=num_parameters(module),
     )
-    own = fingerprint(config)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
     tracer = Tracer(ranks, folder, config=own, seed=config["seed"], provenance=provenance, python_path=python_path)
     trainer = trainer_for(
@@ -113,12 +123,17 @@ def fit(
         folder=folder,
         allowed=allowed,
     )
-    trainer.fit(
-        module,
-        datamodule=data,
-        ckpt_path=str(resume_from) if resume_from is not None and resume_from.is_file() else None,
-        weights_only=False,  # this trial wrote the file, and callbacks may keep any object in it
-    )
+    resume_from = resume_from if resume_from is not None and resume_from.is_file() else None
+    is_foreign = resume_from is not None and not is_own(resume_from)
+    with _told_of_pickles(resume_from):
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=None if resume_from is None else str(resume_from),
+            # Callbacks may keep any object in a file that this trial wrote. Without a file there may still be one
+            # that Lightning takes on SLURM, `hpc_ckpt_1.ckpt` in the trial's folder
+            weights_only=resume_from is None or _is_weights_only(resume_from, trainer),
+        )
 
     is_stopping = ranks.decide(channel.stop_requested.is_set)
     if ranks.decide(lambda: reporter.value is None) and not is_stopping:
@@ -139,13 +154,15 @@ def fit(
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
     if config["test"] and has_test(data, module) and not is_stopping and stop_step is None:
         best = _at_hand(best, ranks, folder)
-        trainer.test(
-            module,
-            datamodule=data,
-            ckpt_path=None if best is None else str(best),
-            weights_only=False,  # this process wrote the file; a module's saved hyperparameters may be any object
-            verbose=False,
-        )
+        with _told_of_pickles(best):
+            trainer.test(
+                module,
+                datamodule=data,
+                ckpt_path=None if best is None else str(best),
+                # A module's saved hyperparameters may be any object in a file that this trial wrote
+                weights_only=best is None or is_foreign or _is_weights_only(best, trainer),
+                verbose=False,
+            )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
     tell_trace()
     return Finished(state="complete", value=value, metrics=metrics)
@@ -306,6 +323,7 @@ def trainer_for(
         raise ConfigError(
             f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
         )
+    _save_unwritable(trainer)
     if ranks.size > 1:
         deal_evenly(trainer)
         weigh_exactly()
@@ -319,26 +337,59 @@ def trainer_for(
 def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[Callback]:
     built: list[Callback] = []
     for name, node in (config["callbacks"] or {}).items():
-        if _class_of(node) is ModelCheckpoint and node.get("dirpath") is None:
+        target = locate(node.get("_target_"), key=f"callbacks.{name}", allowed=allowed)
+        if target is ModelCheckpoint and node.get("dirpath") is None:
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
         built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
     return built
 
 
-def _class_of(node: Config) -> type | None:
-    """Return the class that `node` names if it is imported already, without importing anything unchecked."""
-    import sys
-
-    module, _, name = str(node.get("_target_")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
-
-
 def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
-            return Path(callback.best_model_path)
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.dirpath:
+            best = Path(callback.best_model_path)
+            # A state to go on from may name any file of this machine, which would become an artifact for all to read
+            if best.resolve().is_relative_to(Path(callback.dirpath).resolve()):
+                return best
     return None
+
+
+def _is_weights_only(checkpoint: Path, trainer: pl.Trainer) -> bool:
+    """Tell whether a checkpoint may have nothing but plain data and tensors in it: if others can have written it."""
+    if is_own(checkpoint):
+        return False
+    if trainer.strategy.restore_checkpoint_after_setup:  # Lightning then forgets what it was asked for
+        raise StoreError(f"{checkpoint} is not loaded: others than you can have written it. {_OWN_AGAIN}")
+    return True
+
+
+@contextmanager
+def _told_of_pickles(checkpoint: Path | None) -> Iterator[None]:
+    """Say in a line what torch says in twenty when a file has more in it than plain data and tensors."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        if checkpoint is None or is_own(checkpoint):
+            raise
+        raise StoreError(
+            f"{checkpoint} is not loaded: others than you can have written it, and it has more in it than weights, "
+            f"which might run. {_OWN_AGAIN}"
+        ) from error
+
+
+def _save_unwritable(trainer: pl.Trainer) -> None:
+    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `is_own`."""
+    save = trainer.save_checkpoint
+
+    def save_unwritable(*arguments: Any, **more: Any) -> None:
+        before = os.umask(0o022)
+        os.umask(before | 0o022)
+        try:
+            save(*arguments, **more)
+        finally:
+            os.umask(before)
+
+    trainer.save_checkpoint = save_unwritable  # type: ignore[method-assign]
 
 
 def _at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.config import load_frozen
-from sweeps.errors import ConfigError
+from sweeps.config import fingerprint, load_frozen
+from sweeps.errors import ConfigError, LightsweepError
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
+from sweeps.secrecy import Secrets, reveal
 
 if TYPE_CHECKING:
     from sweeps.ranks import Ranks
@@ -44,6 +45,10 @@ def main(connection: Connection) -> None:
     except EOFError:  # the driver has ended and needs this process no more
         return
     folder = Path(job.folder)
+    secrets = Secrets()
+    if any(job.hidden.values()):
+        secrets.add(value for hidden in job.hidden.values() for _, value in hidden)
+        os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
     _redirect_output(paths.rank_log(folder, job.place.rank))
     os.environ.update(_environment(job))
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
@@ -53,9 +58,10 @@ def main(connection: Connection) -> None:
         flush_interval_s=config["tracking"]["flush_interval_s"],
         answers=job.answers,
         records=job.place.rank == 0,
+        hide=secrets.hide_in,
     )
     _own_signals(channel)
-    last_word = _run(job, config, channel, folder, listener)
+    last_word = _run(job, config, channel, folder, listener, secrets)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
@@ -93,7 +99,12 @@ def _warm_up() -> None:
 
 
 def _run(
-    job: RankJob, config: dict[str, object], channel: Channel, folder: Path, listener: int | None
+    job: RankJob,
+    config: dict[str, object],
+    channel: Channel,
+    folder: Path,
+    listener: int | None,
+    secrets: Secrets,
 ) -> Finished | CheckPassed | Failed:
     """Join the other ranks, do the job, say how it ended, and leave with the others."""
     from sweeps.ranks import Ranks
@@ -113,7 +124,8 @@ def _run(
         has_joined.set()
         channel.send(Joined())
         if job.kind != "fit":
-            more = [load_frozen(corner) for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
+            corners = [corner for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
+            configs = [config, *map(load_frozen, corners)]
             do = {
                 "check": preflight.check,
                 "measure": preflight.measure,
@@ -121,7 +133,7 @@ def _run(
                 "look": looking.look,
             }[job.kind]
             last_word = do(
-                [config, *more],
+                [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs],
                 channel,
                 ranks=ranks,
                 folder=folder,
@@ -136,13 +148,14 @@ def _run(
                 folder=folder,
                 allowed=job.allowed_modules,
                 resume_step=job.resume_step,
+                hidden=job.hidden.get(fingerprint(config), ()),
                 stop_step=job.stop_step,
                 provenance=job.provenance,
                 known_data=job.known_data,
                 python_path=job.python_path,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
-        traceback.print_exc()
+        print(secrets.hide(traceback.format_exc()), file=sys.stderr)
         last_word = _failed(error, ranks)
     channel.send(last_word)
     if not isinstance(last_word, Failed):
@@ -196,7 +209,7 @@ def _one_line(error: BaseException) -> str:
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
-    is_plain = isinstance(error, (ConfigError, DivergedError)) or (
+    is_plain = isinstance(error, (LightsweepError, DivergedError)) or (
         isinstance(error, FileNotFoundError) and error.errno is None
     )
     return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")

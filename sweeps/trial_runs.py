@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 from sweeps import paths
 from sweeps.config import Config, fingerprint, flatten, load_frozen
+from sweeps.errors import StoreError
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
 from sweeps.provenance import artifact_name
 from sweeps.records import Failed, MetricPoint, Place
 from sweeps.search import Ask, Told
+from sweeps.secrecy import Hidden
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey
@@ -82,6 +84,7 @@ class TrialSetup:
         provenance: The hash of what is known of code, packages and machine.
         stop_step: The step after which each training stops; None for its end.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
+        hidden: What a config hides, for the ranks alone.
     """
 
     compose: Callable[[Mapping[str, Any], int, int | None], Config]
@@ -100,6 +103,7 @@ class TrialSetup:
     provenance: str = ""
     stop_step: int | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
+    hidden: Callable[[Config], Hidden] = lambda config: ()
 
 
 class TrialRuns:
@@ -127,8 +131,12 @@ class TrialRuns:
         """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
         if not self.has(run):
             return False
-        has_frozen = (folder / paths.CONFIG).is_file()
-        return has_frozen and fingerprint(load_frozen(folder)) == fingerprint(config)
+        if not (folder / paths.CONFIG).is_file():
+            return False
+        try:
+            return fingerprint(load_frozen(folder)) == fingerprint(config)
+        except StoreError:  # half written, or not ours
+            return False
 
     def start(
         self,

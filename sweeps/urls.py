@@ -4,11 +4,11 @@ import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
 from sweeps import paths
 
-__all__ = ["default_uri", "hide_password", "hide_passwords", "store_options", "with_installed_driver"]
+__all__ = ["default_uri", "hide_password", "passwords_in", "store_options", "with_installed_driver"]
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
 
@@ -23,13 +23,12 @@ def hide_password(text: str) -> str:
     return _PASSWORD.sub(r"\1:***@", text)
 
 
-def hide_passwords(tree: Any) -> Any:
-    """Return a copy of plain data with `***` for the password in every URL in it."""
-    if isinstance(tree, dict):
-        return {key: hide_passwords(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [hide_passwords(value) for value in tree]
-    return hide_password(tree) if isinstance(tree, str) else tree
+def passwords_in(text: str) -> list[str]:
+    """Return the passwords in the URLs in `text`, as they stand there and without their escapes."""
+    found = (
+        [match[0].partition(":")[2].removesuffix("@") for match in _PASSWORD.finditer(text)] if "://" in text else []
+    )
+    return list(dict.fromkeys(form for password in found for form in (password, unquote(password))))
 
 
 def store_options(store_dir: Path, uri: str | None = None) -> str:

@@ -15,9 +15,10 @@ from sweeps.errors import ConfigError
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
+from sweeps.secrecy import HIDDEN, hide_typed, is_secret
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
-from sweeps.urls import default_uri, hide_password
+from sweeps.urls import default_uri
 
 __all__ = [
     "CommandLine",
@@ -104,7 +105,7 @@ def open_recorder(composer: Composer, folder: Path) -> Recorder:
         uri = tracking["uri"] or default_uri(store_dir)
         return MlflowStore(uri, tracking["experiment"], store_dir / paths.ARTIFACTS)
 
-    return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"])
+    return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"], secrets=composer.secrets)
 
 
 def preparing(console: Console) -> AbstractContextManager[object]:
@@ -117,9 +118,9 @@ def preparing(console: Console) -> AbstractContextManager[object]:
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that every run gets: the code, the command and the user's own."""
     run_tags = {
-        **own,
+        **{key: HIDDEN if is_secret(key) else value for key, value in own.items()},
         "mlflow.source.name": f"lightsweep {command}",
-        "lightsweep.overrides": hide_password(" ".join(overrides)),
+        "lightsweep.overrides": " ".join(map(hide_typed, overrides)),
     }
     commit = _git("rev-parse", "HEAD")
     if commit:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sweeps import paths
 from sweeps.errors import LightsweepError
 from sweeps.queries import TrialRow
+from sweeps.secrecy import hide_typed
 from sweeps.tracking import tags
-from sweeps.urls import hide_password
 
 if TYPE_CHECKING:
     from sweeps.stored_study import StoredStudy
@@ -81,7 +81,7 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
         if config["data"].get("num_folds") is not None:
             own |= {"data.num_folds": config["data"]["num_folds"], "data.fold": config["data"]["fold"]}
         replaced = {*_IRRELEVANT, *own}
-        kept = [text for text in plain if key_of(text) not in replaced and hide_password(text) == text]
+        kept = [text for text in plain if key_of(text) not in replaced and hide_typed(text) == text]
     except (LightsweepError, OSError, KeyError, yaml.YAMLError):
         return None
     searched = _searched(study, row, quote)

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from sweeps.config import build
 from sweeps.errors import ConfigError, SpaceError
 from sweeps.space import Space
+from sweeps.study.cmaes import CmaEs
 from sweeps.study.grid import BruteForce, Grid
 
 __all__ = ["ENUMERATING", "build_pruner", "build_sampler", "seed_of"]
@@ -98,7 +99,16 @@ def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[st
     if not isinstance(found, base):
         raise ConfigError(f"{key}._target_: {config['_target_']!r} is no {key} of Optuna's.")
     _check_types(found, config, key)
+    _read_as_data(found)
     return found
+
+
+def _read_as_data(sampler: object) -> None:
+    """Let CMA-ES, inside another sampler as well, take no code from the study's storage."""
+    if type(sampler) is optuna.samplers.CmaEsSampler:
+        sampler.__class__ = CmaEs
+    for inner in list(vars(sampler).values()) if isinstance(sampler, BaseSampler) else ():
+        _read_as_data(inner)
 
 
 def _require_many(sampler: BaseSampler, key: str) -> None:

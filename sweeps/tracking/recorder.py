@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
+from sweeps.secrecy import Secrets
 from sweeps.tracking.pages import Pages, RunKey
 from sweeps.tracking.tags import NOTE
 
@@ -30,6 +31,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _LAST_WAIT_S = 5.0
 _MAX_BEHIND = 1000  # operations; about a hundred trials, and some seconds' work
 _LONGEST_DELAY_S = 1.0  # of one trial
+_WORDY = ("start", "params", "tags", "end")  # kinds of operations that have texts of the user's
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
 Note = Callable[[Pages], str]
@@ -130,6 +132,7 @@ class Recorder:
         unsent: The file for what could not be written.
         timeout_s: How long `close` waits for a store that does not answer.
         note_interval_s: How long a note waits for a newer one to take its place.
+        secrets: What must not be written: neither to the store nor to the file of the unsent.
 
     Attributes:
         busy_s: Seconds of work in the background so far.
@@ -142,12 +145,14 @@ class Recorder:
         unsent: Path,
         timeout_s: float = 60.0,
         note_interval_s: float = 5.0,
+        secrets: Secrets | None = None,
     ) -> None:
         self.busy_s = 0.0
         self._open_store = open_store
         self._unsent = unsent
         self._timeout_s = timeout_s
         self._note_interval_s = note_interval_s
+        self._secrets = secrets or Secrets({})
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._run_ids: dict[RunKey, str] = {}
         self._notes: dict[RunKey, tuple[Note, float]] = {}  # that are not written yet, and when they shall be
@@ -258,6 +263,8 @@ class Recorder:
 
     def _put(self, kind: str, run: RunKey, **arguments: Any) -> None:
         self._num_put += 1
+        if kind in _WORDY:
+            arguments = self._secrets.hide_in(arguments)
         self._queue.put(_Operation(kind=kind, run=run, arguments=arguments))
 
     # --- the recorder's thread -----------------------------------------------------------------------
@@ -316,7 +323,7 @@ class Recorder:
         if note is None or self._store is None:
             return {}
         try:
-            return {NOTE: note(Pages(self._store.experiment_id, self._run_ids))}
+            return {NOTE: self._secrets.hide(note(Pages(self._store.experiment_id, self._run_ids)))}
         except Exception:  # a bug of ours; it must not end the thread, and with it the record
             _LOG.exception("the description of %s could not be written", run)
             return {}
@@ -371,7 +378,15 @@ class Recorder:
         elif operation.kind == "tags":
             store.set_tags(run_id, arguments["run_tags"])
         elif operation.kind == "artifact":
-            store.log_artifact(run_id, Path(arguments["path"]), arguments["artifact_path"])
+            with self._secrets.public_copy(Path(arguments["path"])) as public:
+                if public is None:
+                    _LOG.warning(
+                        "%s is not recorded: it has a secret of the configuration in it. A module saves what it was "
+                        "given by save_hyperparameters(ignore=[...]).",
+                        arguments["path"],
+                    )
+                else:
+                    store.log_artifact(run_id, public, arguments["artifact_path"])
         else:
             store.set_tags(run_id, arguments["run_tags"])
             store.end_run(run_id, arguments["status"], end_time_ms=arguments["end_time_ms"])

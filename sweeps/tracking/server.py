@@ -3,11 +3,9 @@
 import itertools
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sweeps.curves import Curve, measured, thinned
@@ -17,20 +15,14 @@ from sweeps.tracking import tags
 from sweeps.urls import hide_password
 
 __all__ = [
-    "MAX_BYTES",
     "Artifact",
     "ServerReader",
     "ServerRun",
     "StoredRun",
-    "fetched_artifact",
     "give_up_soon",
     "is_server",
-    "listed_artifacts",
     "server_runs",
 ]
-
-MAX_BYTES = 200_000_000
-"""files that are larger are not read: they are none of ours"""
 
 _PAGE = 1000
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -144,70 +136,15 @@ class ServerReader:
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run."""
-        with _client(self._uri) as client:
-            return _all_files(lambda path: client.list_artifacts(run.run_id, path))
+        from sweeps.tracking.artifacts import list_artifacts
+
+        return list_artifacts(run, self._uri)
 
     def read_artifact(self, run: StoredRun, name: str) -> bytes | None:
         """Return the content of an artifact that lies directly below the run's; None if there is none."""
-        with _client(self._uri) as client:
-            sizes = {file.path: file.file_size for file in client.list_artifacts(run.run_id)}
-            return _fetched(name, sizes, lambda path, folder: client.download_artifacts(run.run_id, path, folder))
+        from sweeps.tracking.artifacts import read_artifact
 
-
-def fetched_artifact(artifact_uri: str, name: str) -> bytes | None:
-    """Return the content of a file at an address of artifacts, which MLflow must know how to read.
-
-    Raises:
-        StoreError: It does not answer, or MLflow lacks the package for it.
-    """
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        repository = get_artifact_repository(artifact_uri)
-        sizes = {file.path: file.file_size for file in repository.list_artifacts()}
-        return _fetched(name, sizes, repository.download_artifacts)
-    except (MlflowException, OSError, ValueError, ImportError) as error:
-        text = " ".join(str(error).split())
-        raise StoreError(f"The artifacts at {hide_password(artifact_uri)} cannot be read: {text[:200]}") from error
-
-
-def _fetched(name: str, sizes: Mapping[str, int | None], download: Callable[[str, str], str]) -> bytes | None:
-    if name not in sizes or (sizes[name] or 0) > MAX_BYTES:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        download(name, folder)
-        path = Path(folder) / name  # and not what the answer says
-        is_sound = path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES
-        return path.read_bytes() if is_sound else None
-
-
-def listed_artifacts(artifact_uri: str) -> list[Artifact]:
-    """List what lies at an address of artifacts, which MLflow must know how to read, such as `s3://...`.
-
-    Raises:
-        StoreError: It does not answer, or MLflow lacks the package for it.
-    """
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        return _all_files(get_artifact_repository(artifact_uri).list_artifacts)
-    except (MlflowException, OSError, ValueError, ImportError) as error:
-        text = " ".join(str(error).split())
-        raise StoreError(f"The artifacts at {hide_password(artifact_uri)} cannot be listed: {text[:200]}") from error
-
-
-def _all_files(children: Callable[[str | None], Iterable[Any]]) -> list[Artifact]:
-    found: list[Artifact] = []
-    folders: list[str | None] = [None]
-    while folders:
-        for entry in children(folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            else:
-                found.append(Artifact(path=entry.path, size=entry.file_size or 0))
-    return sorted(found, key=lambda artifact: artifact.path)
+        return read_artifact(run, name, self._uri)
 
 
 @contextmanager

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from sweeps import config, paths
 from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
-from sweeps.errors import ConfigError
+from sweeps.errors import ConfigError, StoreError
 from sweeps.urls import hide_password
 from sweeps.workbench import common_tags
 
@@ -108,7 +107,7 @@ def test_frozen_config_reads_back_and_nothing_in_it_is_run(tmp_path: Path, compo
 
     assert load_frozen(tmp_path) == trial
     (tmp_path / paths.CONFIG).write_text("!!python/object/apply:os.getcwd []")
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(StoreError, match="plain values only"):
         load_frozen(tmp_path)
 
 

@@ -53,6 +53,7 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/configuration.md",
         "docs/steering.md",
         "docs/comparing.md",
+        "docs/security.md",
         "docs/mlflow.md",
         "docs/reproducing.md",
     ],

@@ -1,0 +1,233 @@
+"""Passwords and keys: which they are, and how they are kept out of everything that is recorded or shown.
+
+What is secret in a configuration is known by the names of its keys, and in the environment by the names of variables;
+wherever such a value turns up, `***` stands in its place. A password in a URL is known by its place. The ranks of a
+trial get what is hidden over the driver's pipe, never by a file, their command line or their environment.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from sweeps.urls import hide_password, passwords_in
+
+__all__ = ["HIDDEN", "Hidden", "Secrets", "hide_typed", "is_secret", "reveal", "typed_secrets", "withhold"]
+
+HIDDEN = "***"
+"""what stands in the place of a secret"""
+
+Hidden = tuple[tuple[tuple[str | int, ...], Any], ...]
+"""what a configuration hides: the place of each value, and the value"""
+
+_MIN_LENGTH = 6  # a shorter value is hidden at its key alone: as a word it may stand anywhere
+_MIN_OF_ENVIRONMENT = 8
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_ENDS = re.compile(r"(password|passwd|passphrase|secret|apikey|credential)s?$|^(pwd|pw|authorization|bearer)$")
+_KINDS_OF_KEY = {
+    *("api", "access", "secret", "private", "account", "auth", "encryption", "license", "master", "service"),
+    *("session", "shared", "signing", "ssh", "storage", "subscription", "deploy"),
+}
+_TOKENS_OF_TEXT = {  # what language models call tokens
+    *("pad", "eos", "bos", "unk", "mask", "sep", "cls", "start", "end", "stop", "special", "class", "image", "audio"),
+    *("num", "max", "min", "per", "use", "first", "last", "next", "new", "decoder", "prompt", "padding", "blank"),
+}
+_NO_SECRETS = {"PWD", "OLDPWD"}
+_MAX_TEXT = 8_000_000  # bytes
+_T = TypeVar("_T")
+
+
+@cache
+def is_secret(key: str) -> bool:
+    """Tell whether a key or a variable is called like something secret: `db_password`, `apiToken`, `API_KEY`.
+
+    `num_tokens`, `tokenizer`, `pad_token`, `monkey`, `sort_key` and `password_file` are not.
+    """
+    words = [word.lower() for word in _WORDS.findall(key)]
+    if not words or key in _NO_SECRETS:
+        return False
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if _ENDS.search(last):
+        return True
+    if last in ("key", "keys"):
+        return before in _KINDS_OF_KEY
+    return last == "token" and before not in _TOKENS_OF_TEXT
+
+
+class Secrets:
+    """The secret values that this process knows of, to be hidden wherever they turn up.
+
+    Args:
+        environment: The variables among which there may be some.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._of_environment = tuple(_of_environment(os.environ if environment is None else environment))
+        self._values: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self._compile()
+
+    @property
+    def of_configuration(self) -> frozenset[str]:
+        """The values that come from a configuration."""
+        return frozenset(self._values)
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Take note of values; short ones are left out, since as words they may stand anywhere."""
+        new = {str(value) for value in values if len(str(value)) >= _MIN_LENGTH} - self._values
+        if new:
+            self._values |= new
+            self._compile()
+
+    def hide(self, text: str) -> str:
+        """Return `text` with `***` for each secret, and for the password in each URL."""
+        if "://" in text:
+            text = hide_password(text)
+        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+
+    def hide_in(self, value: _T) -> _T:
+        """Return plain data, or a record, with the secrets in its texts hidden; keys stay as they are."""
+        hidden: Any = value
+        if isinstance(value, str):
+            hidden = self.hide(value)
+        elif isinstance(value, Mapping):
+            hidden = {key: self.hide_in(item) for key, item in value.items()}
+        elif isinstance(value, list):
+            hidden = [self.hide_in(item) for item in value]
+        elif isinstance(value, tuple):
+            hidden = tuple(self.hide_in(item) for item in value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            hidden = replace(value, **{field.name: self.hide_in(getattr(value, field.name)) for field in fields(value)})
+        return hidden  # type: ignore[no-any-return]
+
+    @contextmanager
+    def public_copy(self, path: Path) -> Iterator[Path | None]:
+        """Give a file that may be published: itself, or a copy with the secrets hidden; None if it is no text.
+
+        Other files than texts are searched for the secrets of the configuration alone.
+        """
+        if self._pattern is None:
+            yield path
+            return
+        with path.open("rb") as file:
+            start = file.read(_MAX_TEXT + 1)
+        text = None if len(start) > _MAX_TEXT or b"\0" in start else start.decode("utf-8", errors="replace")
+        if text is None:
+            yield None if self._is_in(path) else path
+        elif (hidden := self.hide(text)) == text:
+            yield path
+        else:
+            with TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                copy.write_text(hidden, encoding="utf-8")
+                yield copy
+
+    def _is_in(self, path: Path) -> bool:
+        """Tell whether a file of any size has one of the secrets of the configuration in it."""
+        words = [value.encode() for value in self._values]
+        longest = max(map(len, words), default=0)
+        end = b""
+        with path.open("rb") as file:
+            while words and (block := file.read(_MAX_TEXT)):
+                block = end + block
+                if any(word in block for word in words):
+                    return True
+                end = block[-longest:]
+        return False
+
+    def _compile(self) -> None:
+        words = sorted({*self._of_environment, *self._values}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def withhold(tree: Mapping[str, Any], secrets: Secrets) -> tuple[dict[str, Any], Hidden]:
+    """Divide plain data into what all may see and what is hidden there; `secrets` learns the values.
+
+    A value below a secret key is hidden, unless it is null, true or false, or an interpolation, which only says where
+    the value is; so are secrets and the passwords of URLs in any text.
+    """
+    by_key = list(_below_secret_keys(tree, (), is_below=False))
+    secrets.add(value for _, value in by_key)
+    secrets.add(password for text in _texts(tree) for password in passwords_in(text))
+    places = dict(by_key)
+    hidden: list[tuple[tuple[str | int, ...], Any]] = []
+
+    def shown(value: Any, place: tuple[str | int, ...]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shown(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shown(item, (*place, index)) for index, item in enumerate(value)]
+        told = HIDDEN if place in places else secrets.hide(value) if isinstance(value, str) else value
+        if told is not value and told != value:
+            hidden.append((place, value))
+        return told
+
+    public = {key: shown(value, (key,)) for key, value in tree.items()}
+    return public, tuple(hidden)
+
+
+def reveal(tree: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
+    """Put back what `withhold` has hidden."""
+    values = dict(hidden)
+
+    def whole(value: Any, place: tuple[str | int, ...]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: whole(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [whole(item, (*place, index)) for index, item in enumerate(value)]
+        return values.get(place, value)
+
+    return {key: whole(value, (key,)) for key, value in tree.items()} if values else dict(tree)
+
+
+def hide_typed(override: str) -> str:
+    """Return an override as it may be shown: with `***` for the value of a secret key, and for passwords in URLs."""
+    key, equals, value = override.partition("=")
+    if equals and "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
+        return f"{key}={HIDDEN}"
+    nested = _IN_BRACES.sub(lambda found: f"{found[1]}{HIDDEN}" if is_secret(found[2]) else found[0], override)
+    return hide_password(nested)
+
+
+_IN_BRACES = re.compile(r"(([\w-]+)\s*:\s*)(?!\$\{|//|\[|\{)('[^']*'|\"[^\"]*\"|[^\s,{}\[\]]+)")
+
+
+def typed_secrets(overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the values that secret keys have in overrides as they were typed, for messages about a wrong one."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
+            yield value.strip("'\"")
+        yield from (found[3].strip("'\"") for found in _IN_BRACES.finditer(value) if is_secret(found[2]))
+
+
+def _below_secret_keys(
+    node: Any, place: tuple[str | int, ...], *, is_below: bool
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _below_secret_keys(value, (*place, key), is_below=is_below or is_secret(str(key)))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _below_secret_keys(value, (*place, index), is_below=is_below)
+    elif is_below and node is not None and not isinstance(node, bool) and "${" not in str(node) and node != "":
+        yield place, node
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping | list):
+        for item in node.values() if isinstance(node, Mapping) else node:
+            yield from _texts(item)
+    elif isinstance(node, str):
+        yield node
+
+
+def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environment.items():
+        found = [value] if is_secret(name) and not value.startswith(("/", "~")) else passwords_in(value)
+        yield from (secret for secret in found if len(secret) >= _MIN_OF_ENVIRONMENT)

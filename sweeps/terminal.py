@@ -1,0 +1,23 @@
+"""A console on which texts of a store stay texts: what is printed there cannot steer the terminal."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
+
+from sweeps.naming import plain_lines
+
+__all__ = ["SafeConsole"]
+
+
+class SafeConsole(Console):
+    """Rich's console, which itself colours and moves; control characters in texts are shown as escapes like `\\x1b`."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as segments, those of text with nothing but text in them."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(plain_lines(segment.text), segment.style)

@@ -1,0 +1,136 @@
+"""What is taken for secret, where it is hidden, and what a rank gets back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sweeps.config import Composer, fingerprint, load_frozen, to_yaml
+from sweeps.secrecy import Secrets, hide_typed, is_secret, reveal, typed_secrets, withhold
+
+CONFIG = {
+    "data": {
+        "password": "CANARY-1",
+        "url": "postgresql://me:CANARY%2D2@host/data",
+        "header": "Bearer CANARY-1",
+        "auth": {"token": "CANARY-3", "renew": True, "client": None},
+        "shards": [{"secret": "CANARY-4"}, {"secret": "${oc.env:WHERE_IT_IS}"}],
+        "pin_password": 12345678,
+        "num_tokens": 512,
+        "tokenizer": "bpe",
+    },
+    "model": {"note": "CANARY-2 and a-secret-of-the-environment"},
+}
+
+
+SECRET = (
+    "password db_password dbPassword passwd PGPASSWORD MYSQL_PWD passphrase api_token apiToken token hf_token HF_TOKEN "
+    "secret client_secret AWS_SECRET_ACCESS_KEY accessKey api_key apikey OPENAI_API_KEY private_key credentials "
+    "Authorization secrets"
+)
+NO_SECRET = (
+    "num_tokens tokens tokenizer token_dim max_token pad_token cls_token monkey key sort_key public_key keyboard PWD "
+    "OLDPWD password_file password_length secretary passes bypass author authors lr width"
+)
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(SECRET, True), (NO_SECRET, False)], ids=["secret", "no secret"])
+def test_secret_is_known_by_the_name_of_its_key(keys: str, expected: bool) -> None:
+    assert [key for key in keys.split() if is_secret(key) != expected] == []
+
+
+def test_what_is_withheld_is_nowhere_in_what_is_left_and_comes_back_whole() -> None:
+    secrets = Secrets({"API_TOKEN": "a-secret-of-the-environment", "SHORT_TOKEN": "bpe", "HOME": "/home/me"})
+
+    public, hidden = withhold(CONFIG, secrets)
+
+    text = to_yaml(public)
+    assert "CANARY" not in text and "12345678" not in text and "a-secret" not in text
+    assert public["data"]["auth"] == {"token": "***", "renew": True, "client": None}
+    assert (public["data"]["num_tokens"], public["data"]["tokenizer"]) == (512, "bpe")
+    assert public["data"]["shards"][1]["secret"] == "${oc.env:WHERE_IT_IS}"
+    assert public["data"]["url"] == "postgresql://me:***@host/data"
+    assert reveal(public, hidden) == CONFIG
+
+
+def test_configuration_without_a_secret_stays_as_it_is() -> None:
+    config = Composer("train").base()
+
+    assert withhold(config, Secrets({})) == (config, ())
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("+data.password=abc", "+data.password=***"),
+        ("+data.auth.token=abc", "+data.auth.token=***"),
+        ("+tracking.tags.api_token='a b'", "+tracking.tags.api_token=***"),
+        ("data.password=${oc.env:PASSWORD}", "data.password=${oc.env:PASSWORD}"),
+        ("+data.auth={token:abc,user:me}", "+data.auth={token:***,user:me}"),
+        ("+data.auth={user: me, password: 'a, b'}", "+data.auth={user: me, password: ***}"),
+        ("tracking.uri=postgresql://me:abc@host/db", "tracking.uri=postgresql://me:***@host/db"),
+        ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer.lr=tag(log,interval(1e-4,1e-1))"),
+        ("model.num_tokens=512", "model.num_tokens=512"),
+        ("~data.password", "~data.password"),
+    ],
+)
+def test_override_is_shown_without_its_secret(typed: str, shown: str) -> None:
+    assert hide_typed(typed) == shown
+
+
+def test_secret_that_was_typed_is_hidden_in_a_message_about_it() -> None:
+    secrets = Secrets({})
+    secrets.add(typed_secrets(["+data.password=CANARY-1", "+data.auth={token:CANARY-2}"]))
+
+    assert (
+        secrets.hide("must be a number, but got 'CANARY-1' and CANARY-2") == "must be a number, but got '***' and ***"
+    )
+
+
+def test_records_are_hidden_in_every_text_and_keep_their_types() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Event:
+        message: str
+        values: tuple[str, ...]
+        number: float
+
+    secrets = Secrets({"MY_PASSWORD": "CANARY-123"})
+
+    assert secrets.hide_in(Event("a CANARY-123", ("CANARY-123", "b"), 0.5)) == Event("a ***", ("***", "b"), 0.5)
+
+
+def test_text_is_published_without_its_secrets_and_other_files_only_if_they_have_none(tmp_path: Path) -> None:
+    log, weights, plain = tmp_path / "rank0.log", tmp_path / "best.ckpt", tmp_path / "plain.ckpt"
+    log.write_text("logged in by CANARY-1\n")
+    weights.write_bytes(b"PK\0" + b"x" * 8_000_000 + b"CANARY-1" + b"\0")
+    plain.write_bytes(b"PK\0" + b"x" * 9_000_000)
+    secrets = Secrets({})
+    secrets.add(["CANARY-1"])
+
+    with secrets.public_copy(log) as copy:
+        assert copy is not None and (copy.name, copy.read_text()) == ("rank0.log", "logged in by ***\n")
+    with secrets.public_copy(weights) as nothing, secrets.public_copy(plain) as itself:
+        assert (nothing, itself) == (None, plain)
+    assert log.read_text() == "logged in by CANARY-1\n"
+
+
+def test_composer_hides_for_the_record_and_gives_the_rank_what_its_parts_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_PASSWORD", "CANARY-12345")
+    overrides = ["+model.password=${oc.env:MY_PASSWORD}", "tracking.uri=postgresql://me:pa55w0rd@host/db"]
+    composer = Composer("train", overrides)
+
+    config = composer.trial({}, seed=0)
+
+    assert config["model"]["password"] == "***"
+    assert composer.hidden(config) == ((("model", "password"), "CANARY-12345"),)  # no rank opens a store
+    assert composer.base()["tracking"]["uri"].endswith("pa55w0rd@host/db")  # the driver does
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert fingerprint(load_frozen(tmp_path)) == fingerprint(config)
+
+
+def test_another_password_makes_no_other_configuration() -> None:
+    first, second = (Composer("train", [f"+model.password={word}"]).trial({}, seed=0) for word in ("CANARY-1", "x" * 9))
+
+    assert fingerprint(first) == fingerprint(second)
