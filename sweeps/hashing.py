@@ -32,6 +32,9 @@ def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[object]:
 
 
 def bytes_of(tensor: Tensor) -> Any:
-    """Return the bytes of a tensor, row by row, as `hashlib` takes them."""
-    plain = tensor.detach().cpu().contiguous()
+    """Return the bytes of a tensor, row by row, as `hashlib` takes them.
+
+    They are a copy: torch never again resizes a storage that NumPy has seen, as FSDP must to gather its weights.
+    """
+    plain = tensor.detach().to("cpu", copy=True).contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().data

@@ -59,7 +59,7 @@ def is_gone(pid: int, *, within_s: float) -> bool:
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # it went before the file was opened, or was read
             return True
         if state in "ZX":
             return True

@@ -48,6 +48,12 @@ def test_a_view_that_is_not_contiguous_counts_by_its_values() -> None:
     assert weights_hash(one) == weights_hash(other)
 
 
+def test_hashing_leaves_a_storage_that_fsdp_can_resize() -> None:
+    module = net()
+    weights_hash(module)
+    module[0].weight.untyped_storage().resize_(0)
+
+
 def test_parameters_that_do_not_exist_yet_have_a_hash() -> None:
     assert weights_hash(torch.nn.LazyLinear(2)) != weights_hash(torch.nn.LazyBatchNorm1d())
 
