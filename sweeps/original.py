@@ -113,7 +113,7 @@ def _trained(reader: RunReader, run: StoredRun, notes: list[str]) -> StoredRun:
     study, trial = run.tags.get(tags.STUDY, ""), run.tags.get(tags.TRIAL, "")
     if tags.REUSED_FROM in run.tags:
         source = run.tags[tags.REUSED_FROM]
-        notes.append(f"Trial {trial} has the result of trial {source}, which is what is trained again.")
+        notes.append(f"Trial {trial} has the result of trial {source}, which stands for it.")
         found = reader.runs_with({tags.KIND: "trial", tags.STUDY: study, tags.TRIAL: source})
         if not found:
             raise IncompleteError(f"Trial {trial} has the result of trial {source}, which the store does not have.")
@@ -122,7 +122,7 @@ def _trained(reader: RunReader, run: StoredRun, notes: list[str]) -> StoredRun:
         first = {tags.KIND: "replicate", tags.STUDY: study, tags.TRIAL: trial, tags.REPLICATE: "0"}
         found = reader.runs_with(first)
         if found:
-            notes.append(f"Trial {trial} is the mean of several trainings, the first of which is trained again.")
+            notes.append(f"Trial {trial} is the mean of several trainings, the first of which is taken.")
             return reader.run(found[-1].run_id)
     return run
 
