@@ -40,7 +40,16 @@ compdef _lightsweep lightsweep
 complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
-_FLAGS = ("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending")
+_FLAGS = (
+    "--debug",
+    "--resolve",
+    "--migrate",
+    "--pareto",
+    "--ascending",
+    "--descending",
+    "--require-reproduced",
+    "--probabilities",
+)
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
@@ -67,8 +76,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        forms = ("csv", "json", "md", "table") if command == "compare" else ("json", "table")
-        return _matching((f"{form} " for form in forms), word)
+        forms = {"compare": ("csv", "json", "md", "table"), "predict": ("csv", "json", "table")}
+        return _matching((f"{form} " for form in forms.get(command, ("json", "table"))), word)
     if last == "--cfg":
         return _matching(("job ",), word)
     if last.startswith("-") and last not in _FLAGS:
@@ -77,7 +86,7 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "report", "resume", "ui"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
-    if command in ("show", "diff", "reproduce", "export"):
+    if command in ("show", "diff", "reproduce", "export", "promote"):
         return _runs(_option(typed, "--store-dir") or "mlruns", word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sweeps import paths
@@ -132,12 +131,18 @@ def print_predictions(found: Predicted, form: Format, *, probabilities: bool, co
     if form == "csv":
         print_csv(header, rows, out)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in header:
-        table.add_column(Text(plain(name)), justify="left" if name == "class" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(number(cell)) for cell in row))
-    console.print(table)
+    cells = [
+        [plain(name) for name in header],
+        *([_cell(*pair) for pair in zip(header, row, strict=True)] for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for at, line in enumerate(cells):
+        text = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        console.print(Text(text, style="" if at else "dim"), soft_wrap=True, highlight=False)  # no line is ever cut
+
+
+def _cell(name: str, value: Any) -> str:
+    return f"{value:.4f}" if name.startswith("p") else number(value)
 
 
 def predictions_text(found: Predicted, form: Format, *, probabilities: bool) -> str:

@@ -1,8 +1,9 @@
 """`lightsweep promote`: register the best checkpoint of a run, so that it can be found by a name, and served."""
 
+import ast
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -34,7 +35,6 @@ from sweeps.workbench import python_path
 __all__ = ["NotReproducedError", "Promotion", "Request", "print_promotion", "promote"]
 
 _NEEDED = (
-    "filelock",
     "hydra-core",
     "mlflow",
     "numpy",
@@ -42,7 +42,6 @@ _NEEDED = (
     "pandas",
     "pytorch-lightning",
     "pyyaml",
-    "sqlalchemy",
     "torch",
     "torchmetrics",
 )
@@ -284,10 +283,9 @@ def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapp
 
 
 def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the files and folders of the user's modules, and as requirements those that are installed."""
+    """Return the files and folders of the user's modules, and the packages that they import, as requirements."""
     code: dict[Path, None] = {}
-    requirements: dict[str, None] = {}
-    distributions = metadata.packages_distributions()
+    imported: dict[str, None] = {}
     for top in dict.fromkeys(module.partition(".")[0] for module in modules):
         try:
             spec = find_spec(top)
@@ -299,9 +297,26 @@ def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Pat
         home = file.parent if file.name == "__init__.py" else file
         if home.parent in folders:
             code[home] = None
+            imported |= dict.fromkeys(_imports(home))
         else:
-            requirements |= {_pinned(name): None for name in distributions.get(top, ()) if name.lower() not in _NEEDED}
-    return list(code), list(requirements)
+            imported[top] = None
+    distributions = metadata.packages_distributions()
+    names = {name.lower() for top in imported for name in distributions.get(top, ())}
+    return list(code), [_pinned(name) for name in sorted(names.difference(_NEEDED, ("lightsweep",)))]
+
+
+def _imports(home: Path) -> Iterator[str]:
+    """Yield the top-level modules that a file, or those of a folder, import."""
+    for file in sorted(home.rglob("*.py")) if home.is_dir() else [home]:
+        try:
+            tree = ast.parse(file.read_bytes(), str(file))
+        except (SyntaxError, ValueError):  # one that nobody imports, or the model could not have been built
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (name.name.partition(".")[0] for name in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                yield node.module.partition(".")[0]
 
 
 def _pinned(package: str) -> str:
