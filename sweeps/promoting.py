@@ -204,9 +204,10 @@ def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[A
             f"The data, of which a model is given some samples as its example, cannot be had: {text}"
         ) from error
     raw = raw or {}
+    kind = str(samples.dtype).removeprefix("torch.")
+    if kind not in DTYPES:
+        raise ConfigError(f"Samples that are served must be one of {', '.join(DTYPES)}, but are {kind}.")
     examples: NDArray[Any] = samples.detach().cpu().numpy()
-    if examples.dtype.name not in DTYPES:
-        raise ConfigError(f"Samples that are served must be one of {', '.join(DTYPES)}, but are {examples.dtype}.")
     names = raw.get("class_names") or getattr(data, "class_names", None)
     spec = SampleSpec(
         shape=tuple(examples.shape[1:]),

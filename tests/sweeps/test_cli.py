@@ -40,6 +40,7 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
     [
         ("--help",),
         ("sweep", "--help"),
+        ("promote", "--help"),
         ("compare",),
         ("compare", "small", "--format", "json"),
         ("show", "best:small"),

@@ -23,8 +23,8 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "report ", "reproduce "),
-                *("resume ", "show ", "stop ", "sweep ", "train ", "ui "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "predict "),
+                *("promote ", "report ", "reproduce ", "resume ", "show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
         ("lightsweep co", ["compare ", "completion "]),
@@ -33,6 +33,9 @@ def completed(line: str) -> list[str]:
         ("lightsweep compare --format ", ["csv ", "json ", "md ", "table "]),
         ("lightsweep compare --whe", ["--where "]),
         ("lightsweep check --fo", ["--format "]),
+        ("lightsweep predict --format ", ["csv ", "json ", "table "]),
+        ("lightsweep promote --require", ["--require-reproduced "]),
+        ("lightsweep promote --name ", []),
         ("lightsweep check --format ", ["json ", "table "]),
         ("lightsweep check search=m", ["search=mlp "]),
         ("lightsweep train --cfg ", ["job "]),
@@ -119,6 +122,7 @@ def test_runs_are_offered_by_their_study_and_then_by_number(tmp_path: Path) -> N
     assert completed(f"{show} first#") == ["first#0 ", "first#2 ", "first#10 "]
     assert completed(f"{show} first#1") == ["first#10 "] and completed(f"{show} train#") == ["train#3 "]
     assert completed(f"lightsweep diff --store-dir {tmp_path} best:first fi") == ["first#"]
+    assert completed(f"lightsweep promote --store-dir {tmp_path} --require-reproduced be") == ["best:first "]
 
 
 @pytest.fixture
