@@ -15,10 +15,10 @@ __all__ = ["complete", "script"]
 _SCRIPTS = {
     "bash": """\
 _lightsweep() {
-    local line="${COMP_LINE:0:COMP_POINT}" word found cut=""
+    local line="${COMP_LINE:0:COMP_POINT}" word found cut="" breaks="${COMP_WORDBREAKS//[^=:@]/}"
     word="${line##*[[:space:]]}"
-    # readline cuts words at = and :, and wants only what comes after
-    [[ $word == *[=:]* && $COMP_WORDBREAKS == *=* ]] && cut="${word%"${word##*[=:]}"}"
+    # readline cuts words at =, : and @, and wants only what comes after
+    [[ -n $breaks && $word == *[$breaks]* ]] && cut="${word%"${word##*[$breaks]}"}"
     cut="${cut#[\\'\\"]}"
     COMPREPLY=()
     while IFS= read -r found; do
@@ -88,6 +88,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
     if command in ("show", "diff", "reproduce", "export", "promote"):
         return _runs(_option(typed, "--store-dir") or "mlruns", word)
+    if command == "predict":
+        return _models(typed, word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)
     if command == "completion":
@@ -140,6 +142,24 @@ def _runs(store_dir: str, word: str) -> list[str]:
         return _matching((f"{of}#{number} " for number in numbers), word)
     best = [f"best:{name} " for name in numbered if name != "train"]
     return _matching([*best, *(f"{name}#" for name, folder in numbered.items() if folder.is_dir())], word)
+
+
+def _models(typed: Sequence[str], word: str) -> list[str]:
+    """Offer the registered models with their aliases; after one of them comes a file, which the shell completes."""
+    from sweeps.registered import registered_names
+    from sweeps.urls import default_uri
+
+    store = Path(_option(typed, "--store-dir") or "mlruns")
+    uri = _option(typed, "--uri") or default_uri(store)
+    if uri.startswith("http"):
+        return []
+    try:
+        names = registered_names(uri)
+    except StoreError:
+        return []
+    if any(item in names for item in typed):
+        return []
+    return _matching((f"{name} " for name in names if name == shlex.quote(name)), word)
 
 
 def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:

@@ -1,11 +1,13 @@
 """What a person calls a registered model: `NAME@alias`, `NAME/3` for a version, or `NAME` for its newest version."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sweeps.errors import UsageError
+from sweeps.errors import UsageError, did_you_mean
+from sweeps.naming import some_of
 
-__all__ = ["HOW", "ModelName", "parse_model_name", "require_alias", "require_name"]
+__all__ = ["HOW", "ModelName", "chosen_version", "parse_model_name", "require_alias", "require_name"]
 
 HOW = "A registered model is named as NAME@ALIAS, as NAME/VERSION, or as NAME for its newest version."
 
@@ -49,6 +51,35 @@ def parse_model_name(text: str) -> ModelName:
     if not bare:
         raise UsageError(f"The name of a registered model is missing. {HOW}")
     return ModelName(name=bare)
+
+
+def chosen_version(
+    wanted: ModelName, names: Collection[str], aliases: Mapping[str, int], versions: Collection[int]
+) -> int:
+    """Return the number of the version that is meant.
+
+    Args:
+        wanted: As it was typed.
+        names: All registered models of the store.
+        aliases: Those of the model, if it is one of these.
+        versions: Likewise its versions.
+
+    Raises:
+        UsageError: There is none; names what there is.
+    """
+    if wanted.name not in names:
+        hint = did_you_mean(wanted.name, names) or "The store has none yet: see `lightsweep promote --help`."
+        raise UsageError(f"There is no registered model {wanted.name!r}. {hint}")
+    if wanted.alias is not None and wanted.alias not in aliases:
+        hint = did_you_mean(wanted.alias, aliases) or f"It has none. {HOW}"
+        raise UsageError(f"The registered model {wanted.name!r} has no alias {wanted.alias!r}. {hint}")
+    if not versions:
+        raise UsageError(f"The registered model {wanted.name!r} has no version. See `lightsweep promote --help`.")
+    number = aliases[wanted.alias] if wanted.alias is not None else wanted.version or max(versions)
+    if number not in versions:
+        there = some_of([str(one) for one in sorted(versions)], 10)
+        raise UsageError(f"The registered model {wanted.name!r} has no version {number}. It has {there}.")
+    return number
 
 
 def require_name(name: str) -> None:

@@ -19,11 +19,12 @@ from sweeps.config import ALLOWED_MODULES, Composer
 from sweeps.errors import ConfigError, StoreError
 from sweeps.model_names import ModelName
 from sweeps.naming import number, plain
+from sweeps.registered import find_registered
 from sweeps.sample_files import read_samples
 from sweeps.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.space import quote
 from sweeps.tracking.artifacts import download_artifacts
-from sweeps.tracking.registry import Registered, Registry
+from sweeps.tracking.registry import Registered
 from sweeps.workbench import python_path
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def open_model(name: ModelName, uri: str) -> Iterator[tuple[Registered, Path]]:
         UsageError: There is no such model.
         StoreError: It was not made by `lightsweep promote`, or its files cannot be read.
     """
-    version = Registry(uri).find(name)
+    version = find_registered(uri, name)
     where = f"{version.name}/{version.version}"
     if not version.artifact_uri:
         raise StoreError(f"{where} was not registered by `lightsweep promote`. {_INSTEAD}")

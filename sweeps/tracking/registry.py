@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sweeps.database import require_store
-from sweeps.errors import StoreError, UsageError, did_you_mean
-from sweeps.model_names import HOW, ModelName
-from sweeps.naming import plain, some_of
+from sweeps.errors import StoreError
+from sweeps.model_names import ModelName, chosen_version
+from sweeps.naming import plain
 from sweeps.tracking import tags
 from sweeps.tracking.server import give_up_soon, is_server
 from sweeps.urls import hide_password, with_installed_driver
 
-__all__ = ["NewVersion", "Registered", "Registry"]
+__all__ = ["NewVersion", "Registered", "Registry", "model_id_of"]
 
 _MAX_DESCRIPTION = 5000
 _MAX_TAG = 5000
@@ -68,18 +68,29 @@ class Registered:
     Attributes:
         name: The registered model's name.
         version: Its number.
-        run_id: The `m-...` id of the model's artifacts, by which `tracking.artifacts` knows them; empty if it has none.
-        artifact_uri: Where these are.
-        run_tags: Its tags.
+        model_id: MLflow's id of the model that it is, `m-...`; empty if it is none.
+        artifact_uri: Where its artifacts are.
+        version_tags: Its tags.
         aliases: Its aliases.
     """
 
     name: str
     version: int
-    run_id: str = ""
+    model_id: str = ""
     artifact_uri: str = ""
-    run_tags: Mapping[str, str] = field(default_factory=dict)
+    version_tags: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """The id by which `artifacts` knows them."""
+        return self.model_id
+
+
+def model_id_of(source: str) -> str:
+    """Return the id of MLflow's model that a version was made from; empty if it was made from something else."""
+    found = _SOURCE.fullmatch(source)
+    return found[1] if found else ""
 
 
 class Registry:
@@ -107,13 +118,13 @@ class Registry:
             mlflow.set_tracking_uri(uri)  # the registry asks there for the model that a version is made from
             self._client = MlflowClient(uri, registry_uri=uri)
 
-    def find_version(self, name: str, run_tags: Mapping[str, str]) -> Registered | None:
+    def find_version(self, name: str, version_tags: Mapping[str, str]) -> Registered | None:
         """Return the newest version of a model that has these tags."""
         with self._told():
             same = [
                 found
                 for found in self._versions(name)
-                if all(found.tags.get(key) == value for key, value in run_tags.items())
+                if all(found.tags.get(key) == value for key, value in version_tags.items())
             ]
         newest = max(same, key=lambda found: int(found.version), default=None)
         return None if newest is None else Registered(name=name, version=int(newest.version))
@@ -196,38 +207,21 @@ class Registry:
         """
         with self._told():
             names = self._names()
-            if wanted.name not in names:
-                hint = (
-                    did_you_mean(wanted.name, names) if names else "The store has none yet: see `lightsweep promote`."
-                )
-                raise UsageError(f"There is no registered model {wanted.name!r}. {hint}")
-            aliases = {str(k): int(v) for k, v in self._client.get_registered_model(wanted.name).aliases.items()}
+            is_there = wanted.name in names
+            known = self._client.get_registered_model(wanted.name).aliases if is_there else {}
+            aliases = {str(alias): int(version) for alias, version in known.items()}
             versions = {int(found.version): found for found in self._versions(wanted.name)}
-            number = self._number(wanted, aliases, sorted(versions))
-            found = versions[number]
-            source = _SOURCE.fullmatch(str(found.source or ""))
-            model_id = source[1] if source else ""
+            number = chosen_version(wanted, names, aliases, versions)
+            model_id = model_id_of(str(versions[number].source or ""))
             location = str(self._client.get_logged_model(model_id).artifact_location) if model_id else ""
         return Registered(
             name=wanted.name,
             version=number,
-            run_id=model_id,
+            model_id=model_id,
             artifact_uri=location,
-            run_tags=dict(found.tags),
+            version_tags=dict(versions[number].tags),
             aliases=tuple(sorted(alias for alias, version in aliases.items() if version == number)),
         )
-
-    def _number(self, wanted: ModelName, aliases: Mapping[str, int], numbers: Sequence[int]) -> int:
-        if wanted.alias is not None and wanted.alias not in aliases:
-            hint = did_you_mean(wanted.alias, aliases) if aliases else f"It has none. {HOW}"
-            raise UsageError(f"The registered model {wanted.name!r} has no alias {wanted.alias!r}. {hint}")
-        if not numbers:
-            raise UsageError(f"The registered model {wanted.name!r} has no version. See `lightsweep promote --help`.")
-        number = aliases[wanted.alias] if wanted.alias is not None else wanted.version or numbers[-1]
-        if number not in numbers:
-            there = some_of([str(one) for one in numbers], 10)
-            raise UsageError(f"The registered model {wanted.name!r} has no version {number}. It has {there}.")
-        return number
 
     def _names(self) -> list[str]:
         return [str(found.name) for found in _pages(self._client.search_registered_models)]
