@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -204,6 +205,15 @@ def test_the_server_takes_the_recorded_example_as_it_was_saved(promoted: Promote
     with pytest.raises(urllib.error.HTTPError) as refused:
         invoke(server, json.dumps({"inputs": [[[[17] * 8] * 8]]}).encode())
     assert refused.value.code == 400 and "but sample 0 has a 17" in refused.value.read().decode()
+
+
+@pytest.mark.slow
+def test_the_request_of_the_documentation_is_answered(server: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "promoting.md").read_text()
+    (body,) = re.findall(r"-d '(\{.*?\})'\n```", page, re.DOTALL)
+    (answer,) = invoke(server, body.encode())
+
+    assert set(answer) == {"class", "probability", "probabilities"} and len(answer["probabilities"]) == 10
 
 
 def test_its_version_knows_where_it_comes_from(promoted: Promoted, client: Any, here: Any) -> None:
