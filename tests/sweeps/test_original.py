@@ -9,7 +9,8 @@ import pytest
 from sweeps import paths
 from sweeps.errors import UsageError
 from sweeps.original import IncompleteError, load_original
-from sweeps.run_reader import local_artifacts, open_reader
+from sweeps.run_reader import open_reader
+from sweeps.tracking.artifacts import local_artifacts
 
 
 def load(address: str, name: str, store_dir: Path = Path("nowhere")) -> Any:
