@@ -551,7 +551,7 @@ def _promote(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from sweeps.model_names import parse_model_name
-    from sweeps.run_predict import Format, predict, predictions_text, print_predictions
+    from sweeps.run_predict import Format, predict, print_predictions
 
     found = predict(
         parse_model_name(args.model),
@@ -562,13 +562,17 @@ def _predict(args: argparse.Namespace) -> int:
     )
     if args.output is None:
         shown: Format = "table" if args.format is None else args.format
-        print_predictions(found, shown, probabilities=args.probabilities, console=_console(), out=sys.stdout)
+        print_predictions(found, shown, probabilities=args.probabilities, out=sys.stdout)
         return 0
+    import io
+
     from sweeps.paths import write_text
 
     by_ending: Format = "json" if args.output.suffix.lower() == ".json" else "csv"
     form = by_ending if args.format is None else args.format
-    write_text(args.output, predictions_text(found, form, probabilities=args.probabilities))
+    out = io.StringIO()
+    print_predictions(found, form, probabilities=args.probabilities, out=out)
+    write_text(args.output, out.getvalue())
     print(
         f"{len(found.predictions.values)} predictions of {found.version.name}/{found.version.version} in {args.output}"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,7 +27,8 @@ from sweeps.tracing import weights_hash
 __all__ = ["Prepared", "prepare"]
 
 _NUM_EXAMPLES = 4
-_OF_TRAINING = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "hyper_parameters", "hparams_name")
+_OF_MODEL = ("state_dict", "epoch", "global_step", "pytorch-lightning_version")
+_OF_TRAINING = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "hyper_parameters")
 _WHOLE = ("SingleDeviceStrategy", "DDPStrategy")  # each rank hashes all weights, as the checkpoint has them
 
 
@@ -87,9 +89,8 @@ def prepare(
         ConfigError: The config cannot be built, or gives what cannot be served.
     """
     best, notes = _best([_read(path, is_own) for path, is_own in sorted(files.items())], original, config)
-    content = {key: value for key, value in best.content.items() if key not in _OF_TRAINING}
     try:
-        module = restored(config, content, allowed=allowed)
+        module = restored(config, best.content, allowed=allowed)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise StoreError(f"The checkpoint {best.name} does not fit the record's {paths.CONFIG}: {text}") from error
@@ -106,7 +107,7 @@ def prepare(
     kind, classes = _kind(outputs, classes, config)
     model = _described(original, best, weights, sample, modules, output=kind, classes=classes)
     folder.mkdir(parents=True)
-    torch.save(content, folder / WEIGHTS)
+    torch.save(_kept(best, module), folder / WEIGHTS)
     paths.write_text(folder / paths.CONFIG, to_yaml(original.config))
     write_model(folder, model)
     _require_readable(folder, outputs, examples, allowed)
@@ -173,6 +174,20 @@ def _best(found: Sequence[_Checkpoint], original: Original, config: Config) -> t
     best = max(found, key=lambda one: int(one.content.get("global_step") or 0))
     several = f" of {len(found)}" if len(found) > 1 else ""
     return best, [f"{best.name} is the last checkpoint{several}: none was saved for {metric}."]
+
+
+def _kept(checkpoint: _Checkpoint, module: pl.LightningModule) -> dict[str, Any]:
+    """Return what of a checkpoint goes into the model: weights, and what the module itself has put there.
+
+    Not what training or the data module has: among hyperparameters there may be secrets.
+    """
+    reads_more = type(module).on_load_checkpoint is not pl.LightningModule.on_load_checkpoint
+    own = [
+        key
+        for key in checkpoint.content
+        if reads_more and key not in _OF_TRAINING and not key.startswith(("hparams_", "datamodule_"))
+    ]
+    return {key: checkpoint.content[key] for key in (*_OF_MODEL, *own) if key in checkpoint.content}
 
 
 def _is_traced(original: Original, model: ServedModel) -> bool | None:

@@ -1,6 +1,5 @@
 """`lightsweep predict`: say what a registered model makes of the samples in a file."""
 
-import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from rich.console import Console
-from rich.text import Text
-
 from sweeps import paths
 from sweeps.compare import print_csv
 from sweeps.config import ALLOWED_MODULES, Composer
@@ -20,6 +16,7 @@ from sweeps.errors import ConfigError, StoreError
 from sweeps.model_names import ModelName
 from sweeps.naming import number, plain
 from sweeps.registered import find_registered
+from sweeps.run_detail import finite
 from sweeps.sample_files import read_samples
 from sweeps.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.space import quote
@@ -30,7 +27,7 @@ from sweeps.workbench import python_path
 if TYPE_CHECKING:
     from sweeps.serving import Predictions
 
-__all__ = ["Format", "Predicted", "open_model", "predict", "predictions_text", "print_predictions"]
+__all__ = ["Format", "Predicted", "open_model", "predict", "print_predictions"]
 
 Format = Literal["table", "csv", "json"]
 
@@ -114,19 +111,18 @@ def open_model(name: ModelName, uri: str) -> Iterator[tuple[Registered, Path]]:
 # --- printing ------------------------------------------------------------------------------------------
 
 
-def print_predictions(found: Predicted, form: Format, *, probabilities: bool, console: Console, out: TextIO) -> None:
+def print_predictions(found: Predicted, form: Format, *, probabilities: bool, out: TextIO) -> None:
     """Print predictions.
 
     Args:
         found: They, and the model.
         form: `table` for people; CSV; or `json`, which has the same records as MLflow's server.
         probabilities: Whether to print those of all classes, too.
-        console: Where a table goes.
-        out: Where the others go.
+        out: Where they go.
     """
     records = found.predictions.records(probabilities=probabilities)
     if form == "json":
-        out.write(json.dumps(records, indent=1) + "\n")
+        out.write(json.dumps(finite(records), indent=1) + "\n")
         return
     header, rows = _columns(found.predictions.classes, records)
     if form == "csv":
@@ -137,21 +133,12 @@ def print_predictions(found: Predicted, form: Format, *, probabilities: bool, co
         *([_cell(*pair) for pair in zip(header, row, strict=True)] for row in rows),
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for at, line in enumerate(cells):
-        text = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        console.print(Text(text, style="" if at else "dim"), soft_wrap=True, highlight=False)  # no line is ever cut
+    for line in cells:
+        out.write("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + "\n")
 
 
 def _cell(name: str, value: Any) -> str:
     return f"{value:.4f}" if name.startswith("p") else number(value)
-
-
-def predictions_text(found: Predicted, form: Format, *, probabilities: bool) -> str:
-    """Return predictions as the text of a file."""
-    out = io.StringIO()
-    console = Console(file=out, width=10_000, color_system=None)
-    print_predictions(found, form, probabilities=probabilities, console=console, out=out)
-    return out.getvalue()
 
 
 def _columns(classes: Sequence[str], records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:

@@ -152,6 +152,11 @@ def promote(request: Request, *, uri: str) -> Promotion:
                 "--require-reproduced it is."
             )
         notes = [*original.notes, *prepared.notes]
+        if prepared.is_traced is None and request.needs_exact:
+            notes.append(
+                f"trace.jsonl has no hash of all weights at epoch {prepared.model.epoch}, step {prepared.model.step}: "
+                "whether those of the checkpoint were proved equal is not checked."
+            )
         if prepared.is_traced is False:
             notes.append(f"{prepared.model.checkpoint} has other weights than trace.jsonl at the end of its epoch.")
         packages = [*map(_pinned, _NEEDED), *requirements]

@@ -23,6 +23,7 @@ from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["NewVersion", "Registered", "Registry", "model_id_of"]
 
+_MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_DESCRIPTION = 5000
 _MAX_TAG = 5000
 _SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
@@ -161,8 +162,8 @@ class Registry:
                 Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id, run_id=new.run_id)
                 for point in run.data._metric_objs
             ]
-            if metrics:
-                self._client.log_batch(new.run_id, metrics=metrics, synchronous=True)
+            for start in range(0, len(metrics), _MAX_BATCH):
+                self._client.log_batch(new.run_id, metrics=metrics[start : start + _MAX_BATCH], synchronous=True)
             if new.name not in self._names():
                 try:
                     self._client.create_registered_model(new.name)

@@ -19,6 +19,8 @@ from sweeps import cli
 from sweeps.config import ALLOWED_MODULES
 from sweeps.untrusted import read_config
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "launcher.threads=1")
@@ -177,7 +179,6 @@ def module_of(promoted: Promoted) -> tuple[Any, Any]:
     return module.eval(), data
 
 
-@pytest.mark.slow
 def test_the_command_the_server_and_the_lightning_module_say_the_same(promoted: Promoted, server: str) -> None:
     told = json.loads(promoted.run("predict", "digits@champion", "x.npy", "--probabilities", "--format", "json", *MINE))
     asked = {"inputs": promoted.raw().tolist(), "params": {"probabilities": True}}
@@ -194,7 +195,6 @@ def test_the_command_the_server_and_the_lightning_module_say_the_same(promoted: 
         assert [record["class"] for record in records] == [str(digit) for digit in expected.argmax(axis=1)]
 
 
-@pytest.mark.slow
 def test_the_server_takes_the_recorded_example_as_it_was_saved(promoted: Promoted, server: str, here: Any) -> None:
     (example,) = promoted.folder.glob("mlruns/artifacts/models/*/artifacts/serving_input_example.json")
     status, told = here("predict", "digits@champion", str(example), "--format", "json")
@@ -207,7 +207,6 @@ def test_the_server_takes_the_recorded_example_as_it_was_saved(promoted: Promote
     assert refused.value.code == 400 and "but sample 0 has a 17" in refused.value.read().decode()
 
 
-@pytest.mark.slow
 def test_the_request_of_the_documentation_is_answered(server: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "promoting.md").read_text()
     (body,) = re.findall(r"-d '(\{.*?\})'\n```", page, re.DOTALL)

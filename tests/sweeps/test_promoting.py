@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from sweeps import promoting
@@ -148,3 +149,24 @@ def test_another_line_of_code_is_another_model(tmp_path: Path) -> None:
     assert content_digest(tmp_path, [tmp_path / "net.py"], ["torch==2"]) != before
     (tmp_path / "net.py").write_text("2")
     assert content_digest(tmp_path, [tmp_path / "net.py"], ["torch==1"]) != before
+
+
+class Plain(pl.LightningModule):
+    """Leaves nothing of its own in a checkpoint."""
+
+
+class Vocabulary(pl.LightningModule):
+    """Leaves something there, and reads it."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.words = checkpoint["words"]
+
+
+@pytest.mark.parametrize(("module", "more"), [(Plain(), set()), (Vocabulary(), {"words"})], ids=["plain", "own"])
+def test_of_a_checkpoint_only_the_modules_own_is_kept(module: pl.LightningModule, more: set[str]) -> None:
+    content = {"state_dict": {}, "epoch": 1, "global_step": 2, "words": ["a"], "callbacks": {}, "loops": {}}
+    content |= {"hyper_parameters": {"password": "x"}, "datamodule_hyper_parameters": {"password": "x"}}
+
+    kept = promoting._kept(promoting._Checkpoint(name="a.ckpt", content=content), module)
+
+    assert set(kept) == {"state_dict", "epoch", "global_step"} | more
