@@ -212,7 +212,7 @@ def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[A
         data.prepare_data()
         data.setup("fit")
         raw = data.raw_input(_NUM_EXAMPLES) if callable(getattr(data, "raw_input", None)) else None
-        samples = _first_inputs(data) if raw is None else raw["samples"]
+        samples = _first_inputs(data) if raw is None else _told_samples(raw)
     except (OSError, ImportError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise StoreError(
@@ -232,6 +232,16 @@ def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[A
         transform=raw.get("transform"),
     )
     return spec, examples, tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def _told_samples(raw: Any) -> Tensor:
+    samples = raw.get("samples") if isinstance(raw, Mapping) else None
+    if not isinstance(samples, Tensor) or not samples.ndim or not len(samples):
+        raise ConfigError(
+            "data: raw_input must return a mapping with `samples`, a tensor of some, but returns "
+            f"{sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__}."
+        )
+    return samples
 
 
 def _first_inputs(data: Any) -> Tensor:

@@ -31,20 +31,38 @@ class Numbers(pl.LightningDataModule):
             raise FileNotFoundError("it is gone")
 
     def val_dataloader(self):
+        if self.kind == "raw":
+            raise AssertionError("nobody needs it")
         if self.kind == "mapping":
             return [[{"x": self.x}]]
         return DataLoader(TensorDataset(self.x, torch.zeros(10)) if self.kind == "pair" else self.x, batch_size=5)
 """
 
 
+OWN_RAW_DATA = """
+
+class RawNumbers(Numbers):
+    def raw_input(self, num_samples):
+        if self.kind == "none":
+            return {"sample": 1}
+        transform = {"_target_": "numbers_of_mine.Tenth"}
+        return {"samples": self.x[:num_samples].to(torch.int16), "transform": transform, "class_names": ["a", "b"]}
+
+
+class Tenth(torch.nn.Module):
+    def forward(self, x):
+        return x / 10
+"""
+
+
 @pytest.fixture
 def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The samples that a user's own data module gives."""
-    (tmp_path / "numbers_of_mine.py").write_text(OWN_DATA)
+    (tmp_path / "numbers_of_mine.py").write_text(OWN_DATA + OWN_RAW_DATA)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def samples(**arguments: str) -> Any:
-        config = {"seed": 0, "data": {"_target_": "numbers_of_mine.Numbers", **arguments}}
+    def samples(target: str = "Numbers", **arguments: str) -> Any:
+        config = {"seed": 0, "data": {"_target_": f"numbers_of_mine.{target}", **arguments}}
         return promoting._data(config, (*ALLOWED_MODULES, "numbers_of_mine"))
 
     return samples
@@ -56,6 +74,16 @@ def test_samples_of_any_loader_are_taken_as_the_net_reads_them(numbers: Any, kin
 
     assert (spec.shape, spec.dtype, spec.transform, classes) == ((3,), "float32", None, ())
     np.testing.assert_array_equal(examples, np.arange(12, dtype=np.float32).reshape(4, 3))
+
+
+def test_a_data_module_of_ones_own_can_say_what_its_raw_samples_are(numbers: Any) -> None:
+    spec, examples, classes = numbers("RawNumbers", kind="raw")
+    transform = promoting.transform_of(spec.transform, allowed=("numbers_of_mine",))
+
+    assert (spec.dtype, spec.least, classes, examples.tolist()[1]) == ("int16", None, ("a", "b"), [3, 4, 5])
+    assert torch.equal(transform(torch.tensor([3])), torch.tensor([0.3]))
+    with pytest.raises(ConfigError, match="must return a mapping with `samples`"):
+        numbers("RawNumbers", kind="none")
 
 
 def test_batches_that_begin_with_no_tensor_are_refused(numbers: Any) -> None:
