@@ -40,7 +40,10 @@ compdef _lightsweep lightsweep
 complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
-_FLAGS = ("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending")
+_FLAGS = (
+    *("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending"),
+    *("--at-commit", "--in-env", "--yes"),
+)
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
