@@ -166,7 +166,8 @@ def _show(plan: _Plan, say: Say) -> None:
         if plan.is_own:
             say("- Lightsweep itself as it is there, since that is its own repository")
         if look.changes:
-            say(f"- with changes in {len(look.changes)} files, which are in the record alone:")
+            files = "1 file" if len(look.changes) == 1 else f"{len(look.changes)} files"
+            say(f"- with changes in {files}, which are in the record alone:")
         for change in look.changes:
             counts = "binary" if change.added is None else f"+{change.added} -{change.removed}"
             say(f"    {counts:<12} {plain(change.name)}")

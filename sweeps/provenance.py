@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +37,7 @@ _DIFF = (
     *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
 )
 _SECRET_FILES = ("secret", "credential", "password")
+Hide = Callable[[str], str]
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
 
 
@@ -68,13 +69,20 @@ def artifact_name(digest: str) -> str:
     return f"provenance-{digest}.json"
 
 
-def capture(command: Sequence[str], config_dir: Path | None = None, *, folder: Path | None = None) -> Provenance:
+def capture(
+    command: Sequence[str],
+    config_dir: Path | None = None,
+    *,
+    folder: Path | None = None,
+    hide: Callable[[str], str] = hide_password,
+) -> Provenance:
     """Look at the code, the packages and the machine; takes some tens of milliseconds.
 
     Args:
         command: What was typed; what is secret in it is hidden.
         config_dir: The folder of the user's own options and modules.
         folder: The working folder.
+        hide: Hides what is secret in a text.
     """
     folder = (folder or Path.cwd()).resolve()
     config_dir = config_dir.resolve() if config_dir else None
@@ -82,9 +90,9 @@ def capture(command: Sequence[str], config_dir: Path | None = None, *, folder: P
         {
             "command": [hide_typed(word) for word in command],
             "code": {
-                **_repository(folder),
+                **_repository(folder, hide),
                 **({"config_dir": os.path.relpath(config_dir, folder)} if config_dir else {}),
-                "files": _files(folder, config_dir),
+                "files": _files(folder, config_dir, hide),
                 "lightsweep": _own_code(),
             },
             "packages": _packages(),
@@ -155,7 +163,7 @@ def _some(of: Any, names: Iterable[str]) -> dict[str, Any]:
 # --- code ----------------------------------------------------------------------------------------------
 
 
-def _repository(folder: Path) -> dict[str, Any]:
+def _repository(folder: Path, hide: Hide) -> dict[str, Any]:
     """Return the commit of the repository that a folder is in, and what was not committed, as a patch."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
@@ -167,11 +175,11 @@ def _repository(folder: Path) -> dict[str, Any]:
         "root": root,
         "folder": os.path.relpath(folder, root) if root else ".",
         "diff_sha256": hashlib.sha256(diff).hexdigest(),
-        "diff": _content(diff, _MAX_DIFF),
+        "diff": _content(diff, _MAX_DIFF, hide),
     }
 
 
-def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
+def _files(folder: Path, config_dir: Path | None, hide: Hide) -> dict[str, Any]:
     """Return the files that no commit holds: Python and YAML of the config folder, untracked Python below the other.
 
     YAML elsewhere is not composed, and may be anything.
@@ -197,7 +205,7 @@ def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
         name = os.path.relpath(path, folder)
         files[name] = {
             "sha256": hashlib.sha256(raw).hexdigest(),
-            **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total))),
+            **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total), hide)),
         }
     return files
 
@@ -206,7 +214,7 @@ def _left(total: int) -> int:
     return _MAX_FILE if total <= _MAX_TOTAL else 0
 
 
-def _content(raw: bytes, limit: int) -> dict[str, str]:
+def _content(raw: bytes, limit: int, hide: Hide) -> dict[str, str]:
     """Return bytes as text, or as base64 where they are none; what is too long is left out, and says so."""
     if len(raw) > limit:
         return {"cut": f"{len(raw)} bytes are too many to keep"}
@@ -214,8 +222,8 @@ def _content(raw: bytes, limit: int) -> dict[str, str]:
         text = raw.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(raw).decode()}
-    hidden = hide_password(text)
-    return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords in URLs"}
+    hidden = hide(text)
+    return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords"}
 
 
 def _own_code() -> dict[str, str]:

@@ -129,7 +129,7 @@ def _patch(code: Mapping[str, Any], notes: list[str]) -> bytes:
     if _sha256(content) != code.get("diff_sha256"):
         if "hidden" not in entry:
             raise StoreError("The recorded difference is not the one whose hash is recorded: it is not used.")
-        notes.append("In the recorded difference passwords in URLs are hidden: it is not all as it was.")
+        notes.append("In the recorded difference passwords are hidden: it is not all as it was.")
     return content
 
 
@@ -151,7 +151,7 @@ def _files(
             elif content is not None and "hidden" not in entry:
                 raise StoreError(f"The recorded {plain(name)} is not the one whose hash is recorded: it is not used.")
             else:
-                is_there = "is not all as it was: passwords in URLs are hidden" if content else "is not in the record"
+                is_there = "is not all as it was: passwords are hidden" if content else "is not in the record"
                 notes.append(f"{name} {is_there}.")
         if content is not None:
             yield RecordedFile(place=place, content=content)

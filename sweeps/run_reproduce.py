@@ -166,12 +166,23 @@ class _Reproducing:
         self._deriving = [hide_typed(override) for override in deriving(request.overrides, original.config)]
         self._stop_step = _stop_step(original, request.epochs)
         self._slot = self._planned()
-        self._provenance = capture(["lightsweep", "reproduce", request.name, *request.overrides], request.config_dir)
+        self._provenance = capture(
+            ["lightsweep", "reproduce", request.name, *request.overrides],
+            request.config_dir,
+            hide=self._composer.secrets.hide,
+        )
         self._differs = self._known_differences()
 
     def run(self) -> Reproduction:
         for note in self._original.notes:
             self._say(note)
+        for key in self._secrets_missing:
+            self._say(
+                f"{plain(key)} is secret, so that the record does not have it: it is trained with *** in its place. "
+                f"Give it after --, from a variable: '{plain(key)}=${{oc.env:NAME}}'"
+            )
+        for note in self._notes:
+            self._say(plain(note))
         launcher = start_launcher(self._composer, [self._config], log=self._request.store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._request.store_dir)
@@ -267,13 +278,6 @@ class _Reproducing:
         self._say("What differs today:" if lines else "Nothing that is recorded differs today.")
         for line in lines:
             self._say(line)
-        for key in self._secrets_missing:
-            self._say(
-                f"{plain(key)} is secret, so that the record does not have it: it is trained with *** in its place. "
-                f"Give it after --, from a variable: '{plain(key)}=${{oc.env:NAME}}'"
-            )
-        for note in self._notes:
-            self._say(plain(note))
         if self._deriving:
             self._say(f"This is a derived run, no reproduction: {' '.join(self._deriving)}")
 
