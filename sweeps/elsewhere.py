@@ -90,7 +90,7 @@ def reproduce_elsewhere(request: Request, where: Elsewhere, *, uri: str, is_json
         StoreError: There is something in the record that is not meant.
     """
     plan = _planned(original_of(request, uri), where)
-    _show(plan, say)
+    _show(plan, request, say)
     _require_agreement(where)
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
@@ -157,14 +157,16 @@ def _own_project(look: Look) -> Mapping[str, Any] | None:
     return project if is_own else None
 
 
-def _show(plan: _Plan, say: Say) -> None:
+def _show(plan: _Plan, request: Request, say: Say) -> None:
     """Show all of the record that would be run or installed."""
-    say(f"{plan.original.name} is to be trained by a process of its own, which runs what its record says:")
+    say(f"{plain(plan.original.name)} is to be trained by a process of its own, which runs what its record says:")
     code, look = plan.code, plan.look
     if code is not None and look is not None:
         say(f"- the code of commit {code.commit} of {plan.repository}, in a worktree that is removed at the end")
         if plan.is_own:
             say("- Lightsweep itself as it is there, since that is its own repository")
+        if code.config_dir is not None and request.config_dir is None:
+            say(f"- with what was its --config-dir, {plain(code.config_dir)}")
         if look.changes:
             files = "1 file" if len(look.changes) == 1 else f"{len(look.changes)} files"
             say(f"- with changes in {files}, which are in the record alone:")

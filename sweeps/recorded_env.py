@@ -34,7 +34,7 @@ __all__ = ["Lock", "environments_dir", "interpreter", "is_made", "made", "record
 
 _MAX_PACKAGES = 5000
 _STAMP = ".complete"
-_PYTHON = re.compile(r"(\w+) (\d{1,2})\.(\d{1,3})\.\d+\S*")
+_PYTHON = re.compile(r"(\w+) (\d{1,2})\.(\d{1,3})\.\d+[\w.+-]*", re.ASCII)
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "VIRTUAL_ENV")
 _OWN = "lightsweep"  # never from an index: its code is the one that is here, or that of the recorded commit
 

@@ -146,7 +146,9 @@ def look_at(code: RecordedCode, repository: Path) -> Look:
         changes = _git(repository, *_DIFF, "--numstat", "-z", code.commit, more=aside).split(b"\0")
         text = _git(repository, *_DIFF, "--unified=3", code.commit, more=aside).decode(errors="replace")
         names = frozenset(map(os.fsdecode, _git(repository, "ls-files", "-z", more=aside).split(b"\0")))
-        project = _git(repository, "show", ":pyproject.toml", more=aside) if "pyproject.toml" in names else None
+        project = (
+            _git(repository, "cat-file", "blob", ":pyproject.toml", more=aside) if "pyproject.toml" in names else None
+        )
     outside = [file for file in code.files if not is_below(file.place, code.root)]
     return Look(
         changes=(*(_change(line) for line in changes if line), *map(_new, outside)),

@@ -300,3 +300,25 @@ def test_a_file_that_is_no_text_is_put_in_place(repository: Path) -> None:
     code = recorded_code(bare(commit=commit, files={"old.py": entry}), repository)
     with checked_out(code, repository) as checkout:
         assert (checkout.root / "old.py").read_bytes() == raw
+
+
+def test_a_commit_without_changes_takes_no_patch(repository: Path) -> None:
+    code = recorded_code(capture(["train"], folder=repository).content, repository)
+    look = look_at(code, repository)
+    assert (look.changes, look.text, look.project) == ((), "", None)
+
+
+def test_a_difference_is_kept_as_git_reads_it_whatever_is_set_for_ones_own_eyes(repository: Path) -> None:
+    (repository / "net.py").write_text("WIDTH = 9\n")
+    before = capture(["train"], folder=repository).content["code"]["diff_sha256"]
+    for key, value in (
+        ("diff.noprefix", "true"),
+        ("diff.context", "0"),
+        ("color.ui", "always"),
+        ("diff.relative", "true"),
+    ):
+        git(repository, "config", key, value)
+    content = capture(["train"], folder=repository / "sub").content
+    assert content["code"]["diff_sha256"] == before
+    (change,) = look_at(recorded_code(content, repository), repository).changes
+    assert (change.name, change.added) == ("net.py", 1)
