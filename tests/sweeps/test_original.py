@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps import paths
-from sweeps.errors import UsageError
-from sweeps.errors import StoreError
+from sweeps.errors import StoreError, UsageError
 from sweeps.original import IncompleteError, config_of, load_original
 from sweeps.run_reader import open_reader
 from sweeps.tracking.artifacts import local_artifacts
