@@ -95,6 +95,7 @@ def reproductions(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("mlruns/reproductions/*"))
 
 
+@pytest.mark.slow
 def test_elsewhere_the_recorded_code_is_exact_where_todays_is_not(project: Path, lightsweep_in: Command) -> None:
     before = state(project)
     today = lightsweep_in("reproduce", "train#0", "--config-dir", "mine", "--format", "json", cwd=project)
