@@ -25,6 +25,7 @@ __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_
 
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _NEEDED = ("data", "model", "system", "optimizer", "scheduler", "trainer", "callbacks", "objective", "seed", "test")
+_SECTIONS = ("data", "trainer", "tracking", "objective")
 
 
 class IncompleteError(StoreError):
@@ -150,6 +151,9 @@ def config_of(content: bytes | None) -> Config:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise IncompleteError(f"The record's {paths.CONFIG} has no {', '.join(missing)}.")
+    others = [key for key in _SECTIONS if not isinstance(config.get(key, {}), Mapping)]
+    if others:
+        raise IncompleteError(f"The record's {paths.CONFIG} must have keys and values in {', '.join(others)}.")
     return config
 
 
