@@ -49,6 +49,7 @@ __all__ = [
     "trainer_for",
 ]
 
+_OF_THE_EPOCH = 2**64 - 1  # no batch has this number
 _OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
 
 
@@ -237,14 +238,23 @@ def metric_is_missing(metric: str, logged: Any) -> ConfigError:
 
 
 class DerivedRandomness(Callback):
-    """Seeds Python, NumPy and torch at every batch from (seed, epoch, batch, rank).
+    """Seeds Python, NumPy and torch at every epoch from (seed, epoch), at every batch from (seed, epoch, batch, rank).
 
-    Dropout and augmentation then depend on where training is, not on what was drawn before: a resumed trial draws
-    what an uninterrupted one draws, and ranks draw apart.
+    The order of a loader, its workers' streams, dropout and augmentation then depend on where training is, not on what
+    was drawn before: a resumed trial draws what an uninterrupted one draws. What is drawn for an epoch is drawn alike
+    by all ranks, which share its samples out; at batches, ranks draw apart.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed the streams of this epoch, before its loaders are asked for batches."""
+        seed_streams(derive_seed(self._seed, trainer.current_epoch, _OF_THE_EPOCH, 0))
+        loop = trainer.fit_loop
+        if loop.is_resuming and not any(map(_has_state, loop._combined_loader.flattened)):  # type: ignore[union-attr]
+            # Lightning asked them when it restored the training, by streams of no epoch, and would not ask again
+            loop._resuming_from_checkpoint = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -254,6 +264,11 @@ class DerivedRandomness(Callback):
         place = trainer.distributed_sampler_kwargs or {"rank": 0}
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, place["rank"])
         seed_streams(seed)
+
+
+def _has_state(loader: Any) -> bool:
+    """Tell whether a loader goes on by itself where it was saved, and so must be asked once."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 class _StopAt(Callback):
