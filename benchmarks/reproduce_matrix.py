@@ -1,4 +1,4 @@
-"""Sweeps of 20 trials over optimizers, nets, trainers, slots and interruptions, whose trials are reproduced bit for bit.
+"""Sweeps of 20 trials over optimizers, nets, trainers, slots, interruptions; their trials are reproduced bit for bit.
 
 `reproduce_matrix.py 2` has two sweeps on each data set and writes no result.
 """
@@ -83,7 +83,8 @@ def rows(count: int) -> list[Row]:
     for number in range(count * len(DATA)):
         data = list(DATA)[number % len(DATA)]
         drawn = [{"data": data, **{name: draw.choice(list(of)) for name, of in FACTORS.items()}} for _ in range(_DRAWS)]
-        found.append(max(filter(is_sensible, drawn), key=lambda row: worth(pairs(row) - seen)))
+        sensible = [row for row in drawn if is_sensible(row, seen)]
+        found.append(max(sensible, key=lambda row: worth(pairs(row) - seen)))
         seen |= pairs(found[-1])
     return found
 
@@ -93,9 +94,12 @@ def worth(new: set[frozenset[tuple[str, str]]]) -> int:
     return sum(_WORTH if any(name == "data" for name, _ in pair) else 1 for pair in new)
 
 
-def is_sensible(row: Row) -> bool:
-    """Tell whether a row is not merely slow: two ranks with two threads each, or 20 trials of ranks that are spawned."""
-    return row["trainer"] == "1 rank" or (row["threads"], row["start"]) == ("1", "forked")
+def is_sensible(row: Row, seen: set[frozenset[tuple[str, str]]]) -> bool:
+    """Tell whether a row is not merely slow: two ranks with two threads each, or a second sweep of spawned ranks."""
+    is_spawned, is_alone = row["start"] == "spawned", row["trainer"] == "1 rank"
+    if is_spawned and frozenset([("data", row["data"]), ("start", "spawned")]) in seen:
+        return False
+    return is_alone or (row["threads"] == "1" and not is_spawned)
 
 
 def pairs(row: Row) -> set[frozenset[tuple[str, str]]]:

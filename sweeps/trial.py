@@ -12,7 +12,7 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps import paths
 from sweeps.channel import Channel
@@ -38,6 +38,7 @@ def main(connection: Connection) -> None:
     _redirect_output(Path(os.devnull))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
+    pools = _thread_pools()
     try:
         job: RankJob = connection.recv()
         serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
@@ -51,6 +52,7 @@ def main(connection: Connection) -> None:
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
     _redirect_output(paths.rank_log(folder, job.place.rank))
     os.environ.update(_environment(job))
+    pools.limit(limits=job.threads)  # of OpenBLAS and OpenMP, such as NumPy's and scikit-learn's
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
     channel = Channel(
@@ -78,6 +80,13 @@ def _environment(job: RankJob) -> dict[str, str]:
             "LOCAL_WORLD_SIZE": str(place.world_size // place.num_nodes),
         }
     return variables | dict(job.environment)
+
+
+def _thread_pools() -> Any:
+    """Find the thread pools of the libraries that are there, which takes 10 ms; later ones read OMP_NUM_THREADS."""
+    from threadpoolctl import ThreadpoolController  # with scikit-learn
+
+    return ThreadpoolController()
 
 
 def _warm_up() -> None:
