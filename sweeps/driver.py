@@ -630,7 +630,9 @@ class Driver:
         if self._setup.replicates == 1:
             self._drop_resume_points(trial.folder, told.state)
         value = next(iter(told.objectives.values()), self._value(result))
-        self._runs.end(trial.number, told, value, result.reason)
+        went_on = self._setup.replicates == 1 and trial.proposed.elapsed_s > 0
+        trained_s = trial.used_s if went_on else None
+        self._runs.end(trial.number, told, value, result.reason, trained_s=trained_s)
         self._count(self._outcome(trial, replace(result, value=value), told, job=job))
         self._settle(trial.number, told.state)
 

@@ -65,9 +65,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     if not valid:
         return ""
     near = get_close_matches(name, valid, n=3, cutoff=0.6)
-    if not near:  # `lr` is not close to `optimizer.lr` by letters, yet it is what was meant
-        near = [word for word in valid if word.split(".")[-1] == name.split(".")[-1]][:3]
+    if not near:  # neither `lr` nor `dept` is close to `optimizer.lr` or `model.depth`, yet that is what was meant
+        ends = get_close_matches(_end(name), map(_end, valid), n=3, cutoff=0.75)
+        near = [word for end in dict.fromkeys(ends) for word in valid if _end(word) == end][:3]
     if near:
         return f"Did you mean {' or '.join(repr(word) for word in near)}?"
     shown = ", ".join(valid[:20]) + (", ..." if len(valid) > 20 else "")
     return f"Valid names: {shown}."
+
+
+def _end(name: str) -> str:
+    return name.rpartition(".")[2]

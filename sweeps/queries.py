@@ -25,7 +25,7 @@ __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
 _MAX_NAMES = 20  # that are read by a join each; SQLite joins 64 tables at most
 _MOST_IN_FULL = 2000  # rows to read in full for the best few of them
 _CHOOSING_TAGS = (tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE)  # what rows are sorted by
-_FIELD_TAGS = {"study": tags.STUDY, "trial": tags.TRIAL}  # what else may be named
+_FIELD_TAGS = {"study": tags.STUDY, "trial": tags.TRIAL, "duration_s": tags.TRAINED_S}  # what else may be named
 _RUN = (RUNS.c.run_uuid, RUNS.c.name, RUNS.c.status, RUNS.c.start_time, RUNS.c.end_time)
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 

@@ -240,7 +240,7 @@ def _expressions(parent: StoredRun) -> dict[str, str]:
 def _mapping(text: str | None) -> dict[str, str]:
     try:
         found = json.loads(text or "{}")
-    except json.JSONDecodeError:  # cut at the store's limit
+    except (ValueError, RecursionError):  # cut at the store's limit, or not ours
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 

@@ -1,5 +1,6 @@
 """A trial as a row: what the tags of its run say."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +33,8 @@ class TrialRow:
         values: The objectives at the best checkpoint; empty until the trial is complete.
         infeasible: Which constraints the trial violates, in words.
         is_on_front: Whether the trial is on the Pareto front of a study of several objectives.
-        duration_s: Seconds from start to end; None while it runs.
+        duration_s: Seconds from start to end, without those for which it was interrupted; None while it runs.
+        paused_s: Seconds for which it was interrupted, until it went on.
         reason: Why it failed or ended early.
         folder: The name of its folder below that of its study, or below `train`.
         began_ms: When it began, in milliseconds since 1970 (UTC).
@@ -58,6 +60,7 @@ class TrialRow:
     is_on_front: bool = False
     began_ms: int | None = None
     slot: int | None = None
+    paused_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -82,7 +85,8 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
     metric, direction = tag(tags.METRIC, ""), tag(tags.DIRECTION, "maximize")
     value = _number(tag(tags.VALUE))
     is_complete = state == "complete" and value is not None
-    began_ms, ended_ms = run.start_ms, run.end_ms
+    whole_s = None if run.start_ms is None or run.end_ms is None else (run.end_ms - run.start_ms) / 1000
+    trained_s = None if whole_s is None else min(whole_s, _finite(tag(tags.TRAINED_S), whole_s))
     return TrialRow(
         run_id=run.run_id,
         name=run.name,
@@ -94,14 +98,15 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
         value=value,
         metrics={key: unbounded(number) for key, number in sorted(run.metrics.items())},
         params=plain_mapping(tag(tags.PARAMS)) if params is None else params,
-        duration_s=None if began_ms is None or ended_ms is None else (ended_ms - began_ms) / 1000,
+        duration_s=trained_s,
         reason=tag(tags.REASON, ""),
         folder=tag(tags.FOLDER, ""),
         objectives=plain_mapping(tag(tags.OBJECTIVES)) or {metric: direction},
         values=plain_mapping(tag(tags.VALUES)) or ({metric: value} if is_complete else {}),
         infeasible=tag(tags.INFEASIBLE, ""),
-        began_ms=began_ms,
+        began_ms=run.start_ms,
         slot=_whole(tag(tags.SLOT)),
+        paused_s=0.0 if whole_s is None or trained_s is None else whole_s - trained_s,
     )
 
 
@@ -126,6 +131,11 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:  # somebody edited the tag
         return None
+
+
+def _finite(text: str | None, default: float) -> float:
+    value = _number(text)
+    return default if value is None or not 0 <= value < math.inf else value
 
 
 def _whole(text: str | None) -> int | None:

@@ -193,11 +193,13 @@ class TrialRuns:
         now_ms = int(time.time() * 1000)
         self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
-    def end(self, run: RunKey, told: Told, value: float | None, reason: str) -> None:
-        """End a run as the search was told."""
+    def end(self, run: RunKey, told: Told, value: float | None, reason: str, *, trained_s: float | None = None) -> None:
+        """End a run as the search was told; `trained_s` is given where that is less than from start to end."""
         status, run_tags = tags.ending(told.state, value, reason)
         if len(told.objectives) > 1:
             run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
+        if trained_s is not None:
+            run_tags[tags.TRAINED_S] = f"{trained_s:.3f}"
         if told.infeasible:
             run_tags[tags.INFEASIBLE] = told.infeasible
         self._describe(run, told.state, value, reason, told.infeasible)

@@ -66,23 +66,22 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     epochs so do accuracies.
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
-    import yaml
-
     from sweeps.recorded import read_record
     from sweeps.space import key_of, quote, split_overrides
+    from sweeps.untrusted import read_config
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
     folder = paths.replicate_dir(folder, 0) if paths.replicate_dir(folder, 0).is_dir() else folder
     try:
         record = read_record(study.name, store_dir)
-        config = yaml.load((folder / paths.CONFIG).read_text(encoding="utf-8"), yaml.CSafeLoader)
+        config = read_config(folder / paths.CONFIG)
         plain, _ = split_overrides(record["overrides"])
         own = {"seed": config["seed"]}
         if config["data"].get("num_folds") is not None:
             own |= {"data.num_folds": config["data"]["num_folds"], "data.fold": config["data"]["fold"]}
         replaced = {*_IRRELEVANT, *own}
         kept = [text for text in plain if key_of(text) not in replaced and hide_typed(text) == text]
-    except (LightsweepError, OSError, KeyError, yaml.YAMLError):
+    except (LightsweepError, OSError, KeyError, TypeError):
         return None
     searched = _searched(study, row, quote)
     words = ["lightsweep", "train", "--config-name", record["config_name"]]

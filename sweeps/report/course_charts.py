@@ -163,7 +163,7 @@ Span = tuple[float, float, TrialRow]
 
 def _end_s(row: TrialRow, now_ms: int) -> float:
     begin = (row.began_ms or 0) / 1000
-    return begin + row.duration_s if row.duration_s is not None else max(begin, now_ms / 1000)
+    return begin + row.duration_s + row.paused_s if row.duration_s is not None else max(begin, now_ms / 1000)
 
 
 def _sessions(spans: Sequence[Span]) -> list[list[Span]]:

@@ -208,7 +208,7 @@ def _span(subject: Subject) -> tuple[int, int] | None:
     """Return when the first trial began and the last one ended, in milliseconds."""
     began = [row.began_ms for row in subject.rows if row.began_ms is not None]
     ends = [
-        subject.now_ms if row.duration_s is None else row.began_ms + int(1000 * row.duration_s)
+        subject.now_ms if row.duration_s is None else row.began_ms + int(1000 * (row.duration_s + row.paused_s))
         for row in subject.rows
         if row.began_ms is not None
     ]

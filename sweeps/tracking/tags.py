@@ -26,6 +26,7 @@ __all__ = [
     "STATE",
     "STUDY",
     "THREADS",
+    "TRAINED_S",
     "TRIAL",
     "VALUE",
     "VALUES",
@@ -84,6 +85,8 @@ SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 THREADS = "lightsweep.threads"
 """on the parent: the CPU threads of each rank, which decide the last bits of results"""
+TRAINED_S = "lightsweep.trained_s"
+"""of a trial that was interrupted and went on: the seconds for which it trained, without those between"""
 FOLDER = "lightsweep.folder"
 """the trial's folder, relative to the store"""
 NOTE = "mlflow.note.content"

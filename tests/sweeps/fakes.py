@@ -79,6 +79,7 @@ class FakeSearch:
     largest: float = float("inf")
     size: int | None = None
     asked: int = 0
+    elapsed_s: dict[int, float] = field(default_factory=dict)
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     replicates: dict[int, dict[int, Result]] = field(default_factory=dict)
@@ -87,7 +88,8 @@ class FakeSearch:
 
     def ask(self) -> Ask:
         self.asked += 1
-        return Ask(number=self.asked - 1, values={"x": self.asked - 1})
+        number = self.asked - 1
+        return Ask(number=number, values={"x": number}, elapsed_s=self.elapsed_s.get(number, 0.0))
 
     def admit(self, metrics: Mapping[str, float]) -> Verdict:
         is_large = metrics.get("num_params", 0.0) > self.largest

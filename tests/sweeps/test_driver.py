@@ -336,6 +336,15 @@ def test_an_interrupted_trial_keeps_what_it_has_and_ends_as_interrupted(tmp_path
     assert statuses == {"#0": "interrupted", "#0 replicate 0": "complete", "#0 replicate 1": "interrupted"}
 
 
+def test_only_a_trial_that_went_on_has_a_tag_of_the_time_it_trained(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda job: complete(0.5), num_trials=2, slots=1)
+    sweep.search.elapsed_s = {1: 41.5}
+    sweep.launcher.on_poll = lambda polls: setattr(sweep, "now", sweep.now + 1.0)
+    sweep.run()
+    assert tags.TRAINED_S not in sweep.store.named("#0")["tags"]
+    assert float(sweep.store.named("#1")["tags"][tags.TRAINED_S]) > 41.5
+
+
 def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
     from sweeps.config import freeze
     from sweeps.search import Result

@@ -1,6 +1,7 @@
 """The record of a run, as it is read to train it again: all of it is data that others may have written."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from sweeps import paths
 from sweeps.errors import UsageError
 from sweeps.original import IncompleteError, load_original
-from sweeps.run_reader import local_artifacts, open_reader
+from sweeps.run_reader import open_reader
+from sweeps.tracking.artifacts import local_artifacts
 
 
 def load(address: str, name: str, store_dir: Path = Path("nowhere")) -> Any:
@@ -50,10 +52,11 @@ PARTS = {
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Any:
+def written(tmp_path: Path, empty_mlflow: Path) -> Any:
     """A store to which a test adds a run, with files in its folder or among its artifacts."""
     from run_stores import StoreWriter
 
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     store = StoreWriter(uri, tmp_path / "artifacts")
 

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sweeps.errors import StoreError, StudyError, UsageError
 from sweeps.queries import sorted_rows, trial_rows
 from sweeps.tracking import tags
-from sweeps.trial_row import TrialRow, with_fronts
+from sweeps.tracking.server import ServerRun
+from sweeps.trial_row import TrialRow, row_of, with_fronts
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,18 @@ def test_row_has_typed_params_metrics_and_duration(uri: str) -> None:
     assert row.params == {"model.depth": 1, "optimizer.lr": 0.1}
     assert row.metrics == {"val/acc": 0.9, "val/loss": pytest.approx(0.1)}
     assert row.value == 0.9 and row.duration_s is not None and row.duration_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("trained_s", "took"), [("1.5", (1.5, 1.0)), ("9", (2.5, 0.0)), ("-1", (2.5, 0.0)), ("nan", (2.5, 0.0))]
+)
+def test_the_time_between_an_interruption_and_going_on_does_not_count(
+    trained_s: str, took: tuple[float, float]
+) -> None:
+    run_tags = {tags.KIND: "trial", tags.TRAINED_S: trained_s}
+    run = ServerRun(run_id="r", name="", status="FINISHED", start_ms=1000, end_ms=3500, tags=run_tags, metrics={})
+    row = row_of(run)
+    assert (row.duration_s, row.paused_s) == took
 
 
 def test_nan_and_infinity_come_back(uri: str) -> None:
