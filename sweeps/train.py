@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint
 from sweeps.data_content import data_content
+from sweeps.determinism import operations_without_form
 from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
@@ -126,7 +127,7 @@ def fit(
     )
     resume_from = resume_from if resume_from is not None and resume_from.is_file() else None
     is_foreign = resume_from is not None and not is_own(resume_from)
-    with _told_of_pickles(resume_from):
+    with _told_of_pickles(resume_from), operations_without_form() as operations:
         trainer.fit(
             module,
             datamodule=data,
@@ -146,7 +147,7 @@ def fit(
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
-    tell_trace = partial(_tell_trace, tracer, data, known_data, channel, ranks)
+    tell_trace = partial(_tell_trace, tracer, operations, data, known_data, channel, ranks)
     if reporter.pruned is not None:
         tell_trace()
         return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
@@ -171,6 +172,7 @@ def fit(
 
 def _tell_trace(
     tracer: Tracer,
+    operations: Collection[str],
     data: Any,
     known: Mapping[str, Any] | None,
     channel: Channel,
@@ -179,6 +181,8 @@ def _tell_trace(
     """Say what the samples were, and that the trace is whole. All ranks have the same data set; rank 0 looks."""
     if not ranks.is_first:
         return
+    if operations:
+        tracer.file.tell_operations(sorted(operations))
     if known is None:
         known = data_content(tracer.loaders)
         channel.send(DataContent(content=dict(known), ignores=tuple(getattr(data, "content_ignores", ()))))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import fingerprint, load_frozen
+from sweeps.determinism import explained
 from sweeps.errors import ConfigError, LightsweepError
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 from sweeps.secrecy import Secrets, reveal
@@ -216,6 +217,9 @@ def _cause(error: BaseException) -> Cause:
 def _one_line(error: BaseException) -> str:
     from sweeps.telemetry import DivergedError
 
+    told = explained(str(error)) if isinstance(error, RuntimeError) else None
+    if told is not None:
+        return told
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
     is_plain = isinstance(error, (LightsweepError, DivergedError)) or (

@@ -316,6 +316,8 @@ def _suspects(stage: str, differs: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the kinds that differ, the likeliest to have done it first."""
     found: list[str] = []
     for name in (*_SUSPECTS[stage], *differs):
+        if stage == "order" and name in ("threads", "hardware", _FLAGS):  # they change no order
+            continue
         if name == _COMPUTING and any(map(computes, differs.get("packages", ()))):
             found.append("packages")
         elif name == "data" and stage != "metrics" and not _is_trained_on(differs.get(name, ())):
@@ -331,7 +333,8 @@ def _is_trained_on(changes: Sequence[str]) -> bool:
 
 def _blame(stage: str, suspects: Sequence[str], differs: Mapping[str, Sequence[str]]) -> str:
     if not suspects:
-        return f"nothing that trains differs ({_named(differs)})"
+        what = "the samples came in another order, or augmented otherwise" if stage == "order" else "something did it"
+        return f"{what} that is not recorded: {_named(differs)} cannot have done it"
     first, *others = suspects
     also = f" (but {' and '.join(others)} differ{'s' if len(others) == 1 else ''}, too)" if others else ""
     words = f"{first}: {some_of(list(differs[first]), 3)}{also}"
