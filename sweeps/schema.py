@@ -59,7 +59,7 @@ class TrainerConfig:
     num_sanity_val_steps: int = 0
     """validation batches before training; the check before the first trial has done one already"""
     deterministic: bool | str = False
-    """true: operations whose result is another each time fail, most of them on GPUs; warn: they are named in the trace"""
+    """true: operations whose result may be another each time are refused; warn: they are named in the record"""
     benchmark: bool | None = None
     detect_anomaly: bool = False
     inference_mode: bool = True

@@ -312,6 +312,8 @@ def trainer_for(
         ConfigError: Lightning refuses an argument, or a combination of them.
     """
     settings = config["trainer"]
+    if settings["deterministic"] not in (True, False, "warn"):
+        raise ConfigError(f"trainer.deterministic must be true, false or warn, but got {settings['deterministic']!r}.")
     strategy = settings["strategy"]
     plugins: list[Any] = [] if strategy == "auto" and ranks.size == 1 else [JoinedEnvironment(ranks.place)]
     if settings["sync_batchnorm"]:
