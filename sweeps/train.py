@@ -107,7 +107,7 @@ def fit(
     trainer = trainer_for(
         config,
         ranks=ranks,
-        logger=ChannelLogger(channel, folder),
+        logger=ChannelLogger(channel, folder, lambda: telemetry.is_cut),
         callbacks=[
             tracer,
             ResumePoint(

@@ -161,6 +161,8 @@ def judge(
     epochs = [epoch for epoch in before.trace.epochs if stop_step is None or epoch.step <= stop_step]
     mismatch = _first_mismatch(before.trace, again.trace, [epoch.epoch for epoch in epochs])
     old, new = (_before(of.points, stop_step) for of in (before, again))
+    if stop_step is not None and all(step != stop_step - 1 for step, _ in old.get(metric, ())):
+        new = _without_end(new, old, stop_step - 1)
     step, keys = _first_step(old, new)
     num = len(epochs)
     for begins, changes in midway:
@@ -258,6 +260,19 @@ def _before(points: Points, stop_step: int | None) -> dict[str, list[tuple[int, 
         return {key: list(of) for key, of in points.items()}
     kept = {key: [(step, value) for step, value in of if step < stop_step] for key, of in points.items()}
     return {key: of for key, of in kept.items() if of}
+
+
+def _without_end(points: Points, before: Points, last: int) -> dict[str, list[tuple[int, float]]]:
+    """Leave out what the end of an epoch logs, where the original was stopped within one and did not log that."""
+    return {
+        key: kept
+        for key, of in points.items()
+        if (
+            kept := [
+                (step, value) for step, value in of if step < last or any(step == at for at, _ in before.get(key, ()))
+            ]
+        )
+    }
 
 
 def _first_step(before: Points, again: Points) -> tuple[int | None, list[str]]:
