@@ -95,9 +95,11 @@ def worth(new: set[frozenset[tuple[str, str]]]) -> int:
 
 
 def is_sensible(row: Row, seen: set[frozenset[tuple[str, str]]]) -> bool:
-    """Tell whether a row is not merely slow: two ranks with two threads each, or a second sweep of spawned ranks."""
+    """Tell whether a row is not merely slow: more threads than cores, or a second sweep of spawned ranks."""
     is_spawned, is_alone = row["start"] == "spawned", row["trainer"] == "1 rank"
     if is_spawned and frozenset([("data", row["data"]), ("start", "spawned")]) in seen:
+        return False
+    if row["threads"] == "2" and (row["slots"] == "2" or is_spawned):
         return False
     return is_alone or (row["threads"] == "1" and not is_spawned)
 
@@ -174,7 +176,7 @@ class Folder:
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
         return done
 
 
@@ -215,7 +217,11 @@ def main() -> None:
     began = time.monotonic()
     with scratch() as folder:
         for number, row in enumerate(matrix):
-            for what, told in shown(folder / str(number), row):
+            try:
+                found = shown(folder / str(number), row)
+            except RuntimeError as error:  # the others are to be seen nevertheless
+                found = [("sweep", {"verdict": "failed", "reason": str(error), "num_epochs": 0})]
+            for what, told in found:
                 verdicts[told["verdict"]] += 1
                 name = f"{number + 1}. " + ", ".join(words(row))
                 result.raw.setdefault("verdicts", []).append({**row, "what": what, **told})
