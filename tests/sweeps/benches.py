@@ -13,6 +13,7 @@ from sweeps.records import Event, Exited, RankJob
 MISCHIEF = '''
 import os, signal, time
 import pytorch_lightning as pl
+import threadpoolctl
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset
@@ -47,6 +48,8 @@ class Mischief(torch.nn.Linear):
                 return super().forward(x.flatten(1)) * float("nan")
             if self.what == "print":
                 print("threads", torch.get_num_threads(), "variable", os.environ.get("OF_THE_SLOT"))
+                print("pools", sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()}))
+                print("hash", hash("a name"))
             if self.what == "mask":
                 print("mask", self.drop(torch.ones(64)).bool().int().tolist())
             if self.what == "where":
