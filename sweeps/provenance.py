@@ -20,7 +20,7 @@ from sweeps import paths
 from sweeps.secrecy import hide_typed
 from sweeps.urls import hide_password
 
-__all__ = ["KINDS", "Provenance", "artifact_name", "capture", "differences", "local_packages"]
+__all__ = ["KINDS", "Provenance", "artifact_name", "capture", "computes", "differences", "local_packages"]
 
 _MAX_DIFF = 5_000_000  # bytes
 _MAX_FILE, _MAX_FILES, _MAX_TOTAL = 1_000_000, 500, 5_000_000
@@ -36,6 +36,10 @@ _DIFF = (
     *("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--unified=3"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
 )
+_NO_MATTER = ("_NUM_THREADS",)  # ranks are given as many as their slot has, which their trace tells
+_NETS = "lightning_modules/"
+_COMPUTING = ("torch", "numpy", "pytorch-lightning", "lightning", "torchmetrics", "python", "scipy", "scikit-learn")
+_COMPUTING_PREFIXES = ("torch", "nvidia-", "triton", "mkl", "intel-")
 _SECRET_FILES = ("secret", "credential", "password")
 Hide = Callable[[str], str]
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
@@ -106,7 +110,7 @@ def capture(
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return what differs between two captures in words: by `code`, `packages`, `hardware` and `environment`.
 
-    What one of them does not have is no difference, for it is not known.
+    The likeliest to change a training come first. What one of them does not have is no difference, for it is not known.
     """
     code_then, code_now = _mapping(then.get("code")), _mapping(now.get("code"))
     code: list[str] = []
@@ -119,22 +123,37 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, li
         old, new = _mapping(files_then.get(name)).get("sha256"), _mapping(files_now.get(name)).get("sha256")
         if old != new:
             code.append(f"{name} {'is new' if old is None else 'is gone' if new is None else 'has changed'}")
-    own_then, own_now = (_mapping(of.get("lightsweep")).get("sha256") for of in (code_then, code_now))
-    if own_then and own_now and own_then != own_now:
-        code.append("Lightsweep's own files")
+    code += _own_changes(*(_mapping(_mapping(of.get("lightsweep")).get("files")) for of in (code_then, code_now)))
     machine = ("cpu", "architecture", "gpus", "gpu_driver")
     return {
         "code": code,
-        "packages": [
-            *_changes(_mapping(then.get("packages")), _mapping(now.get("packages"))),
-            *_changes(_some(then.get("machine"), ("python",)), _some(now.get("machine"), ("python",))),
-        ],
+        "packages": sorted(
+            [
+                *_changes(_some(then.get("machine"), ("python",)), _some(now.get("machine"), ("python",))),
+                *_changes(_mapping(then.get("packages")), _mapping(now.get("packages"))),
+            ],
+            key=lambda word: not computes(word),
+        ),
         "hardware": _changes(_some(then.get("machine"), machine), _some(now.get("machine"), machine)),
         "environment": _changes(
-            {**_mapping(then.get("environment")), **_some(then.get("machine"), ("os",))},
-            {**_mapping(now.get("environment")), **_some(now.get("machine"), ("os",))},
+            {**_mattering(then.get("environment")), **_some(then.get("machine"), ("os",))},
+            {**_mattering(now.get("environment")), **_some(now.get("machine"), ("os",))},
         ),
     }
+
+
+def computes(package: str) -> bool:
+    """Tell whether a package, or a word that begins with its name, takes part in the arithmetic of a training."""
+    name = package.partition(" ")[0]
+    return name in _COMPUTING or name.startswith(_COMPUTING_PREFIXES)
+
+
+def _own_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the files of Lightsweep that differ, nets and data first."""
+    if not then or not now:
+        return []
+    changed = [name for name in {*then, *now} if then.get(name) != now.get(name)]
+    return [f"{name} has changed" for name in sorted(changed, key=lambda name: (not name.startswith(_NETS), name))]
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -144,6 +163,10 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in names
         if then.get(name) != now.get(name)
     ]
+
+
+def _mattering(variables: Any) -> dict[str, Any]:
+    return {name: value for name, value in _mapping(variables).items() if not name.endswith(_NO_MATTER)}
 
 
 def _word(value: Any) -> str:
@@ -226,16 +249,16 @@ def _content(raw: bytes, limit: int, hide: Hide) -> dict[str, str]:
     return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords"}
 
 
-def _own_code() -> dict[str, str]:
-    """Return a hash of Lightsweep's own files: its version does not tell of changes in a checkout."""
+def _own_code() -> dict[str, Any]:
+    """Return a hash of each of Lightsweep's own files: its version does not tell of changes in a checkout."""
     root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for top in (root / "sweeps", root / "lightning_modules", paths.conf_dir()):
-        for path in sorted(top.rglob("*")):
-            if path.suffix in KINDS:
-                digest.update(f"{path.relative_to(top.parent)}\n".encode())
-                digest.update(path.read_bytes())
-    return {"version": _version("lightsweep"), "sha256": digest.hexdigest()}
+    files = {
+        str(path.relative_to(top.parent)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for top in (root / "sweeps", root / "lightning_modules", paths.conf_dir())
+        for path in sorted(top.rglob("*"))
+        if path.suffix in KINDS
+    }
+    return {"version": _version("lightsweep"), "files": files}
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

@@ -31,12 +31,13 @@ from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
-from sweeps.verdict import Evidence, Tolerance, Verdict, data_changes, judge, rank_changes
+from sweeps.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
 __all__ = ["Reproduction", "Request", "original_of", "reproduce"]
 
 _MOST_THREADS = 1024
+_OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
 _LOOK = -1  # the number of the look at the data among the trials
 
 
@@ -358,13 +359,9 @@ class _Reproducing:
             return Verdict(kind="not verifiable", reason="The store did not take its run.", differs=self._differs)
         trace = read_trace(folder / paths.TRACE)
         before = self._original.evidence
-        for name, words in rank_changes(before.trace, trace).items():
-            known = self._differs.setdefault(name, [])
-            known += [
-                word
-                for word in map(plain, words)
-                if word not in known and not (name == "code" and _is_told(word, known))
-            ]
+        changes = {name: list(map(plain, words)) for name, words in rank_changes(before.trace, trace).items()}
+        self._sort_files(changes.pop("code"), before.trace, trace)
+        self._differs = merged(self._differs, changes)
         if not self._differs["data"]:
             self._differs["data"] = data_changes(before.trace.data, trace.data)
         with open_reader(self._uri) as reader:
@@ -376,6 +373,10 @@ class _Reproducing:
             metric=metric,
             tolerance=None if before.value is None else Tolerance.of(before.value, self._original.replicates),
             differs={name: words for name, words in self._differs.items() if words},
+            midway=[
+                (begins, {name: list(map(plain, words)) for name, words in changes.items() if words})
+                for begins, changes in self._original.midway
+            ],
             stop_step=self._stop_step,
         )
         if self._deriving:
@@ -385,6 +386,23 @@ class _Reproducing:
                 differs=verdict.differs,
             )
         return verdict
+
+    def _sort_files(self, imported: Sequence[str], before: Trace, again: Trace) -> None:
+        """Tell files that training has imported from those that differ, too, where the traces say which it has.
+
+        Args:
+            imported: In words, the files that both have imported and that differ.
+            before: The trace of the original.
+            again: That of the reproduction.
+        """
+        known = self._differs.get("code", [])
+        if not (before.segments and again.segments):
+            return
+        ours = [word for word in known if word.startswith(_OWN_CODE)]
+        new = [word for word in imported if not _is_told(word, known)]
+        told = [word for word in known if any(_is_told(name, [word]) for name in imported)]
+        self._differs["code"] = [*told, *new, *ours]
+        self._differs["other files"] = [word for word in known if word not in (*told, *ours)]
 
 
 def _stop_step(original: Original, epochs: int | None) -> int | None:
