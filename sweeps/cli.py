@@ -13,6 +13,7 @@ from sweeps.errors import LightsweepError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sweeps.run_reproduce import Request
     from sweeps.workbench import CommandLine
 
 __all__ = ["main"]
@@ -189,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--config-dir", "-cd", type=Path, help="the folder of your own modules")
     command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="a module that may be built")
     command.add_argument("--start-method", choices=["forkserver", "spawn"], default="forkserver")
+    command.add_argument("--at-commit", action="store_true", help="in a git worktree of the recorded code")
+    command.add_argument("--in-env", action="store_true", help="in a virtual environment of the recorded packages")
+    command.add_argument("--yes", "-y", action="store_true", help="run the recorded code and packages without asking")
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
@@ -486,7 +490,8 @@ def _report(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from sweeps.display import warn_unsent
-    from sweeps.run_reproduce import Request, reproduce
+    from sweeps.original import IncompleteError
+    from sweeps.run_reproduce import Reproduction, Request, reproduce
 
     is_json = args.format == "json"
     console = _console()
@@ -506,7 +511,12 @@ def _reproduce(args: argparse.Namespace) -> int:
         overrides=tuple(args.overrides),
         start_method=args.start_method,
     )
-    result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+    try:
+        if args.at_commit or args.in_env:
+            return _reproduce_elsewhere(args, request)
+        result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+    except IncompleteError as error:
+        result = Reproduction.impossible(args.name, error)
     if is_json:
         import json
 
@@ -520,6 +530,16 @@ def _reproduce(args: argparse.Namespace) -> int:
     if result.outcome is not None and result.outcome.state == "interrupted":
         return _INTERRUPTED
     return verdict.exit_status
+
+
+def _reproduce_elsewhere(args: argparse.Namespace, request: "Request") -> int:
+    from sweeps.elsewhere import Elsewhere, reproduce_elsewhere
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
+
+    where = Elsewhere(at_commit=args.at_commit, in_env=args.in_env, agrees=args.yes or None)
+    return reproduce_elsewhere(request, where, uri=_uri(args), is_json=args.format == "json", say=say)
 
 
 def _export(args: argparse.Namespace) -> int:

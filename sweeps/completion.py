@@ -41,14 +41,9 @@ complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
 _FLAGS = (
-    "--debug",
-    "--resolve",
-    "--migrate",
-    "--pareto",
-    "--ascending",
-    "--descending",
-    "--require-reproduced",
-    "--probabilities",
+    *("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending"),
+    *("--at-commit", "--in-env", "--yes"),
+    *("--require-reproduced", "--probabilities"),
 )
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 

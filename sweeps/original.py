@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from sweeps import paths
 from sweeps.config import Config, flatten
 from sweeps.errors import StoreError
-from sweeps.provenance import artifact_name
+from sweeps.provenance import artifact_name, differences
 from sweeps.run_detail import run_folder
 from sweeps.run_names import find_run, label
 from sweeps.run_reader import RunReader
@@ -19,12 +19,13 @@ from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.server import StoredRun
 from sweeps.untrusted import read_config
-from sweeps.verdict import Evidence, Points
+from sweeps.verdict import Evidence, Points, merged, midway_changes
 
 __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]
 
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _NEEDED = ("data", "model", "system", "optimizer", "scheduler", "trainer", "callbacks", "objective", "seed", "test")
+_SECTIONS = ("data", "trainer", "tracking", "objective")
 
 
 class IncompleteError(StoreError):
@@ -45,6 +46,7 @@ class Original:
         evidence: Its trace and its metrics.
         provenance: Code, packages and machine; empty if that was not recorded.
         replicates: The objective of its replicates, or of those beside it.
+        midway: What had changed when it was interrupted and went on: the epoch, and words by kind.
         is_stored: Whether the run is in the store; else it comes from an exported folder.
     """
 
@@ -57,6 +59,7 @@ class Original:
     evidence: Evidence
     provenance: Mapping[str, Any]
     replicates: tuple[float, ...]
+    midway: tuple[tuple[int, Mapping[str, Sequence[str]]], ...] = ()
     is_stored: bool = True
 
 
@@ -93,8 +96,9 @@ def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Or
             points=points_of(reader, run),
             value=None if value is None else _number(value),
         ),
-        provenance=_provenance(reader, run, store_dir),
+        provenance=_provenance(reader, run, store_dir, _first_digest(trace, run)),
         replicates=tuple(_replicates(reader, run)),
+        midway=tuple(_midway(reader, run, store_dir, trace)),
     )
 
 
@@ -150,6 +154,9 @@ def config_of(content: bytes | None) -> Config:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise IncompleteError(f"The record's {paths.CONFIG} has no {', '.join(missing)}.")
+    others = [key for key in _SECTIONS if not isinstance(config.get(key, {}), Mapping)]
+    if others:
+        raise IncompleteError(f"The record's {paths.CONFIG} must have keys and values in {', '.join(others)}.")
     return config
 
 
@@ -162,8 +169,12 @@ def _trace(content: bytes | None) -> Trace:
         return read_trace(path)
 
 
-def _provenance(reader: RunReader, run: StoredRun, store_dir: Path) -> Mapping[str, Any]:
-    digest = run.tags.get(tags.PROVENANCE, "")
+def _first_digest(trace: Trace, run: StoredRun) -> str:
+    """Return what names the provenance under which a training began; the run's tag names the last."""
+    return (trace.segments[0].provenance if trace.segments else "") or run.tags.get(tags.PROVENANCE, "")
+
+
+def _provenance(reader: RunReader, run: StoredRun, store_dir: Path, digest: str) -> Mapping[str, Any]:
     if not _DIGEST.fullmatch(digest):
         return {}
     study = run.tags.get(tags.STUDY)
@@ -174,6 +185,25 @@ def _provenance(reader: RunReader, run: StoredRun, store_dir: Path) -> Mapping[s
         folder = run_folder(owner, store_dir)
     content = _read(reader, owner, folder, artifact_name(digest))
     return parsed_object(content)
+
+
+def _midway(
+    reader: RunReader, run: StoredRun, store_dir: Path, trace: Trace
+) -> Iterator[tuple[int, dict[str, list[str]]]]:
+    """Return what had changed each time when the training was interrupted and went on."""
+    for segment, (begins, changes) in zip(trace.segments[1:], midway_changes(trace), strict=True):
+        if segment.provenance != trace.segments[0].provenance:
+            then, later = (_provenance(reader, run, store_dir, of.provenance) for of in (trace.segments[0], segment))
+            found = differences(then, later)
+            changes = merged(
+                changes,
+                {
+                    name: [word.replace("(now ", f"(from epoch {begins} on ") for word in of]
+                    for name, of in found.items()
+                },
+            )
+        if any(changes.values()):
+            yield begins, changes
 
 
 def parsed_object(content: bytes | None) -> dict[str, Any]:

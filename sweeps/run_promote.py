@@ -21,9 +21,9 @@ from sweeps.naming import number, plain, some_of
 from sweeps.original import IncompleteError, Original, load_original
 from sweeps.run_detail import run_folder
 from sweeps.run_reader import open_reader
-from sweeps.run_reproduce import as_of_today
 from sweeps.served_model import DATA, ServedModel
 from sweeps.space import quote
+from sweeps.todays_config import as_of_today
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
@@ -133,10 +133,11 @@ def promote(request: Request, *, uri: str) -> Promotion:
         from sweeps.promoting import content_digest, prepare  # torch, which no refusal above needs
 
         data = Path(aside) / DATA
+        config, said = as_of_today(original.config, composer.trial({}, 0), config_dir=composer.config_dir)
         try:
             prepared = prepare(
                 original,
-                as_of_today(original.config, composer.trial({}, 0)),
+                config,
                 files,
                 data,
                 allowed=composer.allowed_modules,
@@ -151,7 +152,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
                 f"{prepared.model.epoch}, of which {original.name} was proved exact: it is not promoted. Without "
                 "--require-reproduced it is."
             )
-        notes = [*original.notes, *prepared.notes]
+        notes = [*original.notes, *said, *prepared.notes]
         if prepared.is_traced is None and request.needs_exact:
             notes.append(
                 f"trace.jsonl has no hash of all weights at epoch {prepared.model.epoch}, step {prepared.model.step}: "

@@ -58,7 +58,8 @@ class TrainerConfig:
     overfit_batches: int | float = 0.0
     num_sanity_val_steps: int = 0
     """validation batches before training; the check before the first trial has done one already"""
-    deterministic: bool = False
+    deterministic: bool | str = False
+    """true: operations whose result may be another each time are refused; warn: they are named in the record"""
     benchmark: bool | None = None
     detect_anomaly: bool = False
     inference_mode: bool = True

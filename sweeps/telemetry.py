@@ -35,6 +35,7 @@ class Telemetry(Callback):
 
     Attributes:
         is_stopped: Whether training ended by an order.
+        is_cut: Whether it did so within an epoch, whose end is then none that a training has which is left alone.
     """
 
     def __init__(self, channel: Channel, ranks: Ranks, *, log_every_n_steps: int, num_parameters: int) -> None:
@@ -51,6 +52,7 @@ class Telemetry(Callback):
         self._told_at = self._beat_at = 0.0
         self._is_started = False
         self.is_stopped = False
+        self.is_cut = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin at the step at which training begins: not the first where it goes on."""
@@ -79,6 +81,7 @@ class Telemetry(Callback):
         self._beat(trainer)
         if self._is_due() and self._tell(trainer):
             self.is_stopped = True
+            self.is_cut = not (trainer.is_last_batch or trainer.global_step == trainer.max_steps)
             stop(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:

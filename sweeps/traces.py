@@ -5,6 +5,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from sweeps.errors import StoreError
 
 __all__ = ["Epoch", "Segment", "Trace", "TraceFile", "read_trace", "trace_text"]
 
+_OPERATION = re.compile(r"[\w:.() ]{1,200}")  # a record of others is shown in terminals
 _MAX_BYTES = 200_000_000  # a million epochs
 
 
@@ -68,11 +70,13 @@ class Trace:
         segments: One, unless the training was interrupted and went on.
         epochs: In their order.
         data: What the samples of each split were; see `data_content`. Empty if that was never told.
+        operations: Those that torch warned of: they have no deterministic form.
     """
 
     segments: tuple[Segment, ...] = ()
     epochs: tuple[Epoch, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    operations: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -107,6 +111,10 @@ class TraceFile:
         """Add what the samples were."""
         self._append(json.dumps({"data": data}) + "\n")
 
+    def tell_operations(self, operations: Iterable[str]) -> None:
+        """Add which operations have no deterministic form."""
+        self._append(json.dumps({"operations": list(operations)}) + "\n")
+
     def _append(self, line: str) -> None:
         with self.path.open("ab") as file:  # one write: a process that is killed leaves it whole
             file.write(line.encode())
@@ -127,6 +135,7 @@ def read_trace(path: Path) -> Trace:
     segments: list[Segment] = []
     epochs: list[Epoch] = []
     data: Mapping[str, Any] = {}
+    operations: tuple[str, ...] = ()
     for line in text.splitlines():
         try:
             item = json.loads(line)
@@ -134,11 +143,13 @@ def read_trace(path: Path) -> Trace:
                 segments.append(_segment(item))
             elif "epoch" in item:
                 epochs.append(_epoch(item))
+            elif "operations" in item:
+                operations = tuple(name for name in _texts(item["operations"]) if _OPERATION.fullmatch(name))
             else:
                 data = dict(item["data"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # cut off, or not ours
             break
-    return Trace(segments=tuple(segments), epochs=tuple(epochs), data=data)
+    return Trace(segments=tuple(segments), epochs=tuple(epochs), data=data, operations=operations)
 
 
 def trace_text(trace: Trace) -> str:
@@ -148,7 +159,8 @@ def trace_text(trace: Trace) -> str:
     for segment, end in zip(trace.segments, [*begins, None][1:], strict=True):
         own = (epoch for epoch in trace.epochs if segment.begins <= epoch.epoch and (end is None or epoch.epoch < end))
         lines += [_line(segment), *map(_line, own)]
-    return "".join(lines) + (json.dumps({"data": trace.data}) + "\n" if trace.data else "")
+    more = ({"operations": list(trace.operations)}, {"data": trace.data})
+    return "".join(lines) + "".join(json.dumps(item) + "\n" for item in more if any(item.values()))
 
 
 def _line(item: Segment | Epoch) -> str:
@@ -162,7 +174,7 @@ def _segment(item: Mapping[str, Any]) -> Segment:
         seed=int(item["seed"]),
         provenance=str(item["provenance"]),
         ranks=tuple(dict(rank) for rank in item["ranks"]),
-        weights=_hashes(item["weights"]),
+        weights=_texts(item["weights"]),
         sources={str(name): str(of) for name, of in dict(item.get("sources", {})).items()},
     )
 
@@ -172,10 +184,10 @@ def _epoch(item: Mapping[str, Any]) -> Epoch:
         epoch=int(item["epoch"]),
         step=int(item["step"]),
         batches=int(item["batches"]),
-        order=_hashes(item["order"]),
-        weights=_hashes(item["weights"]),
+        order=_texts(item["order"]),
+        weights=_texts(item["weights"]),
     )
 
 
-def _hashes(found: Iterable[Any]) -> tuple[str, ...]:
+def _texts(found: Iterable[Any]) -> tuple[str, ...]:
     return tuple(str(item) for item in found)

@@ -127,6 +127,7 @@ def environment_of(trainer: pl.Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": str(trainer.precision),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic_warns": torch.is_deterministic_algorithms_warn_only_enabled(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "mkldnn": bool(torch.backends.mkldnn.enabled),
     }

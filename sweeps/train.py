@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint
 from sweeps.data_content import data_content
+from sweeps.determinism import operations_without_form
 from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
@@ -49,6 +50,7 @@ __all__ = [
     "trainer_for",
 ]
 
+_OF_THE_EPOCH = 2**64 - 1  # no batch has this number
 _OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
 
 
@@ -105,7 +107,7 @@ def fit(
     trainer = trainer_for(
         config,
         ranks=ranks,
-        logger=ChannelLogger(channel, folder),
+        logger=ChannelLogger(channel, folder, lambda: telemetry.is_cut),
         callbacks=[
             tracer,
             ResumePoint(
@@ -125,7 +127,7 @@ def fit(
     )
     resume_from = resume_from if resume_from is not None and resume_from.is_file() else None
     is_foreign = resume_from is not None and not is_own(resume_from)
-    with _told_of_pickles(resume_from):
+    with _told_of_pickles(resume_from), operations_without_form() as operations:
         trainer.fit(
             module,
             datamodule=data,
@@ -145,7 +147,7 @@ def fit(
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
-    tell_trace = partial(_tell_trace, tracer, data, known_data, channel, ranks)
+    tell_trace = partial(_tell_trace, tracer, operations, data, known_data, channel, ranks)
     if reporter.pruned is not None:
         tell_trace()
         return Finished(state="pruned", reason=reporter.pruned, value=value, metrics=metrics)
@@ -170,6 +172,7 @@ def fit(
 
 def _tell_trace(
     tracer: Tracer,
+    operations: Collection[str],
     data: Any,
     known: Mapping[str, Any] | None,
     channel: Channel,
@@ -178,6 +181,8 @@ def _tell_trace(
     """Say what the samples were, and that the trace is whole. All ranks have the same data set; rank 0 looks."""
     if not ranks.is_first:
         return
+    if operations:
+        tracer.file.tell_operations(sorted(operations))
     if known is None:
         known = data_content(tracer.loaders)
         channel.send(DataContent(content=dict(known), ignores=tuple(getattr(data, "content_ignores", ()))))
@@ -237,14 +242,23 @@ def metric_is_missing(metric: str, logged: Any) -> ConfigError:
 
 
 class DerivedRandomness(Callback):
-    """Seeds Python, NumPy and torch at every batch from (seed, epoch, batch, rank).
+    """Seeds Python, NumPy and torch at every epoch from (seed, epoch), at every batch from (seed, epoch, batch, rank).
 
-    Dropout and augmentation then depend on where training is, not on what was drawn before: a resumed trial draws
-    what an uninterrupted one draws, and ranks draw apart.
+    The order of a loader, its workers' streams, dropout and augmentation then depend on where training is, not on what
+    was drawn before: a resumed trial draws what an uninterrupted one draws. What is drawn for an epoch is drawn alike
+    by all ranks, which share its samples out; at batches, ranks draw apart.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed the streams of this epoch, before its loaders are asked for batches."""
+        seed_streams(derive_seed(self._seed, trainer.current_epoch, _OF_THE_EPOCH, 0))
+        loop = trainer.fit_loop
+        if loop.is_resuming and not any(map(_has_state, loop._combined_loader.flattened)):  # type: ignore[union-attr]
+            # Lightning asked them when it restored the training, by streams of no epoch, and would not ask again
+            loop._resuming_from_checkpoint = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -254,6 +268,11 @@ class DerivedRandomness(Callback):
         place = trainer.distributed_sampler_kwargs or {"rank": 0}
         seed = derive_seed(self._seed, trainer.current_epoch, batch_idx, place["rank"])
         seed_streams(seed)
+
+
+def _has_state(loader: Any) -> bool:
+    """Tell whether a loader goes on by itself where it was saved, and so must be asked once."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 class _StopAt(Callback):
@@ -293,6 +312,8 @@ def trainer_for(
         ConfigError: Lightning refuses an argument, or a combination of them.
     """
     settings = config["trainer"]
+    if settings["deterministic"] not in (True, False, "warn"):
+        raise ConfigError(f"trainer.deterministic must be true, false or warn, but got {settings['deterministic']!r}.")
     strategy = settings["strategy"]
     plugins: list[Any] = [] if strategy == "auto" and ranks.size == 1 else [JoinedEnvironment(ranks.place)]
     if settings["sync_batchnorm"]:

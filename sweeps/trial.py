@@ -12,11 +12,12 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import fingerprint, load_frozen
+from sweeps.determinism import explained
 from sweeps.errors import ConfigError, LightsweepError
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 from sweeps.secrecy import Secrets, reveal
@@ -38,6 +39,7 @@ def main(connection: Connection) -> None:
     _redirect_output(Path(os.devnull))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
+    pools = _thread_pools()
     try:
         job: RankJob = connection.recv()
         serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
@@ -51,6 +53,7 @@ def main(connection: Connection) -> None:
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
     _redirect_output(paths.rank_log(folder, job.place.rank))
     os.environ.update(_environment(job))
+    pools.limit(limits=job.threads)  # of OpenBLAS and OpenMP, such as NumPy's and scikit-learn's
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
     channel = Channel(
@@ -78,6 +81,13 @@ def _environment(job: RankJob) -> dict[str, str]:
             "LOCAL_WORLD_SIZE": str(place.world_size // place.num_nodes),
         }
     return variables | dict(job.environment)
+
+
+def _thread_pools() -> Any:
+    """Find the thread pools of the libraries that are there, which takes 10 ms; later ones read OMP_NUM_THREADS."""
+    from threadpoolctl import ThreadpoolController  # with scikit-learn
+
+    return ThreadpoolController()
 
 
 def _warm_up() -> None:
@@ -207,6 +217,9 @@ def _cause(error: BaseException) -> Cause:
 def _one_line(error: BaseException) -> str:
     from sweeps.telemetry import DivergedError
 
+    told = explained(str(error)) if isinstance(error, RuntimeError) else None
+    if told is not None:
+        return told
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
     is_plain = isinstance(error, (LightsweepError, DivergedError)) or (

@@ -36,7 +36,8 @@ class ModelParallel(ModelParallelStrategy):
     - Loading works without an optimizer's state: of plain SGD, and to test after training.
     - Clipping by norm takes the norm over all parameters, however each is divided.
     - Buffers, such as the running statistics of batch normalisation, are averaged over the data-parallel ranks
-      before every validation, test and checkpoint and at the end, so that what is judged is what is saved.
+      before every validation, test, checkpoint and epoch and at the end, so that what is judged is what is saved, and
+      it does not matter when one saves between two epochs.
     - `trainer.sync_batchnorm` has its effect.
 
     Ranks that share layers see the same samples, and must draw the same random numbers, for dropout: seed them by
@@ -53,6 +54,7 @@ class ModelParallel(ModelParallelStrategy):
             )
         super().__init__(tensor_parallel_size=tensor_parallel_size, save_distributed_checkpoint=False)
         self.tensor_parallel_size = tensor_parallel_size
+        self._is_apart = False
 
     def setup_environment(self) -> None:
         """Arrange the ranks in groups, once, and tell the module of them.
@@ -121,6 +123,12 @@ class ModelParallel(ModelParallelStrategy):
         super().setup_precision_plugin()
         self.precision_plugin.clip_grad_by_norm = clip_by_norm  # type: ignore[method-assign]
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin an epoch with the same buffers, whether or not it was saved meanwhile."""
+        if batch_idx == 0:
+            self._average_buffers()
+        self._is_apart = True
+
     def on_validation_start(self) -> None:
         """Judge one model."""
         self._average_buffers()
@@ -161,8 +169,10 @@ class ModelParallel(ModelParallelStrategy):
         return kept | used
 
     def _average_buffers(self) -> None:
-        assert self.model is not None
-        average(self.model.buffers(), self.device_mesh["data_parallel"].get_group())
+        if self._is_apart:  # a mean of equals is not always equal to the last bit
+            assert self.model is not None
+            average(self.model.buffers(), self.device_mesh["data_parallel"].get_group())
+            self._is_apart = False
 
 
 def parallelize(net: nn.Module, mesh: DeviceMesh) -> None:

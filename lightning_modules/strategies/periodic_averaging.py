@@ -3,9 +3,11 @@
 After Lin, Stich, Patel and Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", 2018 (arXiv 1808.07217).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.distributed as dist
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from lightning_modules.strategies.averaging import average
 
 __all__ = ["PeriodicAveraging"]
 
+_OF_RANKS = "of_ranks"
+
 
 class PeriodicAveraging(DDPStrategy):
     """Average gradients for `warmup_steps` optimizer steps, then only weights, every `period` steps.
@@ -23,12 +27,14 @@ class PeriodicAveraging(DDPStrategy):
     somewhat other course of training.
 
     **One model.** Weights and the floating-point buffers, such as the running statistics of batch normalisation,
-    are averaged also before every validation, test and checkpoint and at the end of training. So what is judged
-    is what is saved, and every rank holds it. A checkpoint or validation in the middle of a period is therefore an
-    averaging more.
+    are averaged also before every validation, test and checkpoint, before each epoch and at the end of training. So
+    what is judged is what is saved, and every rank holds it. A checkpoint or validation in the middle of a period is
+    therefore an averaging more; one between two epochs is not, so that it does not matter when one saves there.
 
-    **Optimizers.** Their states, such as momentum, stay each rank's own; a checkpoint has those of rank 0.
-    Gradients are clipped on each rank alone once steps are local. Schedules see the same steps on all ranks.
+    **Optimizers.** Their states, such as momentum, stay each rank's own; a checkpoint has those of all ranks, and each
+    goes on with its own, so that a training that was cut off ends as one that was not. With another number of ranks,
+    all go on with that of rank 0. Gradients are clipped on each rank alone once steps are local. Schedules see the
+    same steps on all ranks.
 
     **Steps** are optimizer steps, as `trainer.global_step` counts them: batches whose gradients are accumulated
     make one step, and a resumed training goes on where the count stood.
@@ -92,6 +98,25 @@ class PeriodicAveraging(DDPStrategy):
             average([*trained, *self.model.buffers()])
             self._is_apart = False
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin an epoch with one model, whether or not it was saved meanwhile."""
+        if batch_idx == 0:
+            self.average()
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Gather the states of all ranks on rank 0, once they are apart; every rank takes part."""
+        state: dict[str, Any] = super().optimizer_state(optimizer)
+        if not self._is_local:
+            return state
+        states: list[Any] | None = [None] * self.world_size if self.is_global_zero else None
+        dist.gather_object(apply_to_collection(state, Tensor, Tensor.cpu), states)
+        return state if states is None else {**state, _OF_RANKS: states}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on with this rank's own states, if there are as many as ranks."""
+        own = [self._own(state) for state in checkpoint["optimizer_states"]]
+        super().load_optimizer_state_dict({"optimizer_states": own})
+
     def on_validation_start(self) -> None:
         """Judge one model."""
         self.average()
@@ -108,6 +133,12 @@ class PeriodicAveraging(DDPStrategy):
         """Save one model; every rank takes part, as Lightning calls it on all."""
         self.average()
         return super().lightning_module_state_dict()
+
+    def _own(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        states = state.get(_OF_RANKS, ())
+        if len(states) == self.world_size:
+            return dict(states[self.global_rank])
+        return {key: value for key, value in state.items() if key != _OF_RANKS}
 
     @property
     def _steps(self) -> int:

@@ -26,6 +26,7 @@ from sweeps.trial import main as rank_main
 __all__ = ["LocalLauncher"]
 
 _LOOPBACK = "127.0.0.1"
+_HASH_SEED = "PYTHONHASHSEED"
 _UNHEARD_S = 1.0  # so much of the time between two calls counts as a rank's silence
 
 
@@ -226,7 +227,7 @@ class LocalLauncher:
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=rank_main, args=(theirs,))  # type: ignore[attr-defined]
         try:
-            with _without_main():
+            with _without_main(), _same_hashes():
                 process.start()
         except (OSError, EOFError) as error:
             ours.close()
@@ -292,6 +293,22 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def _same_hashes() -> Iterator[None]:
+    """Let the processes that are started hash texts alike, unless the user has a say.
+
+    Else the order of a set of names, and what a module makes of it, would be another in each driver's life.
+    """
+    if _HASH_SEED in os.environ:
+        yield
+        return
+    os.environ[_HASH_SEED] = "0"  # read when an interpreter starts, so there is no other way to tell it
+    try:
+        yield
+    finally:
+        del os.environ[_HASH_SEED]
+
+
 def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path) -> None:
     order = {
         "modules": list(modules),
@@ -302,7 +319,7 @@ def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path)
     os.environ[VARIABLE] = json.dumps(order)  # the server inherits the environment; nothing else tells it
     try:
         forkserver.set_forkserver_preload(["sweeps.launchers.preload"])
-        with _without_main():
+        with _without_main(), _same_hashes():
             forkserver.ensure_running()
     finally:
         del os.environ[VARIABLE]

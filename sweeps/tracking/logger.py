@@ -1,7 +1,7 @@
 """The Lightning logger of a rank: it hands metrics to the driver and touches no store."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ __all__ = ["ChannelLogger"]
 
 
 class ChannelLogger(Logger):
-    """Sends metrics over the rank's channel; what else a run has is recorded by the driver."""
+    """Sends metrics over the rank's channel; what else a run has is recorded by the driver.
 
-    def __init__(self, channel: Channel, folder: Path) -> None:
+    Args:
+        channel: The line to the driver.
+        folder: The trial's folder.
+        is_cut: Whether training was stopped within an epoch. What it logs from then on is not kept: the trial may go
+            on from the beginning of the epoch, and has then the curve of one that was not stopped.
+    """
+
+    def __init__(self, channel: Channel, folder: Path, is_cut: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
+        self._is_cut = is_cut
         self._channel = channel
         self._folder = folder
 
@@ -39,7 +47,8 @@ class ChannelLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hold the metrics for the next message to the driver."""
-        self._channel.log(metrics, step or 0)
+        if not self._is_cut():
+            self._channel.log(metrics, step or 0)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the driver records the frozen config."""

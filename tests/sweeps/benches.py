@@ -12,7 +12,11 @@ from sweeps.records import Event, Exited, RankJob
 
 MISCHIEF = '''
 import os, signal, time
+import pytorch_lightning as pl
+import threadpoolctl
 import torch
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, Dataset
 
 class Mischief(torch.nn.Linear):
     """A linear net on digits that does `what` at its third training step; on `rank` alone, if one is given."""
@@ -44,12 +48,37 @@ class Mischief(torch.nn.Linear):
                 return super().forward(x.flatten(1)) * float("nan")
             if self.what == "print":
                 print("threads", torch.get_num_threads(), "variable", os.environ.get("OF_THE_SLOT"))
+                print("pools", sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()}))
+                print("hash", hash("a name"))
             if self.what == "mask":
                 print("mask", self.drop(torch.ones(64)).bool().int().tolist())
             if self.what == "where":
                 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
                 print("place", *(os.environ[name] for name in names))
         return super().forward(self.drop(x.flatten(1)) if self.what == "drop" else x.flatten(1))
+
+class Noisy(Dataset):
+    """Digits with noise that is drawn when one is asked for."""
+    def __init__(self, x, y, noise):
+        self.x, self.y, self.noise = x, y, noise
+    def __len__(self):
+        return len(self.x)
+    def __getitem__(self, index):
+        return self.x[index] + self.noise * torch.randn(1, 8, 8), self.y[index]
+
+class Loose(pl.LightningDataModule):
+    """Loaders as users write them: nothing says what order and noise are drawn from."""
+    def __init__(self, num_workers: int = 0):
+        super().__init__()
+        self.num_workers = num_workers
+        digits = load_digits()
+        self.x, self.y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
+    def train_dataloader(self):
+        how = {"multiprocessing_context": "fork"} if self.num_workers else {}
+        data = Noisy(self.x[:1500], self.y[:1500], 0.1)
+        return DataLoader(data, 64, shuffle=True, num_workers=self.num_workers, **how)
+    def val_dataloader(self):
+        return DataLoader(Noisy(self.x[1500:], self.y[1500:], 0.0), 100)
 '''
 
 
@@ -89,10 +118,13 @@ class Bench:
         ranks: int = 1,
         culprit: int | None = None,
         job: dict[str, Any] | None = None,
+        parts: dict[str, Any] | None = None,
         **values: Any,
     ) -> None:
         config = self.composer.trial({key.replace("__", "."): value for key, value in values.items()}, seed=number)
         config["trainer"]["devices"] = ranks
+        for name, part in (parts or {}).items():
+            config[name] = config[name] | part if name == "callbacks" else part
         config["model"] = {"_target_": "mischief.Mischief", "what": what, "rank": culprit}
         folder = self.folder / str(number)
         freeze(config, folder)

@@ -262,17 +262,18 @@ class FakeDisplay:
 
 
 class FakeChannel:
-    """Keeps what a rank sends; asks it to stop when it makes its `stop_at_report`th report."""
+    """Keeps what a rank sends; asks it to stop when it makes its `stop_at_report`th report, or logs a step."""
 
     flush_interval_s = 0.0
     answers = False
 
-    def __init__(self, stop_at_report: int | None = None) -> None:
+    def __init__(self, stop_at_report: int | None = None, stop_at_step: int | None = None) -> None:
         self.stop_requested = threading.Event()
         self.events: list[Event] = []
         self.points: list[tuple[str, float]] = []
         self.reports: list[float] = []
         self._stop_at_report = stop_at_report
+        self._stop_at_step = stop_at_step
 
     def send(self, event: Event) -> None:
         self.events.append(event)
@@ -281,6 +282,8 @@ class FakeChannel:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.points += metrics.items()
+        if step == self._stop_at_step:
+            self.stop_requested.set()
 
     def report(self, report: Report) -> Answer:
         self.reports.append(report.value)

@@ -72,7 +72,7 @@ def test_seed_that_is_searched_wins(composer: Composer) -> None:
         ("search=[mlp,learning]", "search=learning: there is no such option. Did you mean 'learning_rate'"),
         ("trainer.max_epochs=many", "trainer.max_epochs must be an integer, but got 'many'"),
         ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val must be a number, but got 'x'"),
-        ("trainer.deterministic=maybe", "trainer.deterministic must be true or false, but got 'maybe'"),
+        ("trainer.detect_anomaly=maybe", "trainer.detect_anomaly must be true or false, but got 'maybe'"),
         ("trainer.max_epochs", "is not an override"),
         ("~no.such", "no.such"),
         ("study.direction=up", "must be 'maximize' or 'minimize', but got 'up'"),

@@ -1,16 +1,19 @@
 """A trial from its config to its last word, in this process: what is reported, and when."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes import FakeChannel
 
-from sweeps import train
+from sweeps import paths, train
 from sweeps.config import Composer
+from sweeps.determinism import explained
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
+from sweeps.traces import read_trace
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,36 @@ def test_what_is_told_to_stop_after_its_last_step_is_complete(configure: Any, tm
         configure("val_score"), channel, ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
     )
     assert finished.state == "complete"
+
+
+def test_what_is_stopped_within_an_epoch_leaves_no_end_of_one(configure: Any, tmp_path: Path) -> None:
+    channel = FakeChannel(stop_at_step=30)  # of epochs of 21 steps
+    finished = train.fit(
+        configure("val_score"), channel, ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
+    )
+    assert finished.state == "interrupted"
+    logged = [key for key, _ in channel.points]
+    assert logged.count("val_score") == logged.count("train_loss") == 1
+    assert 21 < logged.count("train/loss_step") < 42
+
+
+@pytest.fixture
+def deterministic_is_restored() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic_is_restored")
+def test_an_operation_without_a_deterministic_form_is_named(configure: Any, tmp_path: Path) -> None:
+    config = configure("val/acc", max_epochs=1, deterministic="warn") | {"model": {"_target_": "user_modules.Unpools"}}
+    finished, _ = fit(config, tmp_path)
+    assert finished.state == "complete"
+    assert read_trace(tmp_path / paths.TRACE).operations == ("max_unpooling2d_forward_out",)
+    config["trainer"]["deterministic"] = True
+    with pytest.raises(RuntimeError) as caught:
+        fit(config, tmp_path)
+    told = explained(str(caught.value))
+    assert told is not None and "max_unpooling2d_forward_out has no" in told and "trainer.deterministic=warn" in told
 
 
 def train_modules() -> tuple[str, ...]:

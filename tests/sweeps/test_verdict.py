@@ -19,8 +19,8 @@ SEGMENT = Segment(
 CURVE = [(9, 0.5), (19, 0.7), (29, 0.8)]
 ALL: dict[str, list[str]] = {
     name: [f"some {name}"]
-    for name in ("seed", "configuration", "data", "threads", "hardware", "flags", "packages", "code", "environment")
-}
+    for name in ("seed", "configuration", "threads", "hardware", "flags", "packages", "code", "environment")
+} | {"data": ["the samples of train"]}
 
 
 def evidence(num_epochs: int = 3, **points: Any) -> Evidence:
@@ -88,6 +88,13 @@ def test_far_apart_is_diverged() -> None:
         (changed(0, order=("x",)), {"threads": ["2"]}, "order of the data"),
         (changed(2, weights=("x",)), {"threads": ["2"], "packages": ["torch"], "code": ["x"]}, "threads"),
         (changed(2, weights=("x",)), {"packages": ["torch"]}, "packages"),
+        (changed(2, weights=("x",)), {"packages": ["rich 1 (now 2)"], "code": ["net.py"]}, "code"),
+        (changed(2, weights=("x",)), {"packages": ["torch 1 (now 2)"], "code": ["net.py"]}, "packages"),
+        (changed(2, weights=("x",)), {"environment": ["os 5 (now 6)"], "code": ["net.py"]}, "code"),
+        (changed(2, weights=("x",)), {"other files": ["the uncommitted changes"], "threads": ["2"]}, "threads"),
+        (changed(2, weights=("x",)), {"data": ["the samples of val"], "hardware": ["cpu"]}, "hardware"),
+        (changed(-1, weights=("x",)), {"data": ["the samples of train"]}, "data"),
+        (evidence(acc=[*CURVE[:2], (29, 0.7)]), {"data": ["the samples of val"], "threads": ["2"]}, "data"),
         (changed(2, weights=("x",)), {}, ""),
     ],
 )
@@ -97,8 +104,35 @@ def test_what_differs_first_tells_what_did_it(again: Evidence, differs: Any, ing
     assert all(word in found.reason for word in differs.get(ingredient, ()))
 
 
+@pytest.mark.parametrize(("loss", "ingredient"), [(1 / 11 + 1e-9, "threads"), (0.2, "code")])
+def test_rounding_is_blamed_for_little_and_code_for_much(loss: float, ingredient: str) -> None:
+    points = [(step, 1.0 / (step + 1) if step < 10 else loss) for step in range(30)]
+    again = replace(changed(1, weights=("x",)), points=evidence(loss=points).points)
+    found = verdict(again, differs={"threads": ["2"], "code": ["net.py has changed"]})
+    assert found.ingredient == ingredient
+    assert "differs, too" in found.reason
+
+
+def test_what_had_changed_midway_is_blamed_from_there_on() -> None:
+    midway = [(2, {"threads": ["threads 1 (from epoch 2 on 2)"]})]
+    assert verdict(changed(2, weights=("x",)), midway=midway).ingredient == "threads"
+    assert verdict(changed(1, weights=("x",)), midway=midway).ingredient == ""
+
+
+def test_where_nothing_differs_an_operation_is_named_or_the_flag_that_names_it() -> None:
+    again = changed(1, weights=("x",))
+    named = replace(again, trace=replace(again.trace, operations=("cumsum_cuda_kernel",)))
+    assert "these operations have no deterministic form: cumsum_cuda_kernel" in verdict(named).reason
+    gpu = replace(SEGMENT, ranks=({"device": "cuda", "deterministic": False},))
+    before = replace(evidence(), trace=replace(evidence().trace, segments=(gpu,)))
+    assert "trainer.deterministic=true" in verdict(again, before).reason
+    assert "measures the machine" in verdict(evidence(more=[(0, 1.0)])).reason
+
+
 def test_an_epoch_that_is_missing_is_where_they_part() -> None:
-    assert verdict(evidence(2)).epoch == 2
+    found = verdict(evidence(2), differs={"threads": ["2"]})
+    assert found.epoch == 2
+    assert found.reason.startswith("The training ended before epoch 2")
 
 
 def test_nothing_after_the_stop_is_compared() -> None:

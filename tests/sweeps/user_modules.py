@@ -102,3 +102,16 @@ class TakesTurns(torch.nn.Module):
         self.num_batches += 1
         scores: torch.Tensor = self.nets[self.num_batches % 2](x.flatten(1))
         return scores
+
+
+class Unpools(torch.nn.Module):
+    """A net of digits with an operation that has no deterministic form, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.unpool = torch.nn.MaxPool2d(2, return_indices=True), torch.nn.MaxUnpool2d(2)
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.layer(self.unpool(*self.pool(x)).flatten(1))
+        return scores

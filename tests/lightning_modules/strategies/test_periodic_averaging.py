@@ -83,6 +83,18 @@ def test_a_resumed_training_is_past_its_warmup(two_ranks, tmp_path):
     assert not any(a == b for a, b in zip(one["weights"], other["weights"], strict=True))
 
 
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_training_that_was_cut_off_ends_as_one_that_was_not(two_ranks, tmp_path):
+    options = {"strategy": partial(PeriodicAveraging, period=5), "system": MOMENTUM, "batch_size": 8}
+    options["check_val_every_n_epoch"] = 2  # the file is written where nothing else would average
+    whole = two_ranks(train, tmp_path / "whole", max_epochs=4, **options)
+    two_ranks(train, tmp_path / "begun", max_epochs=3, **options)
+    begun = {"resume": tmp_path / "begun" / "last.ckpt"}
+    for one, other in zip(whole, two_ranks(train, tmp_path / "on", max_epochs=4, **begun, **options), strict=True):
+        assert other["weights"] == one["weights"][-12:]
+
+
 @pytest.mark.parametrize(("options", "key"), [({"period": 0}, "period"), ({"period": 1, "warmup_steps": -1}, "warmup")])
 def test_a_number_out_of_its_range_names_the_key(options, key):
     with pytest.raises(ValueError, match=f"trainer.strategy.{key}.* must be at least"):

@@ -121,8 +121,20 @@ def test_a_killed_trial_is_gone_at_once(bench: Any) -> None:
 def test_a_rank_gets_the_threads_and_variables_of_its_slot_and_prints_into_its_log(bench: Any) -> None:
     bench.start(13, "print", job={"threads": 2, "environment": (("OF_THE_SLOT", "yes"),)})
     bench.events(13)
-    assert "threads 2 variable yes" in (bench.folder / "13" / "rank0.log").read_text()
+    printed = (bench.folder / "13" / "rank0.log").read_text()
+    assert "threads 2 variable yes" in printed
+    assert "pools [2]" in printed  # NumPy's and scikit-learn's, too
     assert "OF_THE_SLOT" not in os.environ
+
+
+@pytest.mark.skipif("PYTHONHASHSEED" in os.environ, reason="whoever sets it has the say")
+def test_texts_have_the_same_hashes_in_the_ranks_of_every_driver(bench: Any) -> None:
+    bench.start(31, "print")
+    bench.events(31)
+    command = [sys.executable, "-c", "print('hash', hash('a name'))"]
+    fixed = subprocess.run(command, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True).stdout
+    assert fixed in (bench.folder / "31" / "rank0.log").read_text()
+    assert "PYTHONHASHSEED" not in os.environ
 
 
 def test_ten_trials_in_a_row_leave_no_process_and_no_open_file(bench: Any) -> None:

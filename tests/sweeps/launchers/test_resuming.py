@@ -10,6 +10,16 @@ from sweeps.records import Artifact, Finished, Metrics, Report, Saved, Started
 from sweeps.traces import read_trace
 
 SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]
+CALLBACK = "pytorch_lightning.callbacks."
+RESTARTS = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts", "_partial_": True, "T_0": 3}
+LOOSE = {"_target_": "mischief.Loose"}
+PARTS: dict[str, dict[str, Any]] = {
+    "a loader of the user's": {"data": LOOSE},
+    "its workers": {"data": LOOSE | {"num_workers": 2}},
+    "averaged weights": {"callbacks": {"swa": {"_target_": f"{CALLBACK}StochasticWeightAveraging", "swa_lrs": 0.01}}},
+    "moving averages": {"callbacks": {"ema": {"_target_": f"{CALLBACK}EMAWeightAveraging", "decay": 0.9}}},
+    "warm restarts": {"scheduler": RESTARTS},
+}
 EVERY_EPOCH = {"tracking__resume_overhead": 1e9, "trainer__max_epochs": 8, "seed": 5}
 
 
@@ -49,7 +59,16 @@ def cut_off(bench: Any, number: int, **how: Any) -> list[Any]:
 )
 def test_a_killed_trial_goes_on_to_the_same_bits(bench: Any, ranks: int, scheduler: str) -> None:
     how: dict[str, Any] = {"ranks": ranks, "what": "drop", "scheduler": scheduler, **EVERY_EPOCH}
-    number = 60 + SCHEDULERS.index(scheduler) + 10 * ranks
+    require_the_same_bits(bench, 60 + SCHEDULERS.index(scheduler) + 10 * ranks, how)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_killed_trial_of_a_users_own_parts_goes_on_to_the_same_bits(bench: Any, part: str) -> None:
+    how = {"what": "drop", "parts": PARTS[part], **EVERY_EPOCH}
+    require_the_same_bits(bench, 400 + list(PARTS).index(part), how)
+
+
+def require_the_same_bits(bench: Any, number: int, how: dict[str, Any]) -> None:
     bench.start(number, **how)
     whole = bench.events(number)
     rest = cut_off(bench, number + 100, **how)
