@@ -207,6 +207,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "run_name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it"
     )
+    command.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="after --: where its data lies here, such as data.root=FOLDER"
+    )
     command.add_argument("--name", required=True, help="the registered model; it is made if there is none")
     command.add_argument("--alias", help="let this name the new version, such as champion")
     command.add_argument(
@@ -560,6 +563,7 @@ def _promote(args: argparse.Namespace) -> int:
         name=args.name,
         alias=args.alias,
         needs_exact=args.require_reproduced,
+        overrides=tuple(args.overrides),
         uri=args.uri,
         store_dir=args.store_dir,
         config_dir=args.config_dir,

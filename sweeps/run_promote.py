@@ -21,9 +21,10 @@ from sweeps.naming import number, plain, some_of
 from sweeps.original import IncompleteError, Original, load_original
 from sweeps.run_detail import run_folder
 from sweeps.run_reader import open_reader
+from sweeps.secrecy import hide_typed
 from sweeps.served_model import DATA, ServedModel
 from sweeps.space import quote
-from sweeps.todays_config import as_of_today
+from sweeps.todays_config import as_of_today, derived, deriving
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
@@ -69,6 +70,7 @@ class Request:
         store_dir: The store.
         config_dir: The user's own modules; never taken from the record.
         allowed_modules: Likewise what a `_target_` may name.
+        overrides: Where the data lies on this machine, and what the record withholds as secret.
     """
 
     run: str
@@ -79,6 +81,7 @@ class Request:
     store_dir: Path
     config_dir: Path | None = None
     allowed_modules: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
     with open_reader(uri) as reader:
         original = load_original(reader, uri, request.run, request.store_dir)
     _require_complete(original)
+    _require_places(original, request.overrides)
     verdict = original.run.tags.get(tags.REPRODUCED, "")
     if request.needs_exact:
         _require_exact(original.name, verdict, request)
@@ -133,7 +137,10 @@ def promote(request: Request, *, uri: str) -> Promotion:
         from sweeps.promoting import content_digest, prepare  # torch, which no refusal above needs
 
         data = Path(aside) / DATA
-        config, said = as_of_today(original.config, composer.trial({}, 0), config_dir=composer.config_dir)
+        typed = [override.partition("=")[0] for override in request.overrides]
+        today = composer.trial({}, 0)
+        config, said = as_of_today(original.config, today, typed=typed, config_dir=composer.config_dir)
+        config = derived(config, request.overrides)
         try:
             prepared = prepare(
                 original,
@@ -242,6 +249,17 @@ def _require_complete(original: Original) -> None:
     }
     why = words.get(original.state, f"is {plain(original.state)!r}" if original.state else "is no run of Lightsweep's")
     raise UsageError(f"{original.name} {why}. Only a run that is complete is promoted.")
+
+
+def _require_places(original: Original, overrides: Sequence[str]) -> None:
+    derived(original.config, overrides)  # refuses what is none, and keys that there are not
+    others = deriving(overrides, original.config)
+    if others:
+        raise UsageError(
+            f"{hide_typed(others[0])} would make another model of {original.name}: after -- a promotion takes where "
+            "the data lies here, such as data.root=FOLDER, and what the record withholds as secret. To train another, "
+            "see `lightsweep reproduce --help`."
+        )
 
 
 def _require_exact(label: str, verdict: str, request: Request) -> None:

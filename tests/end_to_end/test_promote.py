@@ -89,7 +89,7 @@ def here(promoted: Promoted, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Ca
     def run(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
         mine = MINE if arguments[0] in ("promote", "predict") and "--allow" not in arguments else ()
-        status = cli.main([*arguments, *mine])
+        status = cli.main([arguments[0], *mine, *arguments[1:]])
         out, err = capsys.readouterr()
         return status, out + err
 
@@ -245,6 +245,15 @@ def test_the_same_once_more_moves_only_the_alias(here: Any, client: Any) -> None
     assert client.get_registered_model("digits").aliases == {"champion": 1, "second": 1}
 
 
+def test_data_that_lies_elsewhere_here_makes_the_same_model(here: Any, promoted: Promoted) -> None:
+    cache = promoted.folder / "mlruns" / "data"
+    cache.rename(promoted.folder / "moved")
+    status, told = here("promote", "train#0", "--name", "digits", "--", f"data.cache_dir={promoted.folder}/moved")
+    (promoted.folder / "moved").rename(cache)
+
+    assert status == 0 and "digits/1 was there already" in told
+
+
 def test_another_run_is_a_new_version_and_takes_the_alias(here: Any, client: Any) -> None:
     here("promote", "train#0", "--name", "other", "--alias", "best")
     status, told = here("promote", "reproduction#0", "--name", "other", "--alias", "best")
@@ -274,6 +283,11 @@ def test_predictions_go_into_a_file(promoted: Promoted, here: Any) -> None:
         (("predict", "digits", "gone.npy"), "There is no file gone.npy."),
         (("predict", "digits", "serve.log"), "A file of samples must be .csv, .npy"),
         (("promote", "train#7", "--name", "digits"), "There is no run 'train#7'"),
+        (
+            ("promote", "train#0", "--name", "a", "--", "optimizer.lr=1"),
+            "optimizer.lr=1 would make another model of train#0",
+        ),
+        (("promote", "train#0", "--name", "a", "--", "data.cachedir=x"), "There is no key 'data.cachedir'."),
         (("promote", "train#0", "--name", "a/b"), "--name must begin with a letter"),
         (("promote", "train#0", "--name", "a", "--alias", "latest"), "--alias must be of letters"),
     ],
