@@ -18,7 +18,10 @@ from harness import Result, lightsweep, scratch
 
 _ROWS = 7  # sweeps on each data set
 _TRIALS, _EPOCHS = 20, 4
-_DRAWS, _WORTH = 5000, 10  # each row is the one of so many that brings most pairs; a value on a data set counts as ten
+_DRAWS, _WORTH = (
+    20_000,
+    10,
+)  # each row is the one of so many that brings most pairs; a value on a data set counts as ten
 _CUTS = {"killed": signal.SIGKILL, "stopped": signal.SIGINT}
 _TRIES = 3  # a sweep may end, or all its trials, before it is cut off
 
@@ -99,7 +102,7 @@ def is_sensible(row: Row, seen: set[frozenset[tuple[str, str]]]) -> bool:
     is_spawned, is_alone = row["start"] == "spawned", row["trainer"] == "1 rank"
     if is_spawned and frozenset([("data", row["data"]), ("start", "spawned")]) in seen:
         return False
-    if row["net"] == "mlp_sgd" and row["optimizer"] != "sgd":  # it sets a momentum
+    if row["net"] == "mlp_sgd" and row["optimizer"] not in ("sgd", "rmsprop"):  # it sets a momentum
         return False
     if row["threads"] == "2" and (row["slots"] == "2" or is_spawned):
         return False
