@@ -13,6 +13,7 @@ from sweeps.errors import LightsweepError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sweeps.run_reproduce import Request
     from sweeps.workbench import CommandLine
 
 __all__ = ["main"]
@@ -41,6 +42,17 @@ Verdicts, and the exit status of each:
   diverged          4  they are not; the epoch and the step, and what most likely did it
   not verifiable    5  the record or the data is gone or incomplete, or training failed
 """
+_PROMOTING = """\
+  lightsweep promote best:digits-mlp-1 --name digits --alias champion --require-reproduced
+  lightsweep predict digits@champion samples.csv
+  MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db mlflow models serve -m models:/digits@champion --env-manager local
+
+"""
+_PREDICTING = """\
+A CSV has a sample a line; an array, or a list in JSON, has the shape of one sample or of several:
+  lightsweep predict digits@champion samples.npy --probabilities
+  lightsweep predict digits/3 samples.csv --output classes.csv
+"""
 _CONDITIONS = """\
 Conditions, with and, or, not, parentheses; in [..], like '%..%' and contains beside = != < <= > >=:
   lightsweep compare --where "params.model.depth >= 3 and metrics.val/acc > 0.9"
@@ -62,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if args.run in (_compare, _show, _diff, _report) else 1
+        return 0 if args.run in (_compare, _show, _diff, _report, _predict) else 1
     except OSError as error:  # a full disk, a folder that may not be written
         if args.debug or error.filename is None:
             raise
@@ -178,12 +190,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--config-dir", "-cd", type=Path, help="the folder of your own modules")
     command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="a module that may be built")
     command.add_argument("--start-method", choices=["forkserver", "spawn"], default="forkserver")
+    command.add_argument("--at-commit", action="store_true", help="in a git worktree of the recorded code")
+    command.add_argument("--in-env", action="store_true", help="in a virtual environment of the recorded packages")
+    command.add_argument("--yes", "-y", action="store_true", help="run the recorded code and packages without asking")
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
     command = _add(commands, "export", "write all that training a run again takes", _export, epilog=_NAMES)
     command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
     command.add_argument("target", metavar="DIR", type=Path, help="a new folder; `lightsweep reproduce DIR` reads it")
+    _add_store(command)
+
+    command = _add(
+        commands, "promote", "register the best checkpoint of a run, to be served", _promote, epilog=_PROMOTING + _NAMES
+    )
+    command.add_argument(
+        "run_name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it"
+    )
+    command.add_argument("--name", required=True, help="the registered model; it is made if there is none")
+    command.add_argument("--alias", help="let this name the new version, such as champion")
+    command.add_argument(
+        "--require-reproduced",
+        action="store_true",
+        help="refuse unless `lightsweep reproduce` has proved the run exact",
+    )
+    command.add_argument("--config-dir", "-cd", type=Path, help="the folder of your own modules; they go along")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="a module that may be built")
+    _add_store(command)
+
+    command = _add(commands, "predict", "predict with a registered model", _predict, epilog=_PREDICTING)
+    command.add_argument("model", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its newest version")
+    command.add_argument("file", metavar="FILE", type=Path, help="samples: .csv, .npy, .npz, .json, or an image")
+    command.add_argument("--probabilities", action="store_true", help="those of all classes, too")
+    command.add_argument("--format", choices=["table", "csv", "json"], help="default: table, and for a file its ending")
+    command.add_argument("--output", "-o", type=Path, metavar="OUT", help="write them to this file")
+    command.add_argument("--config-dir", "-cd", type=Path, help="the folder of your own modules")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="a module that may be built")
     _add_store(command)
 
     command = _add(commands, "ui", "open MLflow's UI over the store, at the page of a study", _ui)
@@ -448,7 +490,8 @@ def _report(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from sweeps.display import warn_unsent
-    from sweeps.run_reproduce import Request, reproduce
+    from sweeps.original import IncompleteError
+    from sweeps.run_reproduce import Reproduction, Request, reproduce
 
     is_json = args.format == "json"
     console = _console()
@@ -468,7 +511,12 @@ def _reproduce(args: argparse.Namespace) -> int:
         overrides=tuple(args.overrides),
         start_method=args.start_method,
     )
-    result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+    try:
+        if args.at_commit or args.in_env:
+            return _reproduce_elsewhere(args, request)
+        result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+    except IncompleteError as error:
+        result = Reproduction.impossible(args.name, error)
     if is_json:
         import json
 
@@ -484,12 +532,69 @@ def _reproduce(args: argparse.Namespace) -> int:
     return verdict.exit_status
 
 
+def _reproduce_elsewhere(args: argparse.Namespace, request: "Request") -> int:
+    from sweeps.elsewhere import Elsewhere, reproduce_elsewhere
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
+
+    where = Elsewhere(at_commit=args.at_commit, in_env=args.in_env, agrees=args.yes or None)
+    return reproduce_elsewhere(request, where, uri=_uri(args), is_json=args.format == "json", say=say)
+
+
 def _export(args: argparse.Namespace) -> int:
     from sweeps.exporting import export
 
     original = export(args.name, args.target, uri=_uri(args), store_dir=args.store_dir)
     print(
         f"{original.name} is in {args.target}. To train it again: lightsweep reproduce {shlex.quote(str(args.target))}"
+    )
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from sweeps.run_promote import Request, print_promotion, promote
+
+    request = Request(
+        run=args.run_name,
+        name=args.name,
+        alias=args.alias,
+        needs_exact=args.require_reproduced,
+        uri=args.uri,
+        store_dir=args.store_dir,
+        config_dir=args.config_dir,
+        allowed_modules=tuple(args.allow),
+    )
+    print_promotion(promote(request, uri=_uri(args)), request, uri=_uri(args), console=_console())
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from sweeps.model_names import parse_model_name
+    from sweeps.run_predict import Format, predict, print_predictions
+
+    found = predict(
+        parse_model_name(args.model),
+        args.file,
+        uri=_uri(args),
+        config_dir=args.config_dir,
+        allowed_modules=tuple(args.allow),
+    )
+    if args.output is None:
+        shown: Format = "table" if args.format is None else args.format
+        print_predictions(found, shown, probabilities=args.probabilities, out=sys.stdout)
+        return 0
+    import io
+
+    from sweeps.paths import write_text
+
+    by_ending: Format = "json" if args.output.suffix.lower() == ".json" else "csv"
+    form = by_ending if args.format is None else args.format
+    out = io.StringIO()
+    print_predictions(found, form, probabilities=args.probabilities, out=out)
+    write_text(args.output, out.getvalue())
+    print(
+        f"{len(found.predictions.values)} predictions of {found.version.name}/{found.version.version} in {args.output}"
     )
     return 0
 

@@ -15,10 +15,10 @@ __all__ = ["complete", "script"]
 _SCRIPTS = {
     "bash": """\
 _lightsweep() {
-    local line="${COMP_LINE:0:COMP_POINT}" word found cut=""
+    local line="${COMP_LINE:0:COMP_POINT}" word found cut="" breaks="${COMP_WORDBREAKS//[^=:@]/}"
     word="${line##*[[:space:]]}"
-    # readline cuts words at = and :, and wants only what comes after
-    [[ $word == *[=:]* && $COMP_WORDBREAKS == *=* ]] && cut="${word%"${word##*[=:]}"}"
+    # readline cuts words at =, : and @, and wants only what comes after
+    [[ -n $breaks && $word == *[$breaks]* ]] && cut="${word%"${word##*[$breaks]}"}"
     cut="${cut#[\\'\\"]}"
     COMPREPLY=()
     while IFS= read -r found; do
@@ -40,7 +40,11 @@ compdef _lightsweep lightsweep
 complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
-_FLAGS = ("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending")
+_FLAGS = (
+    *("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending"),
+    *("--at-commit", "--in-env", "--yes"),
+    *("--require-reproduced", "--probabilities"),
+)
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
@@ -67,8 +71,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
     if last == "--format":
-        forms = ("csv", "json", "md", "table") if command == "compare" else ("json", "table")
-        return _matching((f"{form} " for form in forms), word)
+        forms = {"compare": ("csv", "json", "md", "table"), "predict": ("csv", "json", "table")}
+        return _matching((f"{form} " for form in forms.get(command, ("json", "table"))), word)
     if last == "--cfg":
         return _matching(("job ",), word)
     if last.startswith("-") and last not in _FLAGS:
@@ -77,8 +81,10 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "report", "resume", "ui"):
         return _matching((f"{name} " for name in _studies(_option(typed, "--store-dir") or "mlruns")), word)
-    if command in ("show", "diff", "reproduce", "export"):
+    if command in ("show", "diff", "reproduce", "export", "promote"):
         return _runs(_option(typed, "--store-dir") or "mlruns", word)
+    if command == "predict":
+        return _models(typed, word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)
     if command == "completion":
@@ -131,6 +137,24 @@ def _runs(store_dir: str, word: str) -> list[str]:
         return _matching((f"{of}#{number} " for number in numbers), word)
     best = [f"best:{name} " for name in numbered if name != "train"]
     return _matching([*best, *(f"{name}#" for name, folder in numbered.items() if folder.is_dir())], word)
+
+
+def _models(typed: Sequence[str], word: str) -> list[str]:
+    """Offer the registered models with their aliases; after one of them comes a file, which the shell completes."""
+    from sweeps.registered import registered_names
+    from sweeps.urls import default_uri
+
+    store = Path(_option(typed, "--store-dir") or "mlruns")
+    uri = _option(typed, "--uri") or default_uri(store)
+    if uri.startswith("http"):
+        return []
+    try:
+        names = registered_names(uri)
+    except StoreError:
+        return []
+    if any(item in names for item in typed):
+        return []
+    return _matching((f"{name} " for name in names if name == shlex.quote(name)), word)
 
 
 def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:

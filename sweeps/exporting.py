@@ -12,6 +12,7 @@ from sweeps import paths
 from sweeps.config import to_yaml
 from sweeps.errors import UsageError
 from sweeps.original import IncompleteError, Original, config_of, load_original, parsed_object
+from sweeps.recorded_env import recorded_lock
 from sweeps.run_reader import open_reader
 from sweeps.traces import read_trace, trace_text
 from sweeps.tracking.server import StoredRun
@@ -35,11 +36,13 @@ def export(name: str, target: Path, *, uri: str, store_dir: Path) -> Original:
     Raises:
         UsageError: There is no such run, or the folder is there and not empty.
         IncompleteError: The record lacks what training it again takes.
+        StoreError: What it has of packages is not what pip may be given.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is there already, and not empty: name a new folder.")
     with open_reader(uri) as reader:
         original = load_original(reader, uri, name, store_dir)
+    lock = _lock_text(original)
     target.mkdir(parents=True, exist_ok=True)
     paths.write_text(target / paths.CONFIG, to_yaml(original.config))
     paths.write_text(target / paths.TRACE, trace_text(original.evidence.trace))
@@ -57,9 +60,7 @@ def export(name: str, target: Path, *, uri: str, store_dir: Path) -> Original:
     paths.write_text(target / RECORD, json.dumps(record, indent=1) + "\n")
     code = original.provenance.get("code")
     has_patch = _write_patch(code if isinstance(code, Mapping) else {}, target)
-    packages = original.provenance.get("packages")
-    lock = [f"{package}=={version}" for package, version in packages.items()] if isinstance(packages, Mapping) else []
-    paths.write_text(target / LOCK, "\n".join([*lock, ""]))
+    paths.write_text(target / LOCK, lock)
     paths.write_text(target / README, _readme(original, has_patch))
     return original
 
@@ -116,6 +117,16 @@ def _write_patch(code: Mapping[str, Any], target: Path) -> bool:
     return bool(raw)
 
 
+def _lock_text(original: Original) -> str:
+    """Return what pip reads: names with versions and nothing else, of packages that are from an index."""
+    try:
+        lock = recorded_lock(original.provenance, {})
+    except IncompleteError:
+        return ""
+    others = [f"# not from an index: {name}" for name in ("lightsweep", *lock.missing)]
+    return "\n".join([*others, *lock.requirements(), ""])
+
+
 def _readme(original: Original, has_patch: bool) -> str:
     code = original.provenance.get("code")
     commit = code.get("commit") if isinstance(code, Mapping) else None
@@ -128,6 +139,12 @@ def _readme(original: Original, has_patch: bool) -> str:
     if has_patch:
         lines.append(f"    git apply {PATCH}    # look at it before: it is code")
     lines += ["    lightsweep reproduce .    # --config-dir DIR for modules of your own", ""]
+    if commit:
+        lines += [
+            "Or let Lightsweep do that aside, in a clone of the repository; it shows all of it and asks before:",
+            "",
+        ]
+        lines += ["    lightsweep reproduce THIS_FOLDER --at-commit --in-env", ""]
     lines += [
         "Files of your own that no commit held are in provenance.json, under code.files.",
         "Where the data lay is in config.yaml, under data; its fingerprint is the last line of trace.jsonl.",

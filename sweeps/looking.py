@@ -11,7 +11,7 @@ from sweeps.ranks import Ranks
 from sweeps.records import CheckPassed, DataContent
 from sweeps.seeding import seed_streams
 
-__all__ = ["look"]
+__all__ = ["loader_of", "look"]
 
 
 def look(
@@ -35,12 +35,12 @@ def look(
         data.prepare_data()
         for stage in ("fit", "test"):
             data.setup(stage)
-        loaders = {name: _loader(data, name) for name in ("train", "val", "test")}
+        loaders = {name: loader_of(data, name) for name in ("train", "val", "test")}
         channel.send(DataContent(content=data_content(loaders)))
     return CheckPassed()
 
 
-def _loader(data: Any, split: str) -> Any:
+def loader_of(data: Any, split: str) -> Any:
     """Return the loader of a split; None where the data has none, or makes one for a Trainer alone."""
     try:
         return getattr(data, f"{split}_dataloader")()

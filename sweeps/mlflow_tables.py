@@ -10,7 +10,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.urls import hide_password
 
-__all__ = ["LATEST", "PARAMS", "POINTS", "RUNS", "TAGS", "lacking", "version_problem"]
+__all__ = [
+    "ALIASES",
+    "LATEST",
+    "LOGGED_MODELS",
+    "PARAMS",
+    "POINTS",
+    "REGISTERED_MODELS",
+    "RUNS",
+    "TAGS",
+    "VERSIONS",
+    "VERSION_TAGS",
+    "lacking",
+    "version_problem",
+]
 
 RUNS = sa.table(
     "runs",
@@ -20,6 +33,11 @@ TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 LATEST = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step")))
 POINTS = sa.table("metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step", "timestamp")))
+REGISTERED_MODELS = sa.table("registered_models", sa.column("name"))
+ALIASES = sa.table("registered_model_aliases", *map(sa.column, ("name", "alias", "version")))
+VERSIONS = sa.table("model_versions", *map(sa.column, ("name", "version", "source", "current_stage")))
+VERSION_TAGS = sa.table("model_version_tags", *map(sa.column, ("name", "version", "key", "value")))
+LOGGED_MODELS = sa.table("logged_models", *map(sa.column, ("model_id", "artifact_location", "lifecycle_stage")))
 
 _REVISION = re.compile(r"^(down_)?revision\s*(?::[^=]*)?=\s*[\"'](\w+)", re.MULTILINE)
 

@@ -25,6 +25,7 @@ __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_
 
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _NEEDED = ("data", "model", "system", "optimizer", "scheduler", "trainer", "callbacks", "objective", "seed", "test")
+_SECTIONS = ("data", "trainer", "tracking", "objective")
 
 
 class IncompleteError(StoreError):
@@ -116,7 +117,7 @@ def _trained(reader: RunReader, run: StoredRun, notes: list[str]) -> StoredRun:
     study, trial = run.tags.get(tags.STUDY, ""), run.tags.get(tags.TRIAL, "")
     if tags.REUSED_FROM in run.tags:
         source = run.tags[tags.REUSED_FROM]
-        notes.append(f"Trial {trial} has the result of trial {source}, which is what is trained again.")
+        notes.append(f"Trial {trial} has the result of trial {source}, which stands for it.")
         found = reader.runs_with({tags.KIND: "trial", tags.STUDY: study, tags.TRIAL: source})
         if not found:
             raise IncompleteError(f"Trial {trial} has the result of trial {source}, which the store does not have.")
@@ -125,7 +126,7 @@ def _trained(reader: RunReader, run: StoredRun, notes: list[str]) -> StoredRun:
         first = {tags.KIND: "replicate", tags.STUDY: study, tags.TRIAL: trial, tags.REPLICATE: "0"}
         found = reader.runs_with(first)
         if found:
-            notes.append(f"Trial {trial} is the mean of several trainings, the first of which is trained again.")
+            notes.append(f"Trial {trial} is the mean of several trainings, the first of which is taken.")
             return reader.run(found[-1].run_id)
     return run
 
@@ -153,6 +154,9 @@ def config_of(content: bytes | None) -> Config:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise IncompleteError(f"The record's {paths.CONFIG} has no {', '.join(missing)}.")
+    others = [key for key in _SECTIONS if not isinstance(config.get(key, {}), Mapping)]
+    if others:
+        raise IncompleteError(f"The record's {paths.CONFIG} must have keys and values in {', '.join(others)}.")
     return config
 
 

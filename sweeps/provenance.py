@@ -10,30 +10,38 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from sweeps import paths
+from sweeps.secrecy import hide_typed
 from sweeps.urls import hide_password
 
-__all__ = ["Provenance", "artifact_name", "capture", "computes", "differences"]
+__all__ = ["KINDS", "Provenance", "artifact_name", "capture", "computes", "differences", "local_packages"]
 
 _MAX_DIFF = 5_000_000  # bytes
 _MAX_FILE, _MAX_FILES, _MAX_TOTAL = 1_000_000, 500, 5_000_000
-_KINDS = (".py", ".yaml", ".yml")
+KINDS = (".py", ".yaml", ".yml")
+"""of files that are recorded where no commit holds them"""
 _VARIABLES = ("PYTHONHASHSEED", "LD_PRELOAD", "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
 _PREFIXES = (
     *("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "ONEDNN_", "DNNL_"),
     *("CUDA_", "CUDNN_", "CUBLAS_", "NCCL_", "GLOO_", "TORCH_", "PYTORCH_"),
+)
+# As `git apply` reads it, whatever the user has set for his own eyes
+_DIFF = (
+    *("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--unified=3"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
 )
 _NO_MATTER = ("_NUM_THREADS",)  # ranks are given as many as their slot has, which their trace tells
 _NETS = "lightning_modules/"
 _COMPUTING = ("torch", "numpy", "pytorch-lightning", "lightning", "torchmetrics", "python", "scipy", "scikit-learn")
 _COMPUTING_PREFIXES = ("torch", "nvidia-", "triton", "mkl", "intel-")
 _SECRET_FILES = ("secret", "credential", "password")
+Hide = Callable[[str], str]
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
 
 
@@ -65,21 +73,34 @@ def artifact_name(digest: str) -> str:
     return f"provenance-{digest}.json"
 
 
-def capture(command: Sequence[str], config_dir: Path | None = None, *, folder: Path | None = None) -> Provenance:
+def capture(
+    command: Sequence[str],
+    config_dir: Path | None = None,
+    *,
+    folder: Path | None = None,
+    hide: Callable[[str], str] = hide_password,
+) -> Provenance:
     """Look at the code, the packages and the machine; takes some tens of milliseconds.
 
     Args:
-        command: What was typed; passwords in URLs are hidden.
+        command: What was typed; what is secret in it is hidden.
         config_dir: The folder of the user's own options and modules.
         folder: The working folder.
+        hide: Hides what is secret in a text.
     """
     folder = (folder or Path.cwd()).resolve()
     config_dir = config_dir.resolve() if config_dir else None
     return Provenance(
         {
-            "command": [hide_password(word) for word in command],
-            "code": {**_repository(folder), "files": _files(folder, config_dir), "lightsweep": _own_code()},
+            "command": [hide_typed(word) for word in command],
+            "code": {
+                **_repository(folder, hide),
+                **({"config_dir": os.path.relpath(config_dir, folder)} if config_dir else {}),
+                "files": _files(folder, config_dir, hide),
+                "lightsweep": _own_code(),
+            },
             "packages": _packages(),
+            "local_packages": sorted(local_packages()),
             "machine": _machine(),
             "environment": _environment(os.environ),
         }
@@ -165,22 +186,23 @@ def _some(of: Any, names: Iterable[str]) -> dict[str, Any]:
 # --- code ----------------------------------------------------------------------------------------------
 
 
-def _repository(folder: Path) -> dict[str, Any]:
+def _repository(folder: Path, hide: Hide) -> dict[str, Any]:
     """Return the commit of the repository that a folder is in, and what was not committed, as a patch."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None}
-    root = _git(folder, "rev-parse", "--show-toplevel") or b""
-    diff = _git(folder, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv") or b""
+    root = os.fsdecode(_git(folder, "rev-parse", "--show-toplevel") or b"").removesuffix("\n")
+    diff = _git(folder, *_DIFF) or b""
     return {
         "commit": commit.decode().strip(),
-        "root": os.fsdecode(root).strip(),
+        "root": root,
+        "folder": os.path.relpath(folder, root) if root else ".",
         "diff_sha256": hashlib.sha256(diff).hexdigest(),
-        "diff": _content(diff, _MAX_DIFF),
+        "diff": _content(diff, _MAX_DIFF, hide),
     }
 
 
-def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
+def _files(folder: Path, config_dir: Path | None, hide: Hide) -> dict[str, Any]:
     """Return the files that no commit holds: Python and YAML of the config folder, untracked Python below the other.
 
     YAML elsewhere is not composed, and may be anything.
@@ -189,7 +211,7 @@ def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
     found = [folder / os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
     if config_dir is not None:
         found += [
-            path for path in sorted(config_dir.rglob("*")) if path.suffix in _KINDS and "__pycache__" not in path.parts
+            path for path in sorted(config_dir.rglob("*")) if path.suffix in KINDS and "__pycache__" not in path.parts
         ]
     files: dict[str, Any] = {}
     total = 0
@@ -206,7 +228,7 @@ def _files(folder: Path, config_dir: Path | None) -> dict[str, Any]:
         name = os.path.relpath(path, folder)
         files[name] = {
             "sha256": hashlib.sha256(raw).hexdigest(),
-            **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total))),
+            **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total), hide)),
         }
     return files
 
@@ -215,7 +237,7 @@ def _left(total: int) -> int:
     return _MAX_FILE if total <= _MAX_TOTAL else 0
 
 
-def _content(raw: bytes, limit: int) -> dict[str, str]:
+def _content(raw: bytes, limit: int, hide: Hide) -> dict[str, str]:
     """Return bytes as text, or as base64 where they are none; what is too long is left out, and says so."""
     if len(raw) > limit:
         return {"cut": f"{len(raw)} bytes are too many to keep"}
@@ -223,8 +245,8 @@ def _content(raw: bytes, limit: int) -> dict[str, str]:
         text = raw.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(raw).decode()}
-    hidden = hide_password(text)
-    return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords in URLs"}
+    hidden = hide(text)
+    return {"text": hidden} if hidden == text else {"text": hidden, "hidden": "passwords"}
 
 
 def _own_code() -> dict[str, Any]:
@@ -234,7 +256,7 @@ def _own_code() -> dict[str, Any]:
         str(path.relative_to(top.parent)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for top in (root / "sweeps", root / "lightning_modules", paths.conf_dir())
         for path in sorted(top.rglob("*"))
-        if path.suffix in _KINDS
+        if path.suffix in KINDS
     }
     return {"version": _version("lightsweep"), "files": files}
 
@@ -268,6 +290,22 @@ def _packages() -> dict[str, str]:
         if name:
             found.setdefault(name.replace("_", "-").lower(), version)  # the first one is the one that is imported
     return dict(sorted(found.items()))
+
+
+def local_packages() -> dict[str, dict[str, Any]]:
+    """Return what was installed from a folder, a file or a repository, so that no index need have it: its origin."""
+    found: dict[str, dict[str, Any]] = {}
+    for distribution in metadata.distributions():
+        folder = getattr(distribution, "_path", None)
+        if not isinstance(folder, Path) or not (folder / "direct_url.json").is_file():
+            continue
+        name = folder.name.partition("-")[0].replace("_", "-").lower()
+        try:
+            origin = json.loads((folder / "direct_url.json").read_bytes())
+        except (OSError, ValueError):
+            origin = {}
+        found.setdefault(name, origin if isinstance(origin, dict) else {})
+    return found
 
 
 def _version(name: str) -> str:

@@ -259,6 +259,8 @@ def _origin(run_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "reproduces", f"run {run_tags[tags.REPRODUCES]}"
     if tags.REPRODUCED in run_tags:
         yield "reproduced", run_tags[tags.REPRODUCED]
+    if tags.PROMOTED in run_tags:
+        yield "promoted", f"registered as {run_tags[tags.PROMOTED]}"
     if "mlflow.user" in run_tags:
         yield "user", run_tags["mlflow.user"]
 

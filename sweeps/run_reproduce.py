@@ -7,24 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.config import Composer, Config, fingerprint, flatten, freeze
+from sweeps.config import Composer, Config, fingerprint, freeze
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
-from sweeps.errors import ConfigError, UsageError, did_you_mean
+from sweeps.errors import ConfigError
 from sweeps.exporting import is_export, load_exported
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
+from sweeps.naming import plain
 from sweeps.one_run import OneRun
 from sweeps.original import IncompleteError, Original, load_original, points_of
 from sweeps.outcome import Outcome
 from sweeps.provenance import capture, differences
 from sweeps.records import DataContent, Exited, Failed, RankJob
 from sweeps.run_reader import open_reader
+from sweeps.secrecy import hide_typed, withhold
 from sweeps.space import quote
+from sweeps.todays_config import as_of_today, derived, deriving, secrets_missing
 from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
@@ -32,7 +34,7 @@ from sweeps.trial_runs import TrialSetup
 from sweeps.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
-__all__ = ["Reproduction", "Request", "reproduce"]
+__all__ = ["Reproduction", "Request", "original_of", "reproduce"]
 
 _MOST_THREADS = 1024
 _OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
@@ -86,6 +88,11 @@ class Reproduction:
     folder: Path | None = None
     num_unsent: int = 0
 
+    @classmethod
+    def impossible(cls, name: str, error: IncompleteError) -> "Reproduction":
+        """Return what is said of a run whose record does not suffice."""
+        return cls(original=name, verdict=Verdict(kind="not verifiable", reason=str(error)))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
@@ -114,14 +121,22 @@ def reproduce(request: Request, console: Console, *, uri: str, say: Say, is_quie
         LightsweepError: The store cannot be read or written.
     """
     try:
-        if is_export(request.name):
-            original = load_exported(Path(request.name))
-        else:
-            with open_reader(uri) as reader:
-                original = load_original(reader, uri, request.name, request.store_dir)
-        return _Reproducing(request, original, console, uri, say, is_quiet).run()
+        return _Reproducing(request, original_of(request, uri), console, uri, say, is_quiet).run()
     except IncompleteError as error:
-        return Reproduction(original=request.name, verdict=Verdict(kind="not verifiable", reason=str(error)))
+        return Reproduction.impossible(request.name, error)
+
+
+def original_of(request: Request, uri: str) -> Original:
+    """Read the record of what is to be reproduced: a run of the store, or an exported folder.
+
+    Raises:
+        UsageError: There is no such run.
+        IncompleteError: The record lacks what training it again takes.
+    """
+    if is_export(request.name):
+        return load_exported(Path(request.name))
+    with open_reader(uri) as reader:
+        return load_original(reader, uri, request.name, request.store_dir)
 
 
 class _Reproducing:
@@ -142,15 +157,33 @@ class _Reproducing:
         if request.allowed_modules:
             overrides.append(f"allowed_modules={quote(list(request.allowed_modules))}")
         self._composer = Composer("train", overrides, request.config_dir)
-        self._config = derived(as_of_today(original.config, self._composer.trial({}, 0)), request.overrides)
+        typed = [override.partition("=")[0] for override in request.overrides]
+        today, self._notes = as_of_today(
+            original.config, self._composer.trial({}, 0), typed=typed, config_dir=self._composer.config_dir
+        )
+        whole = derived(today, request.overrides)
+        self._config, self._hidden = withhold(whole, self._composer.secrets)
+        self._secrets_missing = secrets_missing(whole)
+        self._deriving = [hide_typed(override) for override in deriving(request.overrides, original.config)]
         self._stop_step = _stop_step(original, request.epochs)
         self._slot = self._planned()
-        self._provenance = capture(["lightsweep", "reproduce", request.name, *request.overrides], request.config_dir)
+        self._provenance = capture(
+            ["lightsweep", "reproduce", request.name, *request.overrides],
+            request.config_dir,
+            hide=self._composer.secrets.hide,
+        )
         self._differs = self._known_differences()
 
     def run(self) -> Reproduction:
         for note in self._original.notes:
             self._say(note)
+        for key in self._secrets_missing:
+            self._say(
+                f"{plain(key)} is secret, so that the record does not have it: it is trained with *** in its place. "
+                f"Give it after --, from a variable: '{plain(key)}=${{oc.env:NAME}}'"
+            )
+        for note in self._notes:
+            self._say(plain(note))
         launcher = start_launcher(self._composer, [self._config], log=self._request.store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._request.store_dir)
@@ -234,7 +267,7 @@ class _Reproducing:
             had_gpu = trace.segments[0].ranks[0].get("device") == "cuda"
             if had_gpu and not self._slot.gpus:
                 found.setdefault("hardware", []).append("device cuda (now cpu)")
-        return {name: list(map(_printable, words)) for name, words in found.items()}
+        return {name: list(map(plain, words)) for name, words in found.items()}
 
     def _announce(self) -> None:
         """Say what differs today."""
@@ -246,8 +279,8 @@ class _Reproducing:
         self._say("What differs today:" if lines else "Nothing that is recorded differs today.")
         for line in lines:
             self._say(line)
-        if self._request.overrides:
-            self._say(f"This is a derived run, no reproduction: {' '.join(self._request.overrides)}")
+        if self._deriving:
+            self._say(f"This is a derived run, no reproduction: {' '.join(self._deriving)}")
 
     def _hint(self) -> str:
         """Say how modules of the user's are found, which a record cannot bring along."""
@@ -261,6 +294,7 @@ class _Reproducing:
             allowed_modules=self._composer.allowed_modules,
             threads=self._slot.threads,
             environment=self._slot.environment,
+            hidden={fingerprint(self._config): self._hidden} if self._hidden else {},
         )
 
     # --- training
@@ -277,8 +311,7 @@ class _Reproducing:
             is_sweep=False,
         )
         display: Display = SilentDisplay() if self._is_quiet else make_display(heading, self._console)
-        is_derived = bool(self._request.overrides)
-        link = {"lightsweep.derived_from" if is_derived else tags.REPRODUCES: self._original.run.run_id}
+        link = {"lightsweep.derived_from" if self._deriving else tags.REPRODUCES: self._original.run.run_id}
         driver = Driver(
             search=OneRun(),
             setup=TrialSetup(
@@ -293,6 +326,7 @@ class _Reproducing:
                     **link,
                 },
                 python_path=python_path(self._composer),
+                hidden=lambda config: self._hidden,
                 allowed_modules=self._composer.allowed_modules,
                 answers=False,
                 has_parent=False,
@@ -325,7 +359,7 @@ class _Reproducing:
             return Verdict(kind="not verifiable", reason="The store did not take its run.", differs=self._differs)
         trace = read_trace(folder / paths.TRACE)
         before = self._original.evidence
-        changes = {name: list(map(_printable, words)) for name, words in rank_changes(before.trace, trace).items()}
+        changes = {name: list(map(plain, words)) for name, words in rank_changes(before.trace, trace).items()}
         self._sort_files(changes.pop("code"), before.trace, trace)
         self._differs = merged(self._differs, changes)
         if not self._differs["data"]:
@@ -340,15 +374,15 @@ class _Reproducing:
             tolerance=None if before.value is None else Tolerance.of(before.value, self._original.replicates),
             differs={name: words for name, words in self._differs.items() if words},
             midway=[
-                (begins, {name: list(map(_printable, words)) for name, words in changes.items() if words})
+                (begins, {name: list(map(plain, words)) for name, words in changes.items() if words})
                 for begins, changes in self._original.midway
             ],
             stop_step=self._stop_step,
         )
-        if self._request.overrides:
+        if self._deriving:
             return Verdict(
                 kind="derived",
-                reason=f"This is a run derived by {' '.join(self._request.overrides)}, and no reproduction.",
+                reason=f"This is a run derived by {' '.join(self._deriving)}, and no reproduction.",
                 differs=verdict.differs,
             )
         return verdict
@@ -371,45 +405,6 @@ class _Reproducing:
         self._differs["other files"] = [word for word in known if word not in (*told, *ours)]
 
 
-def as_of_today(recorded: Config, today: Config) -> Config:
-    """Return a recorded config with today's store, and today's values of what it does not have."""
-    config = dict(recorded)
-    for part in ("trainer", "tracking", "objective"):
-        config[part] = {**today[part], **recorded.get(part, {})}
-    data = dict(recorded["data"])
-    if data.get("cache_dir") == f"{recorded.get('store_dir')}/data":
-        data["cache_dir"] = f"{today['store_dir']}/data"
-    config |= {"data": data, "store_dir": today["store_dir"], "allowed_modules": today["allowed_modules"]}
-    config["tracking"] |= {"uri": today["tracking"]["uri"], "experiment": today["tracking"]["experiment"]}
-    return config
-
-
-def derived(config: Config, overrides: Sequence[str]) -> Config:
-    """Return a config with other values.
-
-    Raises:
-        UsageError: An override is none, or names no key of the config.
-    """
-    changed: Config = _copied(config)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        keys = flatten(config)
-        if not separator:
-            raise UsageError(f"{override!r} is not an override: write key=value.")
-        if key not in keys:
-            raise ConfigError(f"There is no key {key!r}. {did_you_mean(key, keys)}")
-        *parents, last = key.split(".")
-        node = changed
-        for parent in parents:
-            node = node[parent]
-        node[last] = yaml.safe_load(text)
-    return changed
-
-
-def _copied(tree: Any) -> Any:
-    return {str(key): _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-
 def _stop_step(original: Original, epochs: int | None) -> int | None:
     """Return the step at which training is stopped; None where the original came to its end, too.
 
@@ -430,11 +425,6 @@ def _recorded_threads(trace: Trace) -> int | None:
     ranks = trace.segments[0].ranks if trace.segments else ()
     threads = ranks[0].get("threads") if ranks else None
     return threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
-
-
-def _printable(word: str) -> str:
-    """Return a word of a record as it can be shown: a terminal obeys what is in it."""
-    return "".join(char if char.isprintable() else "?" for char in word)
 
 
 def _is_told(word: str, known: Sequence[str]) -> bool:

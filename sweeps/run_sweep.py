@@ -246,7 +246,11 @@ class _Sweep:
             threads=slots[0].threads,
         )
         common_tags = parent.open(self._command.overrides)
-        provenance = capture(["lightsweep", "sweep", *self._command.overrides], self._command.config_dir)
+        provenance = capture(
+            ["lightsweep", "sweep", *self._command.overrides],
+            self._command.config_dir,
+            hide=self._composer.secrets.hide,
+        )
         recorder.artifact(PARENT, provenance.write(folder))
         reported = self._config["objective"]["metric"]
         is_judged_by_another = reported != study.metrics[0]

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,6 +181,32 @@ class TensorDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> TensorBatches:
         """Return the test batches of this rank."""
         return self._batches(self._parts.test)
+
+    def raw_input(self, num_samples: int) -> dict[str, Any]:
+        """Return what a net that was trained on this data takes when it is served: images as the source has them.
+
+        Returns:
+            Plain data and a tensor, after `setup`: `samples`, some validation images (uint8, at most `num_samples`
+            x C x H x W); `transform`, the module that makes of them what the net reads, as a configuration;
+            `least` and `greatest`, the range of a pixel; `class_names`.
+        """
+        part = self._parts.val
+        if part is None:
+            raise RuntimeError("setup() must be called before samples are asked for")
+        x = part.x[:num_samples] if part.indices is None else part.x[part.indices[:num_samples]]
+        pixel_max = self._parts.pixel_max
+        return {
+            "samples": x,
+            "transform": {
+                "_target_": "lightning_modules.data.pixels.Standardize",
+                "pixel_max": pixel_max,
+                "mean": self.mean,
+                "std": self.std,
+            },
+            "least": 0,
+            "greatest": pixel_max,
+            "class_names": self.class_names,
+        }
 
     def _check(self, source: ImageSource) -> None:
         name = type(self).__name__

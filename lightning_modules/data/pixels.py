@@ -1,12 +1,12 @@
 """From stored pixels, whole numbers in one byte, to what a net reads."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.data.augmentation import Augmentation
 from lightning_modules.data.derived_random import BatchKey
 
-__all__ = ["Pixels"]
+__all__ = ["Pixels", "Standardize"]
 
 
 class Pixels:
@@ -45,3 +45,26 @@ class Pixels:
             return x.mul_(self.pixel_scale).add_(self.shift)
         x = self.augmentation(x.div_(self.pixel_max), key.generator())
         return x * self.scale + self.shift
+
+
+class Standardize(nn.Module):
+    """Do to pixels what `Pixels` does without augmentation, to the same bits: what a served model begins with.
+
+    Args:
+        pixel_max: the stored value that means 1.
+        mean: mean of each channel, in [0, 1]: one number for all, or one a channel.
+        std: standard deviation of each channel, likewise; above 0.
+
+    Raises:
+        ValueError: a standard deviation is not above 0.
+    """
+
+    def __init__(self, pixel_max: int, mean: float | list[float], std: float | list[float]) -> None:
+        super().__init__()
+        pixels = Pixels(pixel_max, mean, std)
+        self.register_buffer("scale", pixels.pixel_scale, persistent=False)
+        self.register_buffer("shift", pixels.shift, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pixels, N x C x H x W, to standardised float32 of the same shape."""
+        return x.to(torch.float32) * self.scale + self.shift

@@ -11,15 +11,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sweeps.errors import StoreError
 from sweeps.naming import plain
-from sweeps.tracking.server import Artifact, StoredRun, is_server
+from sweeps.tracking.server import Artifact, is_server
 from sweeps.urls import hide_password
 
-__all__ = ["download_artifacts", "is_safe_path", "list_artifacts", "local_artifacts", "read_artifact"]
+__all__ = ["Recorded", "download_artifacts", "is_safe_path", "list_artifacts", "local_artifacts", "read_artifact"]
 
 _CLOUDS = ("s3", "gs", "wasbs", "abfss")
 _MAX_FILES = 10_000
@@ -28,7 +28,19 @@ _MAX_READ = 200_000_000  # bytes; larger files are none of ours
 _BLOCK = 1_000_000
 
 
-def local_artifacts(run: StoredRun) -> Path | None:
+class Recorded(Protocol):
+    """What has artifacts: a run, or a model, whose id is `m-` and what a run's would be."""
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where the store says that its artifacts are."""
+
+
+def local_artifacts(run: Recorded) -> Path | None:
     """Return the folder of a run's artifacts; None if they are not files of this machine.
 
     Raises:
@@ -38,7 +50,7 @@ def local_artifacts(run: StoredRun) -> Path | None:
     if address.scheme not in ("", "file") or not address.path:
         return None
     folder = Path(unquote(address.path))
-    is_own = re.fullmatch(r"[0-9a-f]{32}", run.run_id) and folder.resolve().parts[-2:] == (run.run_id, "artifacts")
+    is_own = re.fullmatch(r"(m-)?[0-9a-f]{32}", run.run_id) and folder.resolve().parts[-2:] == (run.run_id, "artifacts")
     if not is_own or address.netloc not in ("", "localhost"):
         raise StoreError(
             f"The record says that the artifacts are in {plain(str(folder))}, which is not looked into: those of a run "
@@ -53,7 +65,7 @@ def is_safe_path(path: str) -> bool:
     return len(path) <= 1000 and all(_is_name(part) for form in forms for part in form.split("/"))
 
 
-def list_artifacts(run: StoredRun, uri: str) -> list[Artifact]:
+def list_artifacts(run: Recorded, uri: str) -> list[Artifact]:
     """List the artifacts of a run: files of this machine without MLflow, others through it. Links are left out.
 
     Raises:
@@ -69,7 +81,7 @@ def list_artifacts(run: StoredRun, uri: str) -> list[Artifact]:
 
 
 def download_artifacts(
-    run: StoredRun,
+    run: Recorded,
     to: Path,
     *,
     uri: str,
@@ -117,7 +129,7 @@ def download_artifacts(
     return copies
 
 
-def read_artifact(run: StoredRun, name: str, uri: str) -> bytes | None:
+def read_artifact(run: Recorded, name: str, uri: str) -> bytes | None:
     """Return the content of an artifact that lies directly below the run's; None if there is none, or it is large.
 
     Raises:
@@ -150,7 +162,7 @@ def _is_name(part: str) -> bool:
     return is_whole and not re.search(r"\\|^~|^[A-Za-z]:", part)
 
 
-def _repository(run: StoredRun, uri: str) -> Any:
+def _repository(run: Recorded, uri: str) -> Any:
     """Return MLflow's door to the artifacts of a run, if they are where a record may lead."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -170,12 +182,14 @@ def _repository(run: StoredRun, uri: str) -> Any:
 class _told:
     """Translate what MLflow and clouds raise."""
 
-    def __init__(self, run: StoredRun) -> None:
+    def __init__(self, run: Recorded) -> None:
         self._run = run
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:  # and what lies on this machine takes no import of MLflow
+            return
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, (MlflowException, OSError, ValueError, ImportError)):

@@ -13,6 +13,7 @@ __all__ = [
     "NOTE",
     "OBJECTIVES",
     "PARAMS",
+    "PROMOTED",
     "PROVENANCE",
     "REASON",
     "REPLICATE",
@@ -81,6 +82,8 @@ REPRODUCED_BY = "lightsweep.reproduced_by"
 """the id of the last reproduction"""
 REPRODUCES = "lightsweep.reproduces"
 """on a reproduction: the id of the run that it was to reproduce"""
+PROMOTED = "lightsweep.promoted"
+"""the version of a registered model that the run has become, as NAME/VERSION; the last one"""
 SLOT = "lightsweep.slot"
 """the slot that a training runs in, from 0; the last one, if it went on in another"""
 THREADS = "lightsweep.threads"

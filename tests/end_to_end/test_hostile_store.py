@@ -1,11 +1,15 @@
 """A store that an attacker with write access has left: every command reads it, none obeys it."""
 
+import io
 import json
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ STEERING = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\u200b\r\n#9  0.
 FORMULA = "=cmd|'/C calc'!A0"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+STEERED_MODEL = STEERING.replace("/", "|").replace(":", ";")
 NAMES = [
     *(
         "../x",
@@ -82,7 +87,69 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         ids[name] = writer.trial(name, 0, 0.1, {"val/acc": [0.1]})
     for key, value in (("objectives", "[1, 2"), ("params", "[" * 5000), ("values", '{"a": "b"}'), ("trial", "-1e9")):
         ids[key] = writer.trial("broken", 0, 0.1, {}, **{key: value})
+    register_evil_models(writer, folder)
     return folder, ids
+
+
+CODE = b"cos\nsystem\n(S'touch harm'\ntR."
+MODEL = {
+    "MLmodel": b"flavors: {python_function: {loader_module: sweeps.serving, code: code, data: data/lightsweep}}",
+    "code/sweeps/serving.py": b"open('harm', 'w')",
+    "data/lightsweep/config.yaml": b"model: {_target_: os.system, command: touch harm}\noptimizer:\nscheduler:\n",
+    "data/lightsweep/weights.pt": CODE,
+    "data/lightsweep/model.json": json.dumps(
+        {
+            "sample": {"shape": [1], "dtype": "float32", "least": None, "greatest": None, "transform": None},
+            **dict.fromkeys(("run_id", "label", "checkpoint", "weights"), ""),
+            **dict.fromkeys(("format", "epoch", "step"), 1),
+            "classes": [],
+            "metrics": {},
+            "modules": ["os", "builtins"],
+            "output": "values",
+        }
+    ).encode(),
+}
+
+
+def register_evil_models(writer: StoreWriter, folder: Path) -> None:
+    import torch
+
+    weights = io.BytesIO()
+    torch.save({"state_dict": {}}, weights)
+    loader = b"flavors: {python_function: {loader_module: mlflow.pyfunc.model, python_model: python_model.pkl}}"
+    registered(writer, STEERED_MODEL, {"MLmodel": b"flavors: {}"})
+    registered(writer, "pickled", {"MLmodel": loader, "python_model.pkl": CODE})
+    registered(writer, "elsewhere", {}, "file:///etc")
+    registered(writer, "of a run", {}, f"runs:/{'0' * 32}/model")
+    registered(writer, "weights", MODEL)
+    registered(writer, "target", MODEL | {"data/lightsweep/weights.pt": weights.getvalue()})
+    registered(writer, "deep", MODEL | {"data/lightsweep/model.json": b"[" * 999_999})
+    registered(writer, "large", MODEL | {"data/lightsweep/model.json": b" " * 2_000_000})
+    registered(writer, "laughs", MODEL | {"data/lightsweep/config.yaml": LAUGHS.encode()})
+    linked = registered(writer, "linked", MODEL)
+    (file,) = folder.glob(f"mlruns/artifacts/models/{linked}/artifacts/data/lightsweep/model.json")
+    file.rename(folder / "model.json")
+    file.symlink_to(folder / "model.json")
+    led_away = registered(writer, "led away", MODEL)
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database, database:
+        database.execute("update logged_models set artifact_location = '/etc' where model_id = ?", (led_away,))
+
+
+def registered(writer: StoreWriter, name: str, files: dict[str, bytes], source: str | None = None) -> str:
+    """Register a model of these files, or one that says that it is elsewhere, and return its id."""
+    import mlflow
+
+    mlflow.set_tracking_uri(writer.uri)
+    model_id = str(writer.client.create_logged_model(writer.experiment, name="evil").model_id)
+    with TemporaryDirectory() as folder:
+        for path, content in files.items():
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / path).write_bytes(content)
+        writer.client.log_model_artifacts(model_id, folder)
+    writer.client.create_registered_model(name)
+    writer.client.create_model_version(name, source or f"models:/{model_id}")
+    writer.client.set_registered_model_alias(name, "champion", "1")
+    return model_id
 
 
 @pytest.fixture
@@ -115,6 +182,10 @@ READING: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "resume": lambda ids: ["resume", STEERING],
     "enqueue": lambda ids: ["enqueue", STEERING, "model.depth=1"],
     "stop": lambda ids: ["stop", STEERING],
+    "predict with a wrong name": lambda ids: ["predict", STEERED_MODEL[:-1], "x.csv"],
+    "predict with a wrong alias": lambda ids: ["predict", f"{STEERED_MODEL}@champ", "x.csv"],
+    "predict": lambda ids: ["predict", f"{STEERED_MODEL}@champion", "x.csv"],
+    "promote": lambda ids: ["promote", ids["0"], "--name", "x"],
     "complete": lambda ids: ["completion", "bash", "--line", "lightsweep resume "],
 }
 
@@ -230,6 +301,30 @@ def test_command_line_that_another_has_left_is_not_run(
     assert (status, out) == (1, "")
     assert "has the command line that would be run, but others than you can have written it" in err
     assert "chown and chmod go-w" in err and "lightsweep sweep study.name=NAME" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pickled", "was not registered by `lightsweep promote`"),
+        ("elsewhere", "was not registered by `lightsweep promote`"),
+        ("of a run", "was not registered by `lightsweep promote`"),
+        ("weights", "it has more in it than weights, which might run"),
+        ("target", "model._target_: 'os.system' is not of an allowed module"),
+        ("deep", "model.json is not what `lightsweep promote` writes"),
+        ("large", "may have 1,000,000 bytes, but has 2,000,000"),
+        ("laughs", "has an anchor or an alias"),
+        ("linked", "has lost files"),
+        ("led away", "which is not looked into"),
+    ],
+)
+def test_model_that_others_have_registered_is_data(terminal: Terminal, name: str, message: str) -> None:
+    (terminal.folder / "x.csv").write_text("1\n")
+
+    status, out, err = terminal("predict", f"{name}@champion", "x.csv")
+
+    assert status in (1, 2) and out == "" and message in err and len(err.splitlines()) == 1
+    assert not (terminal.folder / "harm").exists()
 
 
 @pytest.mark.slow

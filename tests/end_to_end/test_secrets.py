@@ -98,3 +98,20 @@ def test_no_secret_is_in_the_message_about_a_wrong_key(tmp_path: Path) -> None:
 
     assert refused.returncode == 2 and "There is no key" in refused.stderr
     assert "c4n4ry" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_is_reproduced_with_secrets_that_are_typed_and_none_is_recorded(tmp_path: Path) -> None:
+    trained = run(tmp_path, "train", *ARGUMENTS)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    typed = ("--config-dir", "own", "--", f"data.url=postgresql://me:{IN_URL}@host/data")
+
+    without = run(tmp_path, "reproduce", "train#0", *typed)
+    assert "data.password is secret, so that the record does not have it" in without.stdout
+    assert "'data.token=${oc.env:NAME}'" in without.stdout and "data.url is secret" not in without.stdout
+    assert without.returncode == 5 and "wrong password" in without.stdout
+    done = run(tmp_path, "reproduce", "train#0", *typed, f"data.password={TYPED}", "data.token=${oc.env:MY_VAULT}")
+    assert done.returncode == 0 and "\nexact: " in done.stdout and "derived" not in done.stdout
+    assert "c4n4ry" not in done.stdout + done.stderr + without.stdout + without.stderr
+    logs = ("reproductions/0000", "train/0000")
+    assert set(leaks(tmp_path)) == {f"{folder}/rank0.log" for folder in logs}

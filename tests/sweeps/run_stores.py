@@ -16,7 +16,8 @@ class StoreWriter:
     def __init__(self, uri: str, artifacts: Path) -> None:
         from mlflow.tracking import MlflowClient
 
-        self.client = MlflowClient(uri)
+        self.uri = uri
+        self.client = MlflowClient(uri, registry_uri=uri)
         self.experiment = self.client.create_experiment("lightsweep", artifact_location=artifacts.as_uri())
 
     def add(

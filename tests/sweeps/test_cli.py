@@ -40,6 +40,7 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
     [
         ("--help",),
         ("sweep", "--help"),
+        ("promote", "--help"),
         ("compare",),
         ("compare", "small", "--format", "json"),
         ("show", "best:small"),
@@ -49,6 +50,10 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
 )
 def test_help_and_compare_import_nothing_heavy(swept: Any, arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments, cwd=swept.folder) & HEAVY == set()
+
+
+def test_a_prediction_that_is_refused_imports_neither_torch_nor_mlflow(swept: Any) -> None:
+    assert imported_by("predict", "none@champion", "x.csv", cwd=swept.folder) & {"torch", "mlflow"} == set()
 
 
 def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:

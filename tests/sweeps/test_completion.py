@@ -1,9 +1,12 @@
 """Shell completion: through the parser, and for real in bash."""
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "report ", "reproduce "),
-                *("resume ", "show ", "stop ", "sweep ", "train ", "ui "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "predict "),
+                *("promote ", "report ", "reproduce ", "resume ", "show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),
         ("lightsweep co", ["compare ", "completion "]),
@@ -33,6 +36,9 @@ def completed(line: str) -> list[str]:
         ("lightsweep compare --format ", ["csv ", "json ", "md ", "table "]),
         ("lightsweep compare --whe", ["--where "]),
         ("lightsweep check --fo", ["--format "]),
+        ("lightsweep predict --format ", ["csv ", "json ", "table "]),
+        ("lightsweep promote --require", ["--require-reproduced "]),
+        ("lightsweep promote --name ", []),
         ("lightsweep check --format ", ["json ", "table "]),
         ("lightsweep check search=m", ["search=mlp "]),
         ("lightsweep train --cfg ", ["job "]),
@@ -119,6 +125,36 @@ def test_runs_are_offered_by_their_study_and_then_by_number(tmp_path: Path) -> N
     assert completed(f"{show} first#") == ["first#0 ", "first#2 ", "first#10 "]
     assert completed(f"{show} first#1") == ["first#10 "] and completed(f"{show} train#") == ["train#3 "]
     assert completed(f"lightsweep diff --store-dir {tmp_path} best:first fi") == ["first#"]
+    assert completed(f"lightsweep promote --store-dir {tmp_path} --require-reproduced be") == ["best:first "]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_mlflow: Path) -> None:
+    """A store with two registered models, one of them with an alias, and one that a shell would obey."""
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "mlruns" / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database, database:
+        names = [("digits",), ("fashion",), ("$(touch harm)",)]
+        database.executemany("insert into registered_models (name, creation_time) values (?, 0)", names)
+        alias = "insert into registered_model_aliases (name, alias, version) values ('digits', 'champion', 1)"
+        database.execute(alias)
+
+
+def test_registered_models_are_offered_to_predict(
+    tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert completed("lightsweep predict ") == ["digits ", "digits@champion ", "fashion "]
+    assert completed("lightsweep predict digits@") == ["digits@champion "]
+    assert completed("lightsweep predict digits@champion ") == []
+    assert completed("lightsweep predict --store-dir none ") == []
+
+
+def test_bash_completes_an_alias_after_the_mark_at_which_it_cuts(
+    bash: Callable[[str], list[str]], registry: None
+) -> None:
+    assert bash("lightsweep predict digits@c") == ["champion "]
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         "docs/security.md",
         "docs/mlflow.md",
         "docs/reproducing.md",
+        "docs/promoting.md",
     ],
 )
 def test_no_link_leads_nowhere(page: str) -> None:
@@ -64,7 +65,7 @@ def test_no_link_leads_nowhere(page: str) -> None:
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["steering", "reproducing", "mlflow"])
+@pytest.mark.parametrize("name", ["steering", "reproducing", "mlflow", "promoting"])
 def test_every_command_of_the_page_parses(name: str) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text()
     commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)

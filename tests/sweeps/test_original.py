@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sweeps import paths
-from sweeps.errors import UsageError
-from sweeps.original import IncompleteError, load_original
+from sweeps.errors import StoreError, UsageError
+from sweeps.original import IncompleteError, config_of, load_original
 from sweeps.run_reader import open_reader
 from sweeps.tracking.artifacts import local_artifacts
 
@@ -29,6 +29,16 @@ def test_artifacts_are_read_from_a_database_and_from_a_server(filled: Any, addre
 def test_a_config_that_lacks_parts_is_incomplete(filled: Any, address: str) -> None:
     with pytest.raises(IncompleteError, match=r"config\.yaml has no data, system, optimizer"):
         load(address, filled.ids["train3"])
+
+
+@pytest.mark.parametrize("key", ["data", "trainer", "objective"])
+def test_a_config_whose_sections_are_none_is_incomplete(key: str) -> None:
+    content = (
+        "{data: {}, model: {}, system: {}, optimizer: {}, scheduler: {}, trainer: {}, callbacks: {}, objective: {}"
+    )
+    config = f"{content}, seed: 0, test: true}}".replace(f"{key}: {{}}", f"{key}: [1]")
+    with pytest.raises(IncompleteError, match=f"must have keys and values in {key}"):
+        config_of(config.encode())
 
 
 def test_a_run_without_a_config_is_incomplete(address: str) -> None:
@@ -123,7 +133,13 @@ def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None
 
     digest = "0123456789abcdef"
     diff = {"text": "diff --git a/x b/x\n"}
-    provenance = {"packages": {"torch": "2"}, "code": {"commit": "c0ffee", "diff": diff}}
+    packages = {"torch": "2.1+cpu", "lightsweep": "0.1.0", "ours": "1.0"}
+    provenance = {
+        "packages": packages,
+        "local_packages": ["lightsweep", "ours"],
+        "machine": {"python": "CPython 3.11.7"},
+        "code": {"commit": "c0ffee", "diff": diff},
+    }
     uri = written({paths.CONFIG: PARTS, f"provenance-{digest}.json": provenance}, provenance=digest, value="0.75")
     target = tmp_path / "new" / "folder"
     before = export("train#0", target, uri=uri, store_dir=tmp_path)
@@ -131,9 +147,21 @@ def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None
     assert is_export(str(target)) and not is_export(str(tmp_path))
     assert (again.config, again.provenance, again.evidence) == (before.config, before.provenance, before.evidence)
     assert (again.run, again.state, again.name, again.is_stored) == (before.run, "complete", "train#0", False)
-    assert (target / "requirements.txt").read_text() == "torch==2\n"
+    lock = (target / "requirements.txt").read_text()
+    assert lock == "# not from an index: lightsweep\n# not from an index: ours\ntorch==2.1+cpu\n"
     assert (target / "uncommitted.patch").read_text() == diff["text"]
     assert "git checkout c0ffee" in (target / "README.md").read_text()
+
+
+def test_an_export_has_no_option_for_pip(written: Any, tmp_path: Path) -> None:
+    from sweeps.exporting import export
+
+    digest = "0123456789abcdef"
+    provenance = {"packages": {"--index-url=https://example.org/": "1"}, "machine": {"python": "CPython 3.11.7"}}
+    uri = written({paths.CONFIG: PARTS, f"provenance-{digest}.json": provenance}, provenance=digest, value="0.75")
+    with pytest.raises(StoreError, match="names with versions"):
+        export("train#0", tmp_path / "new", uri=uri, store_dir=tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"points": 7}', '{"points": {}, "run": {"tags": {}, "x": 1}}'])

@@ -1,0 +1,362 @@
+"""`lightsweep promote`: register the best checkpoint of a run, so that it can be found by a name, and served."""
+
+import ast
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from sweeps import paths
+from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.errors import ConfigError, LightsweepError, UsageError
+from sweeps.markdown import code_block, escaped
+from sweeps.model_names import require_alias, require_name
+from sweeps.naming import number, plain, some_of
+from sweeps.original import IncompleteError, Original, load_original
+from sweeps.run_detail import run_folder
+from sweeps.run_reader import open_reader
+from sweeps.served_model import DATA, ServedModel
+from sweeps.space import quote
+from sweeps.todays_config import as_of_today
+from sweeps.tracking import tags
+from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
+from sweeps.tracking.registry import NewVersion, Registered, Registry
+from sweeps.tracking.server import StoredRun
+from sweeps.untrusted import is_own
+from sweeps.urls import hide_password, store_options
+from sweeps.workbench import python_path
+
+__all__ = ["NotReproducedError", "Promotion", "Request", "print_promotion", "promote"]
+
+_NEEDED = (
+    "hydra-core",
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "pandas",
+    "pytorch-lightning",
+    "pyyaml",
+    "torch",
+    "torchmetrics",
+)
+"""what a server needs beside the code that a model brings along"""
+
+_LOADER = "sweeps.serving"
+_CONTENT = "lightsweep.content"
+_METRICS = 8
+
+
+class NotReproducedError(LightsweepError):
+    """A run is to be promoted only if a reproduction has proved it exact, and none has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be promoted, and as what.
+
+    Attributes:
+        run: The run, as typed.
+        name: The registered model's name.
+        alias: What else the version is to be called; None for nothing.
+        needs_exact: Whether to refuse what was not reproduced exactly.
+        uri: The store's address; None for the database in `store_dir`.
+        store_dir: The store.
+        config_dir: The user's own modules; never taken from the record.
+        allowed_modules: Likewise what a `_target_` may name.
+    """
+
+    run: str
+    name: str
+    alias: str | None
+    needs_exact: bool
+    uri: str | None
+    store_dir: Path
+    config_dir: Path | None = None
+    allowed_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A run that has become a version of a registered model.
+
+    Attributes:
+        version: Which.
+        is_new: Whether it has been made now; else it was there.
+        model: What it takes and gives.
+        verdict: That of the run's last reproduction, in words.
+        alias: The alias that names it now, if one was asked for.
+        moved_from: The version that this alias named before.
+        code: The user's own files and folders that went along.
+        notes: What there is to say of it.
+    """
+
+    version: Registered
+    is_new: bool
+    model: ServedModel
+    verdict: str
+    alias: str | None
+    moved_from: int | None
+    code: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def promote(request: Request, *, uri: str) -> Promotion:
+    """Register the best checkpoint of a run. The same once more changes nothing but the alias and the verdict.
+
+    Raises:
+        UsageError: There is no such run, or a name makes no sense.
+        NotReproducedError: It has to be reproduced exactly, and was not.
+        StoreError: The record lacks what it takes, or the store cannot be written.
+    """
+    require_name(request.name)
+    if request.alias is not None:
+        require_alias(request.alias)
+    with open_reader(uri) as reader:
+        original = load_original(reader, uri, request.run, request.store_dir)
+    _require_complete(original)
+    verdict = original.run.tags.get(tags.REPRODUCED, "")
+    if request.needs_exact:
+        _require_exact(original.name, verdict, request)
+    composer = _composer(request)
+    own = tuple(module for module in composer.allowed_modules if module not in ALLOWED_MODULES)
+    folders = python_path(composer)
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    code, requirements = _own_code(own, [Path(folder) for folder in folders])
+    with TemporaryDirectory() as aside:
+        files = _checkpoints(original.run, uri, request.store_dir, Path(aside) / "checkpoints")
+        from sweeps.promoting import content_digest, prepare  # torch, which no refusal above needs
+
+        data = Path(aside) / DATA
+        config, said = as_of_today(original.config, composer.trial({}, 0), config_dir=composer.config_dir)
+        try:
+            prepared = prepare(
+                original,
+                config,
+                files,
+                data,
+                allowed=composer.allowed_modules,
+                modules=own,
+            )
+        except ConfigError as error:
+            hint = " Modules of your own are found with --config-dir DIR or --allow MODULE."
+            raise ConfigError(f"{error}{hint if 'allowed module' in str(error) else ''}") from error
+        if request.needs_exact and prepared.is_traced is False:
+            raise NotReproducedError(
+                f"The checkpoint {prepared.model.checkpoint} has other weights than the run had at the end of epoch "
+                f"{prepared.model.epoch}, of which {original.name} was proved exact: it is not promoted. Without "
+                "--require-reproduced it is."
+            )
+        notes = [*original.notes, *said, *prepared.notes]
+        if prepared.is_traced is None and request.needs_exact:
+            notes.append(
+                f"trace.jsonl has no hash of all weights at epoch {prepared.model.epoch}, step {prepared.model.step}: "
+                "whether those of the checkpoint were proved equal is not checked."
+            )
+        if prepared.is_traced is False:
+            notes.append(f"{prepared.model.checkpoint} has other weights than trace.jsonl at the end of its epoch.")
+        packages = [*map(_pinned, _NEEDED), *requirements]
+        shipped = [Path(__file__).parent, Path(__file__).parents[1] / "lightning_modules"]
+        digest = content_digest(data, [*shipped, *code], packages)
+        new = NewVersion(
+            name=request.name,
+            run_id=original.run.run_id,
+            step=max(prepared.model.step, 0),
+            data=data,
+            loader_module=_LOADER,
+            code=[*shipped, *code],
+            requirements=packages,
+            examples=prepared.examples,
+            classes=bool(prepared.model.classes),
+            num_values=prepared.num_values,
+            description=_description(original, prepared.model, verdict, request),
+            version_tags=_tags(original, verdict, digest),
+        )
+        registry = Registry(uri)
+        version = registry.find_version(request.name, {_CONTENT: digest})
+        is_new = version is None
+        if version is None:
+            version = registry.register(new)
+        else:
+            registry.describe(version, new.description, new.version_tags)
+        registry.tag_run(original.run.run_id, version)
+        moved_from = None if request.alias is None else registry.set_alias(version, request.alias)
+    return Promotion(
+        version=version,
+        is_new=is_new,
+        model=prepared.model,
+        verdict=verdict or "not reproduced",
+        alias=request.alias,
+        moved_from=moved_from if moved_from != version.version else None,
+        code=tuple(code),
+        notes=tuple(notes),
+    )
+
+
+def print_promotion(found: Promotion, request: Request, *, uri: str, console: Console) -> None:
+    """Say what was promoted, and what to type next."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(plain(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    version, model = found.version, found.model
+    name = f"{version.name}/{version.version}"
+    for note in found.notes:
+        say(note)
+    say(f"{name} {'is' if found.is_new else 'was there already: it is'} {model.label}, {model.checkpoint}", "bold")
+    say(f"  reproduced: {found.verdict}")
+    say(f"  takes samples of {model.sample}")
+    gives = f"the class: one of {some_of(model.classes, 12)}" if model.classes else "values"
+    say(f"  gives {gives}{'' if model.output == 'values' else f', from the {model.output} of the module'}")
+    if found.code:
+        say(f"  has a copy of your code, which its server runs: {', '.join(path.name for path in found.code)}")
+    if found.alias is not None:
+        before = "" if found.moved_from is None else f" (it named version {found.moved_from} before)"
+        say(f"  is called {version.name}@{found.alias} now{before}")
+    called = version.name + (f"@{found.alias}" if found.alias is not None else f"/{version.version}")
+    mine = "" if request.config_dir is None else f" --config-dir {shlex.quote(str(request.config_dir))}"
+    mine += "".join(f" --allow {shlex.quote(module)}" for module in request.allowed_modules)
+    where = store_options(request.store_dir, request.uri)
+    say("Next", "bold")
+    say(f"  lightsweep predict {shlex.quote(called)} FILE{mine}{where}")
+    served = shlex.quote(f"models:/{called}")
+    say(f"  MLFLOW_TRACKING_URI={shlex.quote(hide_password(uri))} mlflow models serve -m {served} --env-manager local")
+
+
+# --- what may be promoted ------------------------------------------------------------------------------
+
+
+def _require_complete(original: Original) -> None:
+    if original.state == "complete":
+        return
+    words = {
+        "pruned": "was pruned: it was stopped because others were better",
+        "failed": "has failed",
+        "interrupted": "was interrupted: go on with it by `lightsweep resume`, or train it again",
+        "running": "is running still, as far as the store knows",
+    }
+    why = words.get(original.state, f"is {plain(original.state)!r}" if original.state else "is no run of Lightsweep's")
+    raise UsageError(f"{original.name} {why}. Only a run that is complete is promoted.")
+
+
+def _require_exact(label: str, verdict: str, request: Request) -> None:
+    kind, _, _ = verdict.partition(":")
+    if kind == "exact":
+        return
+    where = store_options(request.store_dir, request.uri)
+    mine = "" if request.config_dir is None else f" --config-dir {shlex.quote(str(request.config_dir))}"
+    told = f"its last reproduction says: {plain(verdict)}" if verdict else "it has not been reproduced yet"
+    raise NotReproducedError(
+        f"{label} is not promoted: --require-reproduced asks for the verdict exact, over the whole run, and {told}"
+        f"{'' if told.endswith('.') else '.'} Run: lightsweep reproduce {shlex.quote(label)}{mine}{where}"
+    )
+
+
+def _composer(request: Request) -> Composer:
+    """Compose what is of this machine: where the store and its data are, and what may be built."""
+    overrides = [f"store_dir={quote(str(request.store_dir))}"]
+    if request.allowed_modules:
+        overrides.append(f"allowed_modules={quote(list(request.allowed_modules))}")
+    return Composer("train", overrides, request.config_dir)
+
+
+# --- its files -----------------------------------------------------------------------------------------
+
+
+def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapping[Path, bool]:
+    """Return the checkpoints that were kept of a run, and of each whether it is this user's alone.
+
+    They are those that the run recorded, which is the best one; without these, those that lie in its folder.
+    """
+    prefix = f"{paths.CHECKPOINTS}/"
+    if any(artifact.path.startswith(prefix) for artifact in list_artifacts(run, uri)):
+        folder = local_artifacts(run)
+        copies = download_artifacts(run, aside, uri=uri, wanted=lambda path: path.startswith(prefix))
+        return {copy: folder is not None and is_own(folder / copy.relative_to(aside)) for copy in copies}
+    own = run_folder(run, store_dir)
+    kept = [] if own is None else [path for path in (own / paths.CHECKPOINTS).glob("*") if path.is_file()]
+    if not kept:
+        raise IncompleteError(
+            "There is no checkpoint of the run, neither among its artifacts nor in its folder. Train it again: "
+            f"`lightsweep reproduce {run.run_id[:8]}` makes a run that is equal, and has one."
+        )
+    return {path: is_own(path) for path in kept}
+
+
+def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the files and folders of the user's modules, and the packages that they import, as requirements."""
+    code: dict[Path, None] = {}
+    imported: dict[str, None] = {}
+    for top in dict.fromkeys(module.partition(".")[0] for module in modules):
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None:
+            raise UsageError(f"The module {top!r} is not found. It is looked for in {', '.join(map(str, folders))}.")
+        file = Path(spec.origin)
+        home = file.parent if file.name == "__init__.py" else file
+        if home.parent in folders:
+            code[home] = None
+            imported |= dict.fromkeys(_imports(home))
+        else:
+            imported[top] = None
+    distributions = metadata.packages_distributions()
+    names = {name.lower() for top in imported for name in distributions.get(top, ())}
+    return list(code), [_pinned(name) for name in sorted(names.difference(_NEEDED, ("lightsweep",)))]
+
+
+def _imports(home: Path) -> Iterator[str]:
+    """Yield the top-level modules that a file, or those of a folder, import."""
+    for file in sorted(home.rglob("*.py")) if home.is_dir() else [home]:
+        try:
+            tree = ast.parse(file.read_bytes(), str(file))
+        except (SyntaxError, ValueError):  # one that nobody imports, or the model could not have been built
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (name.name.partition(".")[0] for name in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                yield node.module.partition(".")[0]
+
+
+def _pinned(package: str) -> str:
+    """Return a package with the version that is installed, without what only its own build is called (`+cpu`)."""
+    return f"{package}=={metadata.version(package).partition('+')[0]}"
+
+
+# --- what is said of it --------------------------------------------------------------------------------
+
+
+def _tags(original: Original, verdict: str, digest: str) -> dict[str, str]:
+    run = original.run
+    kept = {key: run.tags[key] for key in (tags.STUDY, tags.METRIC, tags.VALUE, tags.REPRODUCED_BY) if key in run.tags}
+    return {**kept, "lightsweep.run": original.name, tags.REPRODUCED: verdict or "not reproduced", _CONTENT: digest}
+
+
+def _description(original: Original, model: ServedModel, verdict: str, request: Request) -> str:
+    """Say in Markdown what the version is; MLflow shows it on the version's page."""
+    run, metric = original.run, original.config["objective"]["metric"]
+    shown = sorted(run.metrics, key=lambda key: (key != metric, not key.startswith(("test/", "val/")), key))[:_METRICS]
+    command = " ".join(filter(None, (run.tags.get("mlflow.source.name", ""), run.tags.get("lightsweep.overrides", ""))))
+    gives = f"the class ({escaped(some_of(model.classes, 12))})" if model.classes else "values"
+    lines = [
+        f"**{escaped(original.name)}**, {escaped(model.checkpoint)} (epoch {model.epoch}, step {model.step})",
+        f"- reproduced: {escaped(verdict or 'not yet')}",
+        f"- metrics: {escaped(', '.join(f'{key} {number(run.metrics[key])}' for key in shown))}",
+        f"- takes samples of {escaped(str(model.sample))}, gives {gives}",
+        "",
+        "Trained by",
+        "",
+        code_block([command or "a run without a command"]),
+        "",
+        "To prove it equal again",
+        "",
+        code_block([f"lightsweep reproduce {shlex.quote(original.name)}{store_options(request.store_dir)}"]),
+    ]
+    return "\n".join(lines)
