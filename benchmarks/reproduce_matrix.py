@@ -16,9 +16,12 @@ from typing import Any
 
 from harness import Result, lightsweep, scratch
 
-_ROWS = 8  # sweeps on each data set
+_ROWS = 7  # sweeps on each data set
 _TRIALS, _EPOCHS = 20, 4
-_DRAWS, _WORTH = 5000, 10  # each row is the one of so many that brings most pairs; a value on a data set counts as ten
+_DRAWS, _WORTH = (
+    20_000,
+    10,
+)  # each row is the one of so many that brings most pairs; a value on a data set counts as ten
 _CUTS = {"killed": signal.SIGKILL, "stopped": signal.SIGINT}
 _TRIES = 3  # a sweep may end, or all its trials, before it is cut off
 
@@ -95,9 +98,11 @@ def worth(new: set[frozenset[tuple[str, str]]]) -> int:
 
 
 def is_sensible(row: Row, seen: set[frozenset[tuple[str, str]]]) -> bool:
-    """Tell whether a row is not merely slow: more threads than cores, or a second sweep of spawned ranks."""
+    """Tell whether a row makes sense, and is not merely slow, as are more threads than cores or many spawned ranks."""
     is_spawned, is_alone = row["start"] == "spawned", row["trainer"] == "1 rank"
     if is_spawned and frozenset([("data", row["data"]), ("start", "spawned")]) in seen:
+        return False
+    if row["net"] == "mlp_sgd" and row["optimizer"] not in ("sgd", "rmsprop"):  # it sets a momentum
         return False
     if row["threads"] == "2" and (row["slots"] == "2" or is_spawned):
         return False
@@ -192,7 +197,7 @@ def shown(folder: Path, row: Row) -> list[tuple[str, dict[str, Any]]]:
         place.sweep(overrides(row), row["cut"])
         if row["cut"] == "no" or place.cut_trials:
             break
-    other = "forkserver" if row["start"] == "spawned" else "spawn"
+    other = "spawn" if row["start"] == "forked" and row["slots"] == "1" else "forkserver"
     found = [("best", place.reproduce(f"best:{place.study}", other))]
     states = place.states()
     pruned = [trial for trial, state in states.items() if state == "pruned" and trial not in place.cut_trials]

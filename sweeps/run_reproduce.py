@@ -398,9 +398,9 @@ class _Reproducing:
         known = self._differs.get("code", [])
         if not (before.segments and again.segments):
             return
-        ours = [word for word in known if word.startswith(_OWN_CODE)]
         new = [word for word in imported if not _is_told(word, known)]
         told = [word for word in known if any(_is_told(name, [word]) for name in imported)]
+        ours = [word for word in known if word.startswith(_OWN_CODE) and word not in told]
         self._differs["code"] = [*told, *new, *ours]
         self._differs["other files"] = [word for word in known if word not in (*told, *ours)]
 

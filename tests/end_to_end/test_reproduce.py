@@ -138,7 +138,8 @@ def test_a_spawned_trial_in_one_slot_is_exact_forked_and_spawned(store: Store) -
 
 
 @pytest.mark.slow
-def test_a_trial_that_was_killed_and_resumed_is_exact(store: Store) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_a_trial_that_was_cut_off_and_resumed_is_exact(store: Store, signum: signal.Signals) -> None:
     overrides = ("optimizer.lr=0.001,0.01", "study.name=s", "study.num_trials=1", "pruner=none", "launcher.threads=1")
     command = [sys.executable, "-m", "sweeps", "sweep", *overrides, "launcher.slots=1"]
     command += ["trainer.accelerator=cpu", "trainer.max_epochs=150", "tracking.resume_overhead=1e9"]
@@ -146,7 +147,7 @@ def test_a_trial_that_was_killed_and_resumed_is_exact(store: Store) -> None:
     deadline = time.monotonic() + 120
     while len(list(store.folder.glob("mlruns/s/0000/resume-*.ckpt"))) < 2:
         assert driver.poll() is None and time.monotonic() < deadline
-    driver.send_signal(signal.SIGKILL)
+    driver.send_signal(signum)
     driver.wait()
     store.run("resume", "s")
     segments = [line for line in store.artifact("s#0", "trace.jsonl").read_text().splitlines() if "begins" in line]
@@ -275,6 +276,20 @@ def test_one_line_of_the_model_is_named(own: Store) -> None:
     found = json.loads(done.stdout)
     assert parted(found) == ("code", 0)
     assert found["differs"]["code"] == ["mine/my_net.py has changed"]
+    # when more differs, how much the loss differs at first tells a line from rounding
+    (own.folder / "mine" / "unused.py").write_text("A = 1\n")
+    path = own.artifact("train#0", "provenance-*.json")
+    record = json.loads(path.read_text())
+    record["packages"]["torch"], record["machine"]["os"] = "2.1.0", "Linux 1.0"
+    path.write_text(json.dumps(record))
+    arguments = ("--config-dir", "mine", "--threads", "2", "--format", "json")
+    found = json.loads(own._command("reproduce", "train#0", *arguments, cwd=own.folder).stdout)
+    assert parted(found) == ("code", 0)
+    assert "code: mine/my_net.py has changed (but" in found["reason"] and "differ, too" in found["reason"]
+    assert {"threads", "packages", "environment", "other files"} < found["differs"].keys()
+    edit(own.folder / "mine" / "my_net.py", "return 1.1 *", "return 1.0 *  ")  # as it was, but for the file
+    found = json.loads(own._command("reproduce", "train#0", *arguments, cwd=own.folder).stdout)
+    assert parted(found) == ("threads", 0)
 
 
 @pytest.mark.slow

@@ -132,6 +132,25 @@ def test_edited_records_are_compared_as_they_are(tmp_path: Path) -> None:
         assert not any(differences(broken, now).values()) or broken == {}
 
 
+def test_a_file_of_ours_that_has_changed_is_named_nets_first(tmp_path: Path) -> None:
+    now = capture(["train"], folder=tmp_path).content
+    then = json.loads(json.dumps(now))
+    for name in ("sweeps/cli.py", "lightning_modules/nets/mlp.py"):
+        then["code"]["lightsweep"]["files"][name] = "another"
+    changed = [f"{name} has changed" for name in ("lightning_modules/nets/mlp.py", "sweeps/cli.py")]
+    assert differences(then, now)["code"] == changed
+
+
+def test_packages_that_compute_come_first_and_threads_of_the_shell_do_not_count(tmp_path: Path) -> None:
+    now = capture(["train"], folder=tmp_path).content
+    then = json.loads(json.dumps(now))
+    then["packages"] |= {"alembic": "0", "torch": "0"}
+    then["environment"]["OMP_NUM_THREADS"] = "7"  # ranks are given their own
+    found = differences(then, now)
+    assert [word.split()[0] for word in found["packages"]] == ["torch", "alembic"]
+    assert found["environment"] == []
+
+
 def test_it_is_written_once_under_its_hash(tmp_path: Path) -> None:
     found = capture(["train"], folder=tmp_path)
     path = found.write(tmp_path / "study")
