@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sweeps import paths
 from sweeps.config import Config
 from sweeps.errors import StoreError, UsageError
 from sweeps.exporting import is_export
@@ -36,7 +37,7 @@ from sweeps.worktree import Checkout, Look, checked_out, git_environment, look_a
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 
 _OWN = "lightsweep"
-_CODE = Path(__file__).parents[1]  # Lightsweep's own, of this process
+_CODE = paths.code_dir()  # Lightsweep's own, of this process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str], None]

@@ -39,6 +39,7 @@ __all__ = [
     "TRACE",
     "UNSENT",
     "check_dir",
+    "code_dir",
     "conf_dir",
     "guest_dir",
     "inbox_dir",
@@ -70,10 +71,15 @@ REPRODUCTIONS = "reproductions"
 _RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 
+def code_dir() -> Path:
+    """Return the folder in which the packages `sweeps` and `lightning_modules` lie."""
+    return Path(__file__).parents[1]
+
+
 def conf_dir() -> Path:
     """Return the shipped configuration: inside the package when installed, beside it in a checkout."""
     installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+    return installed if installed.is_dir() else code_dir() / "conf"
 
 
 def study_dir(store: Path, study: str) -> Path:

@@ -251,7 +251,7 @@ def _content(raw: bytes, limit: int, hide: Hide) -> dict[str, str]:
 
 def _own_code() -> dict[str, Any]:
     """Return a hash of each of Lightsweep's own files: its version does not tell of changes in a checkout."""
-    root = Path(__file__).parents[1]
+    root = paths.code_dir()
     files = {
         str(path.relative_to(top.parent)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for top in (root / "sweeps", root / "lightning_modules", paths.conf_dir())

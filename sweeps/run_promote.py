@@ -168,7 +168,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
         if prepared.is_traced is False:
             notes.append(f"{prepared.model.checkpoint} has other weights than trace.jsonl at the end of its epoch.")
         packages = [*map(_pinned, _NEEDED), *requirements]
-        shipped = [Path(__file__).parent, Path(__file__).parents[1] / "lightning_modules"]
+        shipped = [paths.code_dir() / "sweeps", paths.code_dir() / "lightning_modules"]
         digest = content_digest(data, [*shipped, *code], packages)
         new = NewVersion(
             name=request.name,
