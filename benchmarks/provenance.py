@@ -15,14 +15,14 @@ from harness import Result, median
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from sweeps.config import Composer
-from sweeps.data_content import data_content
-from sweeps.known_data import KnownData
-from sweeps.provenance import capture
 from sweeps.ranks import Ranks
-from sweeps.sources import imported_sources
+from sweeps.reproducing.data_content import data_content
+from sweeps.reproducing.known_data import KnownData
+from sweeps.reproducing.provenance import capture
+from sweeps.reproducing.sources import imported_sources
+from sweeps.reproducing.traces import Epoch, Segment, TraceFile
+from sweeps.reproducing.tracing import Tracer, environment_of, weights_hash
 from sweeps.telemetry import Telemetry
-from sweeps.traces import Epoch, Segment, TraceFile
-from sweeps.tracing import Tracer, environment_of, weights_hash
 from sweeps.train import DerivedRandomness, build_module, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 25_600, 64, 7

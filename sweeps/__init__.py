@@ -6,12 +6,12 @@ In a notebook: `sweeps.load_study("digits-mlp-1").trials_frame()`. Importing thi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.frames import runs_frame
-    from sweeps.stored_study import load_study
+    from sweeps.reading.frames import runs_frame
+    from sweeps.reading.stored_study import load_study
 
 __all__ = ["load_study", "runs_frame"]
 
-_HOMES = {"load_study": "sweeps.stored_study", "runs_frame": "sweeps.frames"}
+_HOMES = {"load_study": "sweeps.reading.stored_study", "runs_frame": "sweeps.reading.frames"}
 
 
 def __getattr__(name: str) -> Any:

@@ -414,10 +414,10 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sweeps.compare import print_rows
-    from sweeps.grouping import grouped, print_groups
-    from sweeps.selection import Selection, selected_rows
-    from sweeps.where import parse_where
+    from sweeps.reading.compare import print_rows
+    from sweeps.reading.grouping import grouped, print_groups
+    from sweeps.reading.selection import Selection, selected_rows
+    from sweeps.reading.where import parse_where
 
     selection = Selection(
         where=None if args.where is None else parse_where(args.where),
@@ -444,8 +444,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from sweeps.run_detail import read_runs
-    from sweeps.show import print_run
+    from sweeps.reading.run_detail import read_runs
+    from sweeps.reading.show import print_run
     from sweeps.urls import store_options
 
     (detail,) = read_runs(_uri(args), [args.name], args.store_dir)
@@ -462,8 +462,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from sweeps.diff import difference, print_difference
-    from sweeps.run_detail import read_runs
+    from sweeps.reading.diff import difference, print_difference
+    from sweeps.reading.run_detail import read_runs
 
     found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
     print_difference(found, args.format, console=_console(), out=sys.stdout)
@@ -493,7 +493,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from sweeps.display import warn_unsent
-    from sweeps.original import IncompleteError
+    from sweeps.reproducing.original import IncompleteError
     from sweeps.run_reproduce import Reproduction, Request, reproduce
 
     is_json = args.format == "json"
@@ -536,7 +536,7 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _reproduce_elsewhere(args: argparse.Namespace, request: "Request") -> int:
-    from sweeps.elsewhere import Elsewhere, reproduce_elsewhere
+    from sweeps.run_elsewhere import Elsewhere, reproduce_elsewhere
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
@@ -546,7 +546,7 @@ def _reproduce_elsewhere(args: argparse.Namespace, request: "Request") -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from sweeps.exporting import export
+    from sweeps.reproducing.exporting import export
 
     original = export(args.name, args.target, uri=_uri(args), store_dir=args.store_dir)
     print(
@@ -574,7 +574,7 @@ def _promote(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from sweeps.model_names import parse_model_name
+    from sweeps.promotion.model_names import parse_model_name
     from sweeps.run_predict import Format, predict, print_predictions
 
     found = predict(

@@ -141,7 +141,7 @@ def _runs(store_dir: str, word: str) -> list[str]:
 
 def _models(typed: Sequence[str], word: str) -> list[str]:
     """Offer the registered models with their aliases; after one of them comes a file, which the shell completes."""
-    from sweeps.registered import registered_names
+    from sweeps.promotion.registered import registered_names
     from sweeps.urls import default_uri
 
     store = Path(_option(typed, "--store-dir") or "mlruns")

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.compare import print_rows
 from sweeps.display import warn_unsent
 from sweeps.errors import LightsweepError
 from sweeps.insights import Advice
 from sweeps.naming import duration, values_text
-from sweeps.queries import sorted_rows, trial_rows
+from sweeps.reading.compare import print_rows
+from sweeps.reading.queries import sorted_rows, trial_rows
 from sweeps.run_sweep import SweepResult
 from sweeps.urls import default_uri, store_options
 

@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 from sweeps import paths
 from sweeps.config import Config, fingerprint, freeze
 from sweeps.display import Display, TrialView
-from sweeps.known_data import KnownData
 from sweeps.launchers.slots import Slot
 from sweeps.outcome import Outcome, Totals, Why
 from sweeps.records import (
@@ -43,6 +42,7 @@ from sweeps.records import (
     Tried,
 )
 from sweeps.replicates import combined, means
+from sweeps.reproducing.known_data import KnownData
 from sweeps.reuse import Twins, identity
 from sweeps.search import SEM, Ask, EndState, Result, Search, Told, Verdict
 from sweeps.tracking import tags

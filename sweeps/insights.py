@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.errors import SpaceError
 from sweeps.naming import number
-from sweeps.queries import TrialRow
+from sweeps.reading.queries import TrialRow
 from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 
 if TYPE_CHECKING:  # Optuna and NumPy take time to import
-    from sweeps.histories import History
-    from sweeps.stored_study import StoredStudy
+    from sweeps.reading.histories import History
+    from sweeps.reading.stored_study import StoredStudy
     from sweeps.study.importance import Importance
 
 __all__ = ["Advice", "advice", "best_trials", "importances"]

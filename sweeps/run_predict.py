@@ -10,22 +10,22 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from sweeps import paths
-from sweeps.compare import print_csv
 from sweeps.config import ALLOWED_MODULES, Composer
 from sweeps.errors import ConfigError, StoreError
-from sweeps.model_names import ModelName
 from sweeps.naming import number, plain
-from sweeps.registered import find_registered
-from sweeps.run_detail import finite
-from sweeps.sample_files import read_samples
-from sweeps.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
+from sweeps.promotion.model_names import ModelName
+from sweeps.promotion.registered import find_registered
+from sweeps.promotion.sample_files import read_samples
+from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
+from sweeps.reading.compare import print_csv
+from sweeps.reading.run_detail import finite
 from sweeps.space import quote
 from sweeps.tracking.artifacts import download_artifacts
 from sweeps.tracking.registry import Registered
 from sweeps.workbench import python_path
 
 if TYPE_CHECKING:
-    from sweeps.serving import Predictions
+    from sweeps.promotion.serving import Predictions
 
 __all__ = ["Format", "Predicted", "open_model", "predict", "print_predictions"]
 
@@ -74,7 +74,7 @@ def predict(
             composer = Composer("train", [f"allowed_modules={quote(list(allowed_modules))}"], config_dir)
             allowed = composer.allowed_modules
             sys.path[:0] = [folder for folder in python_path(composer) if folder not in sys.path]
-        from sweeps.serving import load_predictor  # torch, which no refusal above needs
+        from sweeps.promotion.serving import load_predictor  # torch, which no refusal above needs
 
         try:
             predictor = load_predictor(folder, allowed=allowed)

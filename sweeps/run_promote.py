@@ -16,15 +16,15 @@ from sweeps import paths
 from sweeps.config import ALLOWED_MODULES, Composer
 from sweeps.errors import ConfigError, LightsweepError, UsageError
 from sweeps.markdown import code_block, escaped
-from sweeps.model_names import require_alias, require_name
 from sweeps.naming import number, plain, some_of
-from sweeps.original import IncompleteError, Original, load_original
-from sweeps.run_detail import run_folder
-from sweeps.run_reader import open_reader
+from sweeps.promotion.model_names import require_alias, require_name
+from sweeps.promotion.served_model import DATA, ServedModel
+from sweeps.reading.run_detail import run_folder
+from sweeps.reading.run_reader import open_reader
+from sweeps.reproducing.original import IncompleteError, Original, load_original
+from sweeps.reproducing.todays_config import as_of_today, derived, deriving
 from sweeps.secrecy import hide_typed
-from sweeps.served_model import DATA, ServedModel
 from sweeps.space import quote
-from sweeps.todays_config import as_of_today, derived, deriving
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
@@ -48,7 +48,7 @@ _NEEDED = (
 )
 """what a server needs beside the code that a model brings along"""
 
-_LOADER = "sweeps.serving"
+_LOADER = "sweeps.promotion.serving"
 _CONTENT = "lightsweep.content"
 _METRICS = 8
 
@@ -134,7 +134,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
     code, requirements = _own_code(own, [Path(folder) for folder in folders])
     with TemporaryDirectory() as aside:
         files = _checkpoints(original.run, uri, request.store_dir, Path(aside) / "checkpoints")
-        from sweeps.promoting import content_digest, prepare  # torch, which no refusal above needs
+        from sweeps.promotion.promoting import content_digest, prepare  # torch, which no refusal above needs
 
         data = Path(aside) / DATA
         typed = [override.partition("=")[0] for override in request.overrides]

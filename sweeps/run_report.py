@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps import paths
+from sweeps.reading.stored_study import load_study
 from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
-from sweeps.stored_study import load_study
 from sweeps.tracking.pages import PARENT
 from sweeps.urls import store_options
 
 if TYPE_CHECKING:
     from sweeps.insights import Advice
+    from sweeps.reading.stored_study import StoredStudy
     from sweeps.report.chart import Chart
-    from sweeps.stored_study import StoredStudy
     from sweeps.study.importance import Importance
     from sweeps.tracking.recorder import Recorder
 

@@ -14,24 +14,24 @@ from sweeps.config import Composer, Config, fingerprint, freeze
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
 from sweeps.errors import ConfigError
-from sweeps.exporting import is_export, load_exported
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.naming import plain
 from sweeps.one_run import OneRun
-from sweeps.original import IncompleteError, Original, load_original, points_of
 from sweeps.outcome import Outcome
-from sweeps.provenance import capture, differences
+from sweeps.reading.run_reader import open_reader
 from sweeps.records import DataContent, Exited, Failed, RankJob
-from sweeps.run_reader import open_reader
+from sweeps.reproducing.exporting import is_export, load_exported
+from sweeps.reproducing.original import IncompleteError, Original, load_original, points_of
+from sweeps.reproducing.provenance import capture, differences
+from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
+from sweeps.reproducing.traces import Trace, read_trace
+from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.secrecy import hide_typed, withhold
 from sweeps.space import quote
-from sweeps.todays_config import as_of_today, derived, deriving, secrets_missing
-from sweeps.traces import Trace, read_trace
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
-from sweeps.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
 __all__ = ["Reproduction", "Request", "original_of", "reproduce"]

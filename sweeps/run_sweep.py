@@ -26,8 +26,8 @@ from sweeps.naming import run_name
 from sweeps.orders import Orders
 from sweeps.outcome import Outcome, Totals, Why
 from sweeps.parent_run import ENDS, ParentRun
-from sweeps.provenance import capture
 from sweeps.replicates import replication
+from sweeps.reproducing.provenance import capture
 from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport, Report
 from sweeps.space import Space

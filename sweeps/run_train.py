@@ -20,8 +20,8 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.one_run import OneRun
 from sweeps.outcome import Outcome, Totals
-from sweeps.provenance import capture
 from sweeps.records import MetricPoint, Place
+from sweeps.reproducing.provenance import capture
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, Recorder, RunKey
 from sweeps.trial_runs import RunRecorder, TrialSetup

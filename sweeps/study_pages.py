@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from sweeps.database import connected
 from sweeps.errors import StudyError, did_you_mean
-from sweeps.mlflow_tables import RUNS, TAGS
+from sweeps.reading.database import connected
+from sweeps.reading.mlflow_tables import RUNS, TAGS
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT, Pages, runs_page, view_key
 from sweeps.tracking.saved_view import VIEW

@@ -21,20 +21,20 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import Config, build, fingerprint
-from sweeps.data_content import data_content
-from sweeps.determinism import operations_without_form
 from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, DataContent, Finished
+from sweeps.reproducing.data_content import data_content
+from sweeps.reproducing.determinism import operations_without_form
+from sweeps.reproducing.tracing import Tracer
 from sweeps.resuming import ResumePoint
 from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
-from sweeps.tracing import Tracer
 from sweeps.tracking.logger import ChannelLogger
 from sweeps.untrusted import is_own
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import fingerprint, load_frozen
-from sweeps.determinism import explained
 from sweeps.errors import ConfigError, LightsweepError
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
+from sweeps.reproducing.determinism import explained
 from sweeps.secrecy import Secrets, reveal
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def _run(
     try:
         import torch
 
-        from sweeps import looking, preflight, train
+        from sweeps import preflight, train
+        from sweeps.reproducing import looking
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()

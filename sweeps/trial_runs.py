@@ -12,8 +12,8 @@ from sweeps.config import Config, fingerprint, flatten, load_frozen
 from sweeps.errors import StoreError
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
-from sweeps.provenance import artifact_name
 from sweeps.records import Failed, MetricPoint, Place
+from sweeps.reproducing.provenance import artifact_name
 from sweeps.search import Ask, Told
 from sweeps.secrecy import Hidden
 from sweeps.tracking import tags

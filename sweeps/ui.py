@@ -22,8 +22,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from sweeps import paths
-from sweeps.database import require_store
 from sweeps.errors import StoreError, UsageError
+from sweeps.reading.database import require_store
 from sweeps.study_pages import study_pages
 from sweeps.tracking.server import is_server
 from sweeps.urls import hide_password, with_installed_driver

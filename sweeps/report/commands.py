@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps import paths
 from sweeps.errors import LightsweepError
-from sweeps.queries import TrialRow
+from sweeps.reading.queries import TrialRow
 from sweeps.secrecy import hide_typed
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:
-    from sweeps.stored_study import StoredStudy
+    from sweeps.reading.stored_study import StoredStudy
 
 __all__ = ["Commands", "next_commands", "train_command"]
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sweeps.naming import number
-from sweeps.queries import TrialRow
+from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel, Points, Role
 from sweeps.report.subject import ROLES, Subject, value_axis
 
 if TYPE_CHECKING:
-    from sweeps.histories import History
+    from sweeps.reading.histories import History
 
 __all__ = ["curves_chart", "timeline_chart"]
 

@@ -4,7 +4,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sweeps.queries import TrialRow
+from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Chart, Heat, Panel, Parallel
 from sweeps.report.subject import Scale, Subject, value_axis
 

@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sweeps.naming import duration, number
-from sweeps.queries import TrialRow
+from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.search import SEM
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:
-    from sweeps.histories import History
+    from sweeps.reading.histories import History
+    from sweeps.reading.stored_study import StoredStudy
     from sweeps.space import Parameter
-    from sweeps.stored_study import StoredStudy
     from sweeps.study.importance import Importance
 
 __all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sweeps.naming import duration, number, short_names
-from sweeps.queries import TrialRow, sorted_rows
+from sweeps.reading.queries import TrialRow, sorted_rows
 from sweeps.report.subject import Subject, plain
 from sweeps.search import SEM
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
-from sweeps.mlflow_tables import version_problem
+from sweeps.reading.mlflow_tables import version_problem
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey, StudyRuns

@@ -13,10 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from sweeps.database import require_store
 from sweeps.errors import StoreError
-from sweeps.model_names import ModelName, chosen_version
 from sweeps.naming import plain
+from sweeps.promotion.model_names import ModelName, chosen_version
+from sweeps.reading.database import require_store
 from sweeps.tracking import tags
 from sweeps.tracking.server import give_up_soon, is_server
 from sweeps.urls import hide_password, with_installed_driver

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.curves import Curve, measured, thinned
 from sweeps.errors import StoreError
-from sweeps.histories import History, history_of, without_restated
+from sweeps.reading.curves import Curve, measured, thinned
+from sweeps.reading.histories import History, history_of, without_restated
 from sweeps.tracking import tags
 from sweeps.urls import hide_password
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sweeps import cli
-from sweeps.provenance import local_packages
-from sweeps.recorded_env import environments_dir, recorded_lock
+from sweeps.reproducing.provenance import local_packages
+from sweeps.reproducing.recorded_env import environments_dir, recorded_lock
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

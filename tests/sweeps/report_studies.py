@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.histories import History
-from sweeps.queries import TrialRow
+from sweeps.reading.histories import History
+from sweeps.reading.queries import TrialRow
 from sweeps.report.subject import Subject
 from sweeps.space import Space, parse_space
 from sweeps.study.importance import Importance

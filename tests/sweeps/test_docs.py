@@ -10,10 +10,10 @@ import pytest
 
 from sweeps import schema
 from sweeps.cli import _parser
-from sweeps.fields import FIELDS
 from sweeps.paths import conf_dir
+from sweeps.reading.fields import FIELDS
+from sweeps.reading.where import parse_where
 from sweeps.sweep_command import read_sweep
-from sweeps.where import parse_where
 from sweeps.workbench import CommandLine
 
 ROOT = Path(__file__).parents[2]

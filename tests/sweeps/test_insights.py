@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.histories import History, history_of
 from sweeps.insights import advice, best_trials, importances
-from sweeps.queries import TrialRow
+from sweeps.reading.histories import History, history_of
+from sweeps.reading.queries import TrialRow
 from sweeps.space import Space, parse_space
 
 NOISE = [f"noise{index}=interval(0,1)" for index in range(5)]

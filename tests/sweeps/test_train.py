@@ -10,10 +10,10 @@ from fakes import FakeChannel
 
 from sweeps import paths, train
 from sweeps.config import Composer
-from sweeps.determinism import explained
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
-from sweeps.traces import read_trace
+from sweeps.reproducing.determinism import explained
+from sweeps.reproducing.traces import read_trace
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from sweeps import paths
 from sweeps.records import Artifact, Finished, Metrics, Report, Saved, Started
-from sweeps.traces import read_trace
+from sweeps.reproducing.traces import read_trace
 
 SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]
 CALLBACK = "pytorch_lightning.callbacks."

@@ -1,0 +1,190 @@
+"""Predict with a registered model: for `lightsweep predict`, and for MLflow's server, whose loader module this is.
+
+Both build the same module from the same data: `_target_`s of the config that are allowed, and weights that are read as
+weights only. They differ in whom they trust: `predict` lets nothing be built but the libraries' own and what its user
+names, while the server, which MLflow has put the model's own `code/` before all else, builds from that, too.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sweeps import paths
+from sweeps.config import ALLOWED_MODULES, Config, build
+from sweeps.errors import StoreError, UsageError
+from sweeps.promotion.served_model import WEIGHTS, ServedModel, read_model
+from sweeps.train import build_module, quieten
+from sweeps.untrusted import read_config
+
+__all__ = ["Predictions", "Predictor", "load_predictor", "restored"]
+
+_BATCH = 256
+PROBABILITIES = "probabilities"
+"""the parameter by which the server is asked for the probabilities of all classes"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a model says of some samples, in their order.
+
+    Attributes:
+        values: What its module gives, N x K: for a classifier the probabilities of its classes.
+        classes: The names of the classes, in the order of the columns; empty if it is no classifier.
+    """
+
+    values: NDArray[np.float64]
+    classes: tuple[str, ...] = ()
+
+    def records(self, *, probabilities: bool = False) -> list[dict[str, Any]]:
+        """Return a mapping for each sample, with plain values.
+
+        Args:
+            probabilities: Whether to list those of all classes, too, in the order of the classes.
+        """
+        if not self.classes:
+            names = ["value"] if self.values.shape[1] == 1 else [f"value{at}" for at in range(self.values.shape[1])]
+            return [dict(zip(names, row, strict=True)) for row in self.values.tolist()]
+        best = self.values.argmax(axis=1).tolist()
+        rows = self.values.tolist()
+        found: list[dict[str, Any]] = [
+            {"class": self.classes[at], "probability": row[at]} for at, row in zip(best, rows, strict=True)
+        ]
+        if probabilities:
+            found = [{**record, PROBABILITIES: row} for record, row in zip(found, rows, strict=True)]
+        return found
+
+
+class Predictor:
+    """A module in evaluation, on the CPU, and what to do before and after it.
+
+    Args:
+        model: What it takes and gives.
+        module: The module with its weights.
+        transform: What makes of samples what the module reads.
+    """
+
+    def __init__(self, model: ServedModel, module: nn.Module, transform: nn.Module) -> None:
+        self.model = model
+        self.module = module.eval()
+        self._transform = transform.eval()
+
+    def predict(self, samples: NDArray[Any]) -> Predictions:
+        """Predict for samples, N x the shape of one.
+
+        Raises:
+            UsageError: They are not what the model takes.
+        """
+        self._check(samples)
+        with torch.inference_mode():
+            parts = [
+                self._values(torch.from_numpy(np.ascontiguousarray(samples[start : start + _BATCH])))
+                for start in range(0, len(samples), _BATCH)
+            ]
+        return Predictions(values=torch.cat(parts).numpy(), classes=self.model.classes)
+
+    def outputs(self, samples: Tensor) -> Tensor:
+        """Return what the module gives for samples: N x K."""
+        found = self.module(self._transform(samples))
+        if not isinstance(found, Tensor):
+            raise UsageError(f"A model that is served must give one tensor, but gives a {type(found).__name__}.")
+        return found.unsqueeze(1) if found.ndim == 1 else found
+
+    def _values(self, samples: Tensor) -> Tensor:
+        found = self.outputs(samples).double()
+        return torch.softmax(found, dim=1) if self.model.output == "scores" else found
+
+    def _check(self, samples: NDArray[Any]) -> None:
+        spec = self.model.sample
+        if samples.shape[1:] != spec.shape or samples.ndim == 0:
+            raise UsageError(
+                f"The model takes N samples of {spec}, but got an array of {' x '.join(map(str, samples.shape))}."
+            )
+        if samples.dtype != np.dtype(spec.dtype):
+            raise UsageError(f"The model takes samples of {spec}, but got {samples.dtype}.")
+        if not len(samples):
+            raise UsageError("There is no sample to predict for.")
+        for bound, is_out in ((spec.least, np.less), (spec.greatest, np.greater)):
+            if bound is None:
+                continue
+            out = is_out(samples, bound).reshape(len(samples), -1).any(axis=1)
+            if out.any():
+                at = int(out.argmax())
+                value = samples[at].max() if is_out is np.greater else samples[at].min()
+                raise UsageError(f"The model takes samples of {spec}, but sample {at} has a {value:g}.")
+
+
+def load_predictor(folder: Path, *, allowed: Sequence[str]) -> Predictor:
+    """Build the model of a folder, which others may have written.
+
+    Args:
+        folder: What `promote` wrote; see `served_model`.
+        allowed: The modules that a `_target_` may come from.
+
+    Raises:
+        StoreError: A file is missing, or is not what it should be.
+        ConfigError: A target is not allowed, or cannot be built.
+    """
+    quieten()
+    model = read_model(folder)
+    try:
+        config = read_config(folder / paths.CONFIG)
+        content = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        module = restored(config, content, allowed=allowed)
+    except pickle.UnpicklingError as error:
+        raise StoreError(f"{WEIGHTS} is not loaded: it has more in it than weights, which might run.") from error
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise StoreError(f"The model of {model.label} cannot be built from its files: {text}") from error
+    return Predictor(model, module, transform_of(model.sample.transform, allowed=allowed))
+
+
+def restored(config: Config, checkpoint: Mapping[str, Any], *, allowed: Sequence[str]) -> pl.LightningModule:
+    """Build the module of a config and give it the weights of a checkpoint.
+
+    Raises:
+        ConfigError: A target is not allowed, or cannot be built.
+        RuntimeError: The weights are those of another module.
+    """
+    module = build_module(config, allowed=allowed)
+    module.configure_model()
+    module.on_load_checkpoint(dict(checkpoint))
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    return module.eval()
+
+
+def transform_of(node: Mapping[str, Any] | None, *, allowed: Sequence[str]) -> nn.Module:
+    """Build what makes of samples what the net reads."""
+    if node is None:
+        return nn.Identity()
+    built = build(dict(node), key="transform", allowed=allowed)
+    if not isinstance(built, nn.Module):
+        raise StoreError(f"The transform of a model must be a torch module, but is a {type(built).__name__}.")
+    return built
+
+
+class _Served:
+    """What MLflow's server calls."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Return a table with a row for each sample."""
+        import pandas as pd
+
+        found = self._predictor.predict(np.asarray(data))
+        return pd.DataFrame(found.records(probabilities=bool((params or {}).get(PROBABILITIES))))
+
+
+def _load_pyfunc(path: str) -> _Served:
+    """Load a model for MLflow, which has imported this module from the model's own code."""
+    folder = Path(path)
+    return _Served(load_predictor(folder, allowed=(*ALLOWED_MODULES, *read_model(folder).modules)))

@@ -1,0 +1,279 @@
+"""Print trials as a table, CSV, JSON or Markdown."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.naming import duration, number, plain, short_names
+from sweeps.reading.fields import LATE_FIELDS, Field, resolve
+from sweeps.reading.trial_row import TrialRow
+from sweeps.search import SEM
+
+__all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
+
+Format = Literal["table", "csv", "json", "md"]
+_STYLES = {
+    "complete": "",
+    "pruned": "dim",
+    "dropped": "dim",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
+_GAP = 2  # blanks between columns
+_MAX_CELL = 24  # characters of a cell in a terminal
+
+
+def print_rows(
+    rows: Sequence[TrialRow],
+    form: Format,
+    *,
+    console: Console,
+    out: TextIO,
+    metric: str | None,
+    columns: Sequence[str] = (),
+) -> None:
+    """Print rows in the order given.
+
+    A table has only the parameters that differ, and says once what all rows share; CSV and JSON have everything.
+
+    Args:
+        rows: What to print.
+        form: As a table for people, in a terminal or in Markdown, or as CSV or JSON for programs.
+        console: Where a table goes; in a terminal it is made to fit, elsewhere it is as wide as it needs to be.
+        out: Where everything else goes.
+        metric: A metric that a table shows beside the one that the rows are judged by.
+        columns: Names of parameters, metrics and fields that a table or CSV has instead of its own; JSON keeps all.
+
+    Raises:
+        UsageError: No row has one of the columns; names the nearest.
+    """
+    chosen = [resolve(name, rows, LATE_FIELDS) for name in columns]
+    if form == "json":
+        out.write(json.dumps([_finite(row.as_dict()) for row in rows], indent=2) + "\n")
+    elif form == "csv":
+        _print_csv(rows, out, chosen)
+    elif rows:
+        shared = {} if chosen else _shared(rows)
+        laid_out = _chosen_columns(rows, chosen) if chosen else _columns(rows, metric, shared)
+        names = short_names(_params(rows))
+        said = " ".join(f"{names[key]}={number(value)}" for key, value in shared.items())
+        same = f"The same in all: {said}" if shared else ""
+        if form == "md":
+            print_markdown([column.header for column in laid_out], _lines(laid_out), out)
+            out.write(f"\n{_in_markdown(same)}\n" if same else "")
+        else:
+            _print_table(rows, console, laid_out)
+            if same:
+                console.print(same, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def print_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], out: TextIO) -> None:
+    """Print a table as GitHub shows it."""
+    for cells in (header, ["---"] * len(header), *lines):
+        out.write(f"| {' | '.join(map(_in_markdown, cells))} |\n")
+
+
+def _in_markdown(text: str) -> str:
+    """Keep a text to its cell, and from being taken for markup."""
+    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", plain(text))
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot say (NaN, infinities) by null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_csv(rows: Sequence[TrialRow], out: TextIO, chosen: Sequence[Field]) -> None:
+    if chosen:
+        lines = [[field.of(row) for field in chosen] for row in rows]
+        print_csv([field.name for field in chosen], lines, out)
+        return
+    params = _params(rows)
+    metrics = sorted({key for row in rows for key in row.metrics})
+    fixed = ["study", "trial", "state", "value", "duration_s", "run_id", "reason", "infeasible", "is_on_front"]
+    lines = []
+    for row in rows:
+        # Of several objectives, those at the best checkpoint; `value` has only the first
+        known = row.metrics | row.values if len(row.objectives) > 1 else row.metrics
+        cells: list[Any] = [getattr(row, name) for name in fixed]
+        cells += [row.params.get(key) for key in params] + [known.get(key) for key in metrics]
+        lines.append(cells)
+    print_csv([*fixed, *params, *metrics], lines, out)
+
+
+def print_csv(header: Sequence[str], lines: Sequence[Sequence[Any]], out: TextIO) -> None:
+    """Print CSV that is safe to open in a spreadsheet."""
+    writer = csv.writer(out, lineterminator="\n")
+    for cells in (header, *lines):
+        writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
+
+
+def _no_formula(cell: Any) -> Any:
+    """Keep a spreadsheet from running a text as a formula, and a text to its line."""
+    if not isinstance(cell, str):
+        return cell
+    text = plain(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", " ")) else text
+
+
+def _params(rows: Sequence[TrialRow]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.params))
+
+
+def _shared(rows: Sequence[TrialRow]) -> dict[str, Any]:
+    """Return the parameters that several rows all have with one value."""
+    first, *others = rows
+    return {
+        key: value
+        for key, value in first.params.items()
+        if others and all(key in row.params and repr(row.params[key]) == repr(value) for row in others)
+    }
+
+
+def _lines(columns: Sequence["_Column"]) -> list[tuple[str, ...]]:
+    return list(zip(*(column.cells for column in columns), strict=True))
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Column:
+    header: str
+    cells: list[str]
+    is_number: bool = True
+    style: str = ""
+    sacrifice: int = 0  # what is left out first in a narrow terminal: the highest; 0 always stays
+
+    def __post_init__(self) -> None:
+        self.header, self.cells = plain(self.header), [plain(cell) for cell in self.cells]
+
+    @property
+    def width(self) -> int:
+        return max(len(self.header), *(len(cell) for cell in self.cells))
+
+
+def _print_table(rows: Sequence[TrialRow], console: Console, columns: list[_Column]) -> None:
+    width = console.width
+    left_out: list[str] = []
+    if console.is_terminal:
+        for column in columns:
+            column.cells = [_shortened(cell) for cell in column.cells]
+        columns, left_out = _fitting(columns, width)
+    else:
+        console.width = sum(column.width + _GAP for column in columns)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(Text(column.header), justify=justify, style=column.style, no_wrap=True)
+    for row, cells in zip(rows, _lines(columns), strict=True):
+        table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
+    console.print(table)
+    console.width = width
+    if left_out:
+        console.print(
+            f"Not shown for want of room: {', '.join(left_out)}. `--format csv` has all.", style="dim", highlight=False
+        )
+
+
+def _chosen_columns(rows: Sequence[TrialRow], chosen: Sequence[Field]) -> list[_Column]:
+    columns = []
+    for field in chosen:
+        values = [field.of(row) for row in rows]
+        is_number = all(value is None or isinstance(value, int | float) for value in values)
+        columns.append(_Column(field.name, ["" if value is None else number(value) for value in values], is_number))
+    return columns
+
+
+def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, Any]) -> list[_Column]:
+    """Lay the table out; what says least is the first to be left out."""
+    judged = sorted({row.metric for row in rows if row.metric})
+    params = _params(rows)
+    names = short_names(params)
+    params = [key for key in params if key not in shared]
+
+    def column(header: str, cell: Callable[[TrialRow], str], **more: Any) -> _Column:
+        return _Column(header, [cell(row) for row in rows], **more)
+
+    columns = []
+    if len({row.study for row in rows}) > 1:
+        columns.append(column("study", lambda row: row.study or "train", is_number=False))
+    columns.append(column("trial", _trial))
+    if len(judged) > 1:
+        columns.append(column("metric", lambda row: row.metric, is_number=False))
+    objectives = _objectives(rows)
+    if objectives:
+        columns.append(column("front", lambda row: "*" if row.is_on_front else "", is_number=False))
+        for name in objectives:
+            columns.append(_Column(name, [_objective(row, name) for row in rows], style="green"))
+    else:
+        columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
+    if metric is not None and metric not in judged:
+        columns.append(column(metric, lambda row: number(row.metrics[metric]) if metric in row.metrics else ""))
+    for index, key in enumerate(params, start=2):
+        cells = [number(row.params[key]) if key in row.params else "" for row in rows]
+        columns.append(_Column(names[key], cells, sacrifice=index))
+    columns.append(column("state", _state, is_number=False))
+    columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
+    columns.append(column("run", lambda row: row.run_id[:8], is_number=False))
+    return columns
+
+
+def _objectives(rows: Sequence[TrialRow]) -> dict[str, str]:
+    """Return the objectives that all rows share, if they are several."""
+    first = rows[0].objectives
+    return first if len(first) > 1 and all(row.objectives == first for row in rows) else {}
+
+
+def _objective(row: TrialRow, name: str) -> str:
+    known = row.metrics | row.values
+    return number(known[name]) + _error(row, name) if name in known else ""
+
+
+def _trial(row: TrialRow) -> str:
+    """Name a trial by its number, and a single run by that of its folder."""
+    if row.trial is not None:
+        return f"#{row.trial}"
+    return str(int(row.folder)) if row.folder.isdecimal() else row.folder
+
+
+def _state(row: TrialRow) -> str:
+    return "infeasible" if row.infeasible and row.state == "complete" else row.state
+
+
+def _value(row: TrialRow) -> str:
+    return "" if row.value is None else number(row.value) + _error(row, row.metric)
+
+
+def _error(row: TrialRow, metric: str) -> str:
+    """Return the standard error of a mean over replicates, if it is one."""
+    error = row.metrics.get(f"{metric}{SEM}") if row.state == "complete" else None
+    return "" if error is None else f" ± {number(error)}"
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= _MAX_CELL else f"{cell[: _MAX_CELL - 1]}…"
+
+
+def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
+    """Leave columns out until the rest fits, and name those left out in their order."""
+    kept = list(columns)
+    while sum(column.width for column in kept) + _GAP * (len(kept) - 1) > width:
+        expendable = max(kept, key=lambda column: column.sacrifice)
+        if expendable.sacrifice == 0:
+            break
+        kept.remove(expendable)
+    return kept, [column.header for column in columns if column not in kept]

@@ -1,0 +1,137 @@
+"""Rows by what they have in common: how many, the mean of a metric with its error, and the best."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.errors import UsageError
+from sweeps.naming import number
+from sweeps.reading.compare import Format, print_csv, print_markdown
+from sweeps.reading.fields import LATE_FIELDS, resolve
+from sweeps.reading.ordering import is_descending_by, require_metric
+from sweeps.reading.trial_row import TrialRow
+
+__all__ = ["Group", "grouped", "print_groups"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that agree in some names.
+
+    Attributes:
+        keys: The names, and what the rows have there; None where they have nothing.
+        metric: What they are judged by.
+        count: How many have a value; dropped rows and NaN do not count.
+        mean: Of these values; None where there are none, or one is infinite.
+        standard_error: Of the mean, s / sqrt(n); None for fewer than two.
+        best: The best of the values.
+        best_run_id: The run that has it.
+    """
+
+    keys: dict[str, Any]
+    metric: str
+    count: int
+    mean: float | None
+    standard_error: float | None
+    best: float | None
+    best_run_id: str | None
+
+
+def grouped(
+    rows: Sequence[TrialRow], names: Sequence[str], metric: str | None = None, is_descending: bool | None = None
+) -> list[Group]:
+    """Group rows, the best mean first, and groups without a value last.
+
+    Args:
+        rows: What to group.
+        names: Of fields, parameters and metrics.
+        metric: What to average rather than the metric of the studies.
+        is_descending: Whether the highest is best; None asks the studies, or the metric's name.
+
+    Raises:
+        UsageError: No row has one of the names, or the studies are judged by different metrics and none is given.
+    """
+    fields = [resolve(name, rows, LATE_FIELDS) for name in names]
+    if not rows:
+        return []
+    if metric is not None:
+        require_metric(rows, metric)
+    judged = sorted({row.metric for row in rows if row.metric})
+    if metric is None and len(judged) != 1:
+        known = (
+            f"These trials are judged by {', '.join(judged)}" if judged else "These trials have no metric of a study"
+        )
+        raise UsageError(f"{known}: name the one to average with --metric.")
+    chosen = judged[0] if metric is None else metric
+    is_falling = is_descending_by(rows, chosen) if is_descending is None else is_descending
+    parts: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        parts.setdefault(json.dumps([field.of(row) for field in fields]), []).append(row)
+    found = []
+    for part in parts.values():
+        keys = {field.name: field.of(part[0]) for field in fields}
+        found.append(_group(keys, part, chosen, is_falling))
+    sign = -1.0 if is_falling else 1.0
+    return sorted(found, key=lambda group: math.inf if group.mean is None else sign * group.mean)
+
+
+def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_falling: bool) -> Group:
+    values = []
+    for row in rows:
+        value = row.value if row.metric == metric else row.metrics.get(metric)
+        if value is not None and not math.isnan(value) and row.state != "dropped":
+            values.append((value, row.run_id))
+    numbers = [value for value, _ in values]
+    is_finite = all(map(math.isfinite, numbers))
+    best = (max if is_falling else min)(values, key=lambda pair: pair[0], default=(None, None))
+    return Group(
+        keys=keys,
+        metric=metric,
+        count=len(values),
+        mean=statistics.fmean(numbers) if values and is_finite else None,
+        standard_error=statistics.stdev(numbers) / math.sqrt(len(numbers)) if is_finite and len(numbers) > 1 else None,
+        best=best[0],
+        best_run_id=best[1],
+    )
+
+
+def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out: TextIO) -> None:
+    """Print groups in the order given: as a table, Markdown, CSV or JSON."""
+    if form == "json":
+        out.write(json.dumps([_finite(asdict(group)) for group in groups], indent=2) + "\n")
+        return
+    if not groups:
+        return
+    header = [*groups[0].keys, "count", "mean", "standard_error", "best", "best_run_id"]
+    lines = [[*group.keys.values(), *(getattr(group, name) for name in header[-5:])] for group in groups]
+    if form == "csv":
+        print_csv(header, lines, out)
+        return
+    shown = [*groups[0].keys, "count", f"mean {groups[0].metric}", "error", "best", "best run"]
+    cells = [["" if cell is None else number(cell) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines]
+    if form == "md":
+        print_markdown(shown, cells, out)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for name in shown:
+        table.add_column(Text(name), no_wrap=True)
+    for line in cells:
+        table.add_row(*map(Text, line))
+    width = console.width
+    if not console.is_terminal:
+        console.width = sum(max(map(len, column)) + 2 for column in zip(shown, *cells, strict=True))
+    console.print(table)
+    console.width = width
+
+
+def _finite(group: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in group.items()
+    }

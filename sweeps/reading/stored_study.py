@@ -1,0 +1,249 @@
+"""A study as its store tells it: its trials, its space, its best, the histories of its metrics.
+
+Read from MLflow's tables, or from a server; nothing of Optuna's is needed, so that a study of another machine can be
+read with nothing but the address of its store.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.errors import LightsweepError, StudyError, UsageError, did_you_mean
+from sweeps.reading.histories import History, mean_history
+from sweeps.reading.run_reader import RunReader, open_reader
+from sweeps.reading.trial_row import TrialRow, rows_of
+from sweeps.tracking import tags
+from sweeps.tracking.server import ServerRun, StoredRun
+from sweeps.urls import default_uri
+
+if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
+    import pandas as pd
+
+    from sweeps.space import Space
+
+__all__ = ["StoredStudy", "load_study"]
+
+_SEARCH = "search."
+_NOT_SEARCHED = "not searched"  # what `earlier.record_move` says of a key that the space has no more
+
+
+def load_study(name: str, *, store_dir: Path | str = "mlruns", uri: str | None = None) -> "StoredStudy":
+    """Read a study.
+
+    Args:
+        name: As `study.name` was.
+        store_dir: The folder with the store, unless `uri` is given.
+        uri: The address of the store: of a database, or of an MLflow server.
+
+    Raises:
+        StoreError: The store cannot be opened or read.
+        StudyError: It has no such study, or not the study's own run; names the nearest.
+    """
+    uri = uri or default_uri(Path(store_dir))
+    with open_reader(uri) as reader:
+        runs = reader.runs_with({tags.STUDY: name}, with_metrics=True)
+        parents = [run for run in runs if run.tags.get(tags.KIND) == "study"]
+        if not parents:
+            raise _missing(name, reader, bool(runs))
+        parent = reader.run(parents[-1].run_id)
+        trials = [run for run in runs if run.tags.get(tags.KIND) == "trial"]
+        rows = rows_of(trials)
+    return StoredStudy(uri=uri, name=name, parent=parent, rows=rows, replicates=_replicates(runs))
+
+
+class StoredStudy:
+    """A study as it was when it was read; the histories of metrics are read when they are asked for.
+
+    Attributes:
+        uri: The store's address.
+        name: The study's.
+        parent: Its own run.
+        trials: By number. Of a trial that was begun anew, the run that is in force; what a migration has dropped is
+            among them, with the state `dropped`.
+        objectives: Metric to `maximize` or `minimize`; the leading one first.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        name: str,
+        parent: StoredRun,
+        rows: Sequence[TrialRow],
+        replicates: Mapping[int, Sequence[str]],
+    ) -> None:
+        self.uri = uri
+        self.name = name
+        self.parent = parent
+        self.trials = _in_force(rows)
+        self.objectives = _objectives(parent, self.trials)
+        self._replicates = replicates
+
+    def __repr__(self) -> str:
+        return f"StoredStudy({self.name!r}, {len(self.trials)} trials)"
+
+    @cached_property
+    def space(self) -> "Space | None":
+        """What is searched, after the last migration; None if the store does not tell, or not in full."""
+        from sweeps.space import parse_space
+
+        try:
+            space = parse_space(_expressions(self.parent))
+        except LightsweepError:
+            return None
+        # MLflow's names of params lack the marks of `optimizer.lr@sgd` and `model.width[0]`
+        searched = {key for row in self.trials if row.state != "dropped" for key in row.params}
+        return space if len(space) and searched <= set(space.keys) else None
+
+    @cached_property
+    def best(self) -> list[TrialRow]:
+        """The best trial, the earliest of equals; of several objectives the Pareto front, by the leading one.
+
+        Only trials that are complete and satisfy the constraints; empty if there is none.
+        """
+        able = [row for row in self.trials if row.state == "complete" and not row.infeasible and _is_number(row.value)]
+        if len(self.objectives) > 1:
+            able = [row for row in able if row.is_on_front]
+        is_falling = next(iter(self.objectives.values()), "maximize") == "maximize"
+        ordered = sorted(able, key=lambda row: -(row.value or 0.0) if is_falling else row.value or 0.0)
+        return ordered if len(self.objectives) > 1 else ordered[:1]
+
+    def histories(self, metric: str) -> dict[int, History]:
+        """Return the history of a metric by the trial's number; trials that have none are left out.
+
+        Of a trial that is trained several times, the mean over its trainings at each step that one of them has.
+
+        Raises:
+            StoreError: The store cannot be read any more.
+        """
+        return self._histories([metric])[metric]
+
+    def trials_frame(self) -> "pd.DataFrame":
+        """Return a row for each trial, by number.
+
+        | column | what it is |
+        |---|---|
+        | `number`, `state` | as in `trials`; the state `dropped` is among them |
+        | `value` | the study's metric at the best checkpoint; NaN until the trial has ended |
+        | `values.METRIC`, `is_on_front` | of several objectives: each at the best checkpoint; the Pareto front |
+        | `began`, `duration_s` | a time in UTC, and seconds; missing while it runs |
+        | `slot` | the slot it ran in; missing for a trial of several trainings |
+        | `params.KEY` | the searched parameters with their types; missing where a trial does not have one |
+        | `metrics.KEY` | the last value of each metric |
+        | `reason`, `infeasible` | why it ended early, and which constraints it violates; empty if nothing of the kind |
+        | `name`, `run_id` | of MLflow's run |
+        """
+        from sweeps.reading.frames import rows_to_frame
+
+        return rows_to_frame(self.trials).drop(columns=["study", "metric", "direction"])
+
+    def histories_frame(self, metrics: Sequence[str] | str = ()) -> "pd.DataFrame":
+        """Return a row for each point of metrics: `trial`, `metric`, `step`, `value`, and `time` in UTC.
+
+        They come by trial, then by metric in the order given, then by step. Of trials that are trained several times
+        see `histories`.
+
+        Args:
+            metrics: Names; none for all that the trials have.
+
+        Raises:
+            StoreError: The store cannot be read any more.
+            UsageError: No trial has such a metric; names the nearest.
+        """
+        from sweeps.reading.frames import histories_to_frame
+
+        known = sorted({key for row in self.trials for key in row.metrics})
+        names = [metrics] if isinstance(metrics, str) else list(metrics)
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known) or "The study has no metrics yet."
+                raise UsageError(f"No trial of {self.name!r} has a metric {name!r}. {hint}")
+        return histories_to_frame(self._histories(names or known))
+
+    def _histories(self, metrics: Sequence[str]) -> dict[str, dict[int, History]]:
+        sources = {row.trial: [row.run_id] for row in self.trials if row.trial is not None}
+        replicated = {number: list(self._replicates.get(number, ())) for number in sources}
+        run_ids = [run_id for number in sources for run_id in (*sources[number], *replicated[number])]
+        with open_reader(self.uri) as reader:
+            found = reader.histories(run_ids, metrics)
+        return {metric: _by_trial(found.get(metric, {}), sources, replicated) for metric in metrics}
+
+
+def _by_trial(
+    of_runs: Mapping[str, History], own: Mapping[int, Sequence[str]], replicates: Mapping[int, Sequence[str]]
+) -> dict[int, History]:
+    """Return the histories of trials; the run of one with replicates has only the means of their ends."""
+    found = {}
+    for number in own:
+        parts = [of_runs[run_id] for run_id in replicates[number] if run_id in of_runs]
+        parts = parts or [of_runs[run_id] for run_id in own[number] if run_id in of_runs]
+        if parts:
+            found[number] = mean_history(parts)
+    return found
+
+
+def _missing(name: str, reader: RunReader, has_runs: bool) -> StudyError:
+    if has_runs:
+        return StudyError(
+            f"The study {name!r} has trials, but its own run is not there: restore it in MLflow, where it was deleted, "
+            f"or let `lightsweep resume {name}` make another."
+        )
+    hint = did_you_mean(name, reader.studies()) or "The store holds no study yet."
+    return StudyError(f"There is no study {name!r}. {hint}")
+
+
+def _in_force(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """Keep of several runs of one number what was not dropped, then the newest, as `run_names.find_run` does."""
+    kept: dict[int, TrialRow] = {}
+    for row in sorted(rows, key=lambda row: (row.state != "dropped", row.began_ms or 0, row.run_id)):
+        if row.trial is not None:
+            kept[row.trial] = row
+    return [kept[number] for number in sorted(kept)]
+
+
+def _replicates(runs: Iterable[ServerRun]) -> dict[int, list[str]]:
+    """Return the newest run of each replicate by the number of its trial; the runs are the oldest first."""
+    found: dict[int, dict[str, str]] = {}
+    for run in runs:
+        number = run.tags.get(tags.TRIAL, "")
+        if run.tags.get(tags.KIND) == "replicate" and number.isdecimal() and tags.REPLICATE in run.tags:
+            found.setdefault(int(number), {})[run.tags[tags.REPLICATE]] = run.run_id
+    return {number: list(of.values()) for number, of in found.items()}
+
+
+def _objectives(parent: StoredRun, trials: Sequence[TrialRow]) -> dict[str, str]:
+    several = _mapping(parent.tags.get(tags.OBJECTIVES))
+    if several:
+        return several
+    metric = parent.tags.get(tags.METRIC)
+    if metric:
+        return {metric: parent.tags.get(tags.DIRECTION, "maximize")}
+    return trials[-1].objectives if trials else {}
+
+
+def _expressions(parent: StoredRun) -> dict[str, str]:
+    """Return what `Space.describe` gave when the study began or was moved."""
+    exact = _mapping(parent.tags.get(tags.SPACE))
+    if exact:
+        return exact
+    found = {
+        key.removeprefix(_SEARCH): text
+        for key, text in {**parent.params, **parent.tags}.items()
+        if key.startswith(_SEARCH)
+    }
+    return {key: text for key, text in found.items() if text != _NOT_SEARCHED}
+
+
+def _mapping(text: str | None) -> dict[str, str]:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):  # cut at the store's limit, or not ours
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)

@@ -1,0 +1,283 @@
+"""Conditions on rows: `params.model.depth >= 3 and metrics.val/acc > 0.9`. Parsed and evaluated here, never SQL.
+
+    condition   = either {"or" either}
+    either      = both {"and" both}
+    both        = "not" both | "(" condition ")" | comparison
+    comparison  = NAME ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "like" | "contains") VALUE
+                | NAME ["not"] "in" "[" VALUE {"," VALUE} "]"
+
+A name is `params.KEY`, `metrics.KEY`, a field, or whatever else `fields.resolve` knows; odd ones stand in backticks. A
+value is a number, a text in quotes, true, false or null. What a row does not have passes no comparison but `= null`.
+"""
+
+import json
+import operator
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sweeps.errors import UsageError
+from sweeps.reading.fields import Field, resolve
+from sweeps.reading.trial_row import TrialRow
+
+__all__ = ["Where", "parse_where"]
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf\b))(?![\w.])
+    | (?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
+    | (?P<sign><=|>=|==|!=|<>|[=<>(),\[\]])
+    | (?P<name>(?:`[^`]+`|[A-Za-z_])(?:[\w./@+-]|`[^`]+`)*)
+    )""",
+    re.VERBOSE,
+)
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+_SAME = {"==": "=", "<>": "!="}
+_WORDS = {"true": True, "false": False, "null": None, "none": None}
+_RESERVED = {"and", "or", "not", "in", "like", "contains", *_WORDS}
+_MAX_DEPTH = 50
+_SIGNS = "= != < <= > >= in like contains"
+
+_Test = Callable[[TrialRow, Mapping[str, Field]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """A parsed condition.
+
+    Attributes:
+        text: As it was typed.
+        names: The names in it.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    _test: _Test
+    _literals: tuple[tuple[str, Any, int], ...]
+
+    def keep(self, rows: Collection[TrialRow]) -> list[TrialRow]:
+        """Return the rows that it holds for, in their order.
+
+        Raises:
+            UsageError: No row has one of the names, or what it names is never of the kind that it is compared with.
+        """
+        fields = {name: resolve(name, rows) for name in self.names}
+        for name, literal, start in self._literals:
+            kinds = set()
+            for row in rows:
+                value = _plain(fields[name].of(row))
+                if literal is None or (value is not None and _kind(value) == _kind(literal)):
+                    break
+                kinds |= set() if value is None else {_kind(value)}
+            else:
+                if kinds:
+                    _fail(self.text, start, f"{name} holds {' and '.join(sorted(kinds))}, never {_kind(literal)}")
+        return [row for row in rows if self._test(row, fields)]
+
+
+def parse_where(text: str) -> Where:
+    """Parse a condition.
+
+    Raises:
+        UsageError: It does not parse; points at the place.
+    """
+    return _Parser(text).parse()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = list(_tokens(text))
+        self._at = 0
+        self._depth = 0
+        self._names: list[str] = []
+        self._literals: list[tuple[str, Any, int]] = []
+
+    def parse(self) -> Where:
+        test = self._condition()
+        if self._token.kind != "end":
+            self._wrong("`and`, `or` or the end")
+        names = tuple(dict.fromkeys(self._names))
+        return Where(text=self._text, names=names, _test=test, _literals=tuple(self._literals))
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _takes(self, *texts: str) -> bool:
+        token = self._token
+        is_taken = token.kind in ("sign", "name") and token.text.lower() in texts
+        self._at += is_taken
+        return is_taken
+
+    def _wrong(self, expected: str) -> NoReturn:
+        token = self._token
+        _fail(self._text, token.start, f"expected {expected}, but got {token.text or 'the end'}")
+
+    def _condition(self) -> _Test:
+        tests = [self._either()]
+        while self._takes("or"):
+            tests.append(self._either())
+        return tests[0] if len(tests) == 1 else lambda row, fields: any(test(row, fields) for test in tests)
+
+    def _either(self) -> _Test:
+        tests = [self._both()]
+        while self._takes("and"):
+            tests.append(self._both())
+        return tests[0] if len(tests) == 1 else lambda row, fields: all(test(row, fields) for test in tests)
+
+    def _both(self) -> _Test:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            _fail(self._text, self._token.start, f"at most {_MAX_DEPTH} levels of `not` and parentheses")
+        if self._takes("not"):
+            test = _negated(self._both())
+        elif self._takes("("):
+            test = self._condition()
+            if not self._takes(")"):
+                self._wrong("`)`")
+        else:
+            test = self._comparison()
+        self._depth -= 1
+        return test
+
+    def _comparison(self) -> _Test:
+        token = self._token
+        if token.kind != "name" or token.text.lower() in _RESERVED:
+            self._wrong("a name such as params.KEY, metrics.KEY or state")
+        self._at += 1
+        name = token.text.replace("`", "")
+        self._names.append(name)
+        is_negated = self._takes("not")
+        if self._takes("in"):
+            values = self._list(name)
+            if is_negated:
+                return lambda row, fields: (value := _value(row, fields, name)) is not None and value not in values
+            return lambda row, fields: _value(row, fields, name) in values
+        if is_negated:
+            self._wrong("`in`")
+        if self._takes("like"):
+            pattern = _pattern(self._word())
+            return lambda row, fields: pattern.fullmatch(_text(row, fields, name)) is not None
+        if self._takes("contains"):
+            part = self._word()
+            return lambda row, fields: part in _text(row, fields, name)
+        sign = _SAME.get(self._token.text, self._token.text)
+        if self._token.kind != "sign" or sign not in _ORDER:
+            self._wrong(f"a comparison ({_SIGNS})")
+        self._at += 1
+        start = self._token.start
+        literal = self._literal(name)
+        if literal is None and sign not in ("=", "!="):
+            _fail(self._text, start, "null is compared by = and != only")
+        if literal is None:
+            return lambda row, fields: (_value(row, fields, name) is None) == (sign == "=")
+        compare, kind = _ORDER[sign], _kind(literal)
+
+        def test(row: TrialRow, fields: Mapping[str, Field]) -> bool:
+            value = _value(row, fields, name)
+            if value is None:
+                return False
+            return compare(value, literal) if _kind(value) == kind else sign == "!="
+
+        return test
+
+    def _list(self, name: str) -> Sequence[Any]:
+        if not self._takes("["):
+            self._wrong("`[`")
+        values = [self._literal(name)]
+        while self._takes(","):
+            values.append(self._literal(name))
+        if not self._takes("]"):
+            self._wrong("`,` or `]`")
+        return values
+
+    def _word(self) -> str:
+        if self._token.kind != "text":
+            self._wrong("a text in quotes")
+        self._at += 1
+        return _unquoted(self._tokens[self._at - 1].text)
+
+    def _literal(self, name: str) -> Any:
+        token = self._token
+        value: Any
+        if token.kind == "number":
+            value = float(token.text) if re.search(r"[.eEf]", token.text) else int(token.text)
+        elif token.kind == "text":
+            value = _unquoted(token.text)
+        elif token.kind == "name" and token.text.lower() in _WORDS:
+            value = _WORDS[token.text.lower()]
+        else:
+            hint = f": a text needs quotes, '{token.text}'" if token.kind == "name" else ""
+            _fail(self._text, token.start, f"expected a value, but got {token.text or 'the end'}{hint}")
+        self._literals.append((name, value, token.start))
+        self._at += 1
+        return value
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at = 0
+    while text[at:].strip():
+        found = _TOKEN.match(text, at)
+        if found is None:
+            at += len(text[at:]) - len(text[at:].lstrip())
+            what = "a text that does not end" if text[at] in "'\"`" else f"{text[at]!r}, which means nothing here"
+            _fail(text, at, f"found {what}")
+        kind = str(found.lastgroup)
+        yield _Token(kind, found[kind], found.start(kind))
+        at = found.end()
+    yield _Token("end", "", len(text))
+
+
+def _fail(text: str, at: int, problem: str) -> NoReturn:
+    line = " ".join(text.splitlines()) if "\n" in text else text
+    raise UsageError(f"--where: {problem}, at character {at + 1}:\n  {line}\n  {' ' * at}^")
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Return what SQL's LIKE means: % for any text, _ for any character."""
+    parts = {"%": ".*", "_": "."}
+    return re.compile("".join(parts.get(letter) or re.escape(letter) for letter in text), re.DOTALL)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "numbers" if isinstance(value, int | float) else "texts"
+
+
+def _plain(value: Any) -> Any:
+    """Return lists and mappings as their text."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _value(row: TrialRow, fields: Mapping[str, Field], name: str) -> Any:
+    return _plain(fields[name].of(row))
+
+
+def _text(row: TrialRow, fields: Mapping[str, Field], name: str) -> str:
+    value = _value(row, fields, name)
+    return "" if value is None else str(value)
+
+
+def _negated(test: _Test) -> _Test:
+    return lambda row, fields: not test(row, fields)

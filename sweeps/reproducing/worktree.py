@@ -1,0 +1,266 @@
+"""Recorded code, looked at by git and then put into a git worktree of its own, in a temporary folder.
+
+`look_at` lets git say what it changes, in an index and an object folder of its own; `checked_out`, which is called when
+the user has seen that and agreed, writes it out. Nothing here runs or imports what is written, and nothing here touches
+the user's working tree, index or branches; hooks do not run.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps.errors import StoreError, UsageError
+from sweeps.naming import plain
+from sweeps.reproducing.recorded_code import COMMIT, RecordedCode, RecordedFile, is_below, refused, require_no_git
+
+__all__ = ["Change", "Checkout", "Look", "checked_out", "git_environment", "look_at", "repository_here"]
+
+_LINK, _SUBMODULE = "120000", "160000"
+_SAFE = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"),
+    *("-c", "gc.auto=0", "-c", "advice.detachedHead=false"),
+)
+_APPLY = ("apply", "--whitespace=nowarn", "--no-ignore-whitespace")
+_DIFF = ("diff", "--cached", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short")
+_RELOCATING = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_EXTERNAL_DIFF"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A file that differs from the commit, and by how many lines; None if it is no text."""
+
+    name: str
+    added: int | None
+    removed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What would be written over the commit.
+
+    Attributes:
+        changes: The files.
+        text: All of it, as a patch.
+        project: The content of pyproject.toml; None if there is none.
+        names: The files of the commit, with the changes.
+    """
+
+    changes: tuple[Change, ...]
+    text: str
+    project: str | None
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """Recorded code, written out below a temporary folder in the places that it had below `/`."""
+
+    top: Path
+    code: RecordedCode
+
+    def at(self, place: str) -> Path:
+        """Return where something is that was at `place`."""
+        return self.top / place.lstrip("/")
+
+    @property
+    def root(self) -> Path:
+        """The worktree."""
+        return self.at(self.code.root)
+
+    @property
+    def folder(self) -> Path:
+        """The working folder in it."""
+        return self.at(self.code.folder)
+
+
+def git_environment() -> dict[str, str]:
+    """Return the environment without what would let git look at another repository than the one of its folder."""
+    return {name: value for name, value in os.environ.items() if name not in _RELOCATING}
+
+
+def repository_here(folder: Path, code: Mapping[str, Any]) -> Path:
+    """Return the top folder of the repository that `folder` is in, if that has the recorded commit.
+
+    Raises:
+        UsageError: There is no repository, or not this commit in it.
+    """
+    commit, root = code.get("commit"), plain(str(code.get("root")))
+    try:
+        top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
+    except _GitError as error:
+        raise UsageError(
+            f"--at-commit needs the repository of the run, which was {root}: say it in a clone of that. Git says of "
+            f"{folder}: {error}"
+        ) from error
+    if isinstance(commit, str) and COMMIT.fullmatch(commit):
+        try:
+            _git(top, "cat-file", "-e", f"{commit}^{{commit}}")
+        except _GitError as error:
+            raise UsageError(
+                f"The recorded commit {commit} is not in this repository, {top}; it was in {root}. Get it with "
+                "`git fetch`, or go to the repository that has it."
+            ) from error
+    return top
+
+
+def look_at(code: RecordedCode, repository: Path) -> Look:
+    """Let git say what the recorded difference and files change; nothing of the user's repository is written to.
+
+    Raises:
+        StoreError: The difference does not apply to the commit, or has links or git's own files in it.
+    """
+    with tempfile.TemporaryDirectory(prefix="lightsweep-") as scratch:
+        own = os.fsdecode(_git(repository, "rev-parse", "--git-path", "objects")).removesuffix("\n")
+        objects = str((repository / own).resolve())
+        aside = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{objects}"' if ":" in objects else objects,
+        }
+        (Path(scratch) / "objects").mkdir()
+        try:
+            _git(repository, "read-tree", code.commit, more=aside)
+            if code.patch:
+                _git(repository, *_APPLY, "--cached", "-", stdin=code.patch, more=aside)
+            inside = [file for file in code.files if is_below(file.place, code.root)]
+            _add(inside, code.root, repository, Path(scratch), aside)
+        except _GitError as error:
+            raise StoreError(
+                f"The recorded difference does not apply to commit {code.commit[:12]}, so that it is not used. Git "
+                f"says: {error}"
+            ) from error
+        raw = _git(repository, *_DIFF, "--raw", "-z", code.commit, more=aside).split(b"\0")
+        for what, name in zip(raw[0::2], raw[1::2], strict=False):
+            require_no_git(os.fsdecode(name))
+            if any(mode in what.decode().lstrip(":").split()[:2] for mode in (_LINK, _SUBMODULE)):
+                raise refused("a difference has files only, no links and no submodules", os.fsdecode(name))
+        changes = _git(repository, *_DIFF, "--numstat", "-z", code.commit, more=aside).split(b"\0")
+        text = _git(repository, *_DIFF, "--unified=3", code.commit, more=aside).decode(errors="replace")
+        names = frozenset(map(os.fsdecode, _git(repository, "ls-files", "-z", more=aside).split(b"\0")))
+        project = (
+            _git(repository, "cat-file", "blob", ":pyproject.toml", more=aside) if "pyproject.toml" in names else None
+        )
+    outside = [file for file in code.files if not is_below(file.place, code.root)]
+    return Look(
+        changes=(*(_change(line) for line in changes if line), *map(_new, outside)),
+        text="".join([text, *map(_shown, outside)]),
+        project=None if project is None else project.decode(errors="replace"),
+        names=names - {""},
+    )
+
+
+def _add(files: Sequence[RecordedFile], root: str, repository: Path, scratch: Path, aside: Mapping[str, str]) -> None:
+    """Put files into the index."""
+    if not files:
+        return
+    for number, file in enumerate(files):
+        (scratch / str(number)).write_bytes(file.content)
+    listed = "".join(f"{scratch / str(number)}\n" for number in range(len(files))).encode()
+    hashes = _git(repository, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed, more=aside).split()
+    entries = b"".join(
+        b"100644 %s\t%s\0" % (found, os.fsencode(file.place[len(root) + 1 :]))
+        for found, file in zip(hashes, files, strict=True)
+    )
+    _git(repository, "update-index", "-z", "--index-info", stdin=entries, more=aside)
+
+
+def _change(line: bytes) -> Change:
+    added, removed, name = line.split(b"\t", 2)
+    return Change(
+        name=os.fsdecode(name),
+        added=None if added == b"-" else int(added),
+        removed=None if removed == b"-" else int(removed),
+    )
+
+
+def _new(file: RecordedFile) -> Change:
+    return Change(name=file.place, added=file.content.count(b"\n"), removed=0)
+
+
+def _shown(file: RecordedFile) -> str:
+    lines = file.content.decode(errors="replace").splitlines()
+    return "\n".join([f"new file {file.place}", *(f"+{line}" for line in lines), ""])
+
+
+@contextmanager
+def checked_out(code: RecordedCode, repository: Path) -> Iterator[Checkout]:
+    """Write recorded code into a worktree below a temporary folder, and remove it at the end, whatever happens.
+
+    Whoever calls sees to it that no signal interrupts the removal.
+
+    Raises:
+        StoreError: Git cannot make the worktree, or a place leads out of it by a link.
+    """
+    checkout = Checkout(top=Path(tempfile.mkdtemp(prefix="lightsweep-")).resolve(), code=code)
+    try:
+        checkout.root.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _git(repository, "worktree", "add", "--quiet", "--detach", str(checkout.root), code.commit)
+            if code.patch:
+                _git(checkout.root, *_APPLY, "--index", "-", stdin=code.patch)
+        except _GitError as error:
+            raise StoreError(f"Commit {code.commit[:12]} cannot be checked out. Git says: {error}") from error
+        for file in code.files:
+            _write(checkout, file)
+        _made(checkout, code.folder)
+        yield checkout
+    finally:
+        _remove(checkout, repository)
+
+
+def _made(checkout: Checkout, place: str) -> Path:
+    """Create the folder that was at a place, if the commit does not have it.
+
+    Raises:
+        StoreError: The commit has a link on the way to it, which may lead anywhere.
+    """
+    folder = checkout.at(place)
+    if any(one.is_symlink() for one in (folder, *folder.parents) if one.is_relative_to(checkout.top)):
+        raise refused("no folder of recorded files is a link", place)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(checkout: Checkout, file: RecordedFile) -> None:
+    path = _made(checkout, file.place.rpartition("/")[0]) / file.place.rpartition("/")[2]
+    path.unlink(missing_ok=True)  # not through it, should it be a link
+    with path.open("xb") as opened:
+        opened.write(file.content)
+
+
+def _remove(checkout: Checkout, repository: Path) -> None:
+    """Remove the worktree, and only this one from git's list: others may lie on a disk that is not there just now."""
+    try:
+        _git(repository, "worktree", "remove", "--force", "--force", str(checkout.root))
+    except _GitError:
+        shutil.rmtree(checkout.root, ignore_errors=True)
+        with suppress(_GitError):  # it may never have heard of it
+            _git(repository, "worktree", "remove", "--force", "--force", str(checkout.root))
+    shutil.rmtree(checkout.top, ignore_errors=True)
+
+
+class _GitError(Exception):
+    """Git refuses; says in one line why."""
+
+
+def _git(folder: Path, *arguments: str, stdin: bytes = b"", more: Mapping[str, str] | None = None) -> bytes:
+    environment = {**git_environment(), "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(more or {})}
+    try:
+        done = subprocess.run(
+            ["git", *_SAFE, *arguments], cwd=folder, input=stdin, capture_output=True, check=False, env=environment
+        )
+    except OSError as error:
+        raise _GitError(f"git cannot be started: {error}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise _GitError(plain(" ".join(said)[:500]))
+    return done.stdout

@@ -1,0 +1,200 @@
+"""What a model is made of: which checkpoint, which samples, and what its numbers mean."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.errors import ConfigError, StoreError
+from sweeps.promotion import promoting
+from sweeps.promotion.promoting import content_digest
+from sweeps.run_promote import _own_code
+
+OWN_DATA = """
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Numbers(pl.LightningDataModule):
+    def __init__(self, kind: str = "pair", dtype: str = "float32"):
+        super().__init__()
+        self.kind, self.x = kind, torch.arange(30, dtype=getattr(torch, dtype)).reshape(10, 3)
+
+    def setup(self, stage=None):
+        if self.kind == "gone":
+            raise FileNotFoundError("it is gone")
+
+    def val_dataloader(self):
+        if self.kind == "raw":
+            raise AssertionError("nobody needs it")
+        if self.kind == "mapping":
+            return [[{"x": self.x}]]
+        return DataLoader(TensorDataset(self.x, torch.zeros(10)) if self.kind == "pair" else self.x, batch_size=5)
+"""
+
+
+OWN_RAW_DATA = """
+
+class RawNumbers(Numbers):
+    def raw_input(self, num_samples):
+        if self.kind == "none":
+            return {"sample": 1}
+        transform = {"_target_": "numbers_of_mine.Tenth"}
+        return {"samples": self.x[:num_samples].to(torch.int16), "transform": transform, "class_names": ["a", "b"]}
+
+
+class Tenth(torch.nn.Module):
+    def forward(self, x):
+        return x / 10
+"""
+
+
+@pytest.fixture
+def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The samples that a user's own data module gives."""
+    (tmp_path / "numbers_of_mine.py").write_text(OWN_DATA + OWN_RAW_DATA)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def samples(target: str = "Numbers", **arguments: str) -> Any:
+        config = {"seed": 0, "data": {"_target_": f"numbers_of_mine.{target}", **arguments}}
+        return promoting._data(config, (*ALLOWED_MODULES, "numbers_of_mine"))
+
+    return samples
+
+
+@pytest.mark.parametrize("kind", ["pair", "tensor"])
+def test_samples_of_any_loader_are_taken_as_the_net_reads_them(numbers: Any, kind: str) -> None:
+    spec, examples, classes = numbers(kind=kind)
+
+    assert (spec.shape, spec.dtype, spec.transform, classes) == ((3,), "float32", None, ())
+    np.testing.assert_array_equal(examples, np.arange(12, dtype=np.float32).reshape(4, 3))
+
+
+def test_a_data_module_of_ones_own_can_say_what_its_raw_samples_are(numbers: Any) -> None:
+    spec, examples, classes = numbers("RawNumbers", kind="raw")
+    transform = promoting.transform_of(spec.transform, allowed=("numbers_of_mine",))
+
+    assert (spec.dtype, spec.least, classes, examples.tolist()[1]) == ("int16", None, ("a", "b"), [3, 4, 5])
+    assert torch.equal(transform(torch.tensor([3])), torch.tensor([0.3]))
+    with pytest.raises(ConfigError, match="must return a mapping with `samples`"):
+        numbers("RawNumbers", kind="none")
+
+
+def test_batches_that_begin_with_no_tensor_are_refused(numbers: Any) -> None:
+    with pytest.raises(ConfigError, match=r"one tensor of samples.*is a dict"):
+        numbers(kind="mapping")
+
+
+def test_numbers_that_no_file_has_are_refused(numbers: Any) -> None:
+    with pytest.raises(ConfigError, match=r"must be one of uint8, .* but are bfloat16"):
+        numbers(dtype="bfloat16")
+
+
+def test_data_that_is_gone_is_told(numbers: Any) -> None:
+    with pytest.raises(StoreError, match="cannot be had: it is gone"):
+        numbers(kind="gone")
+
+
+def test_raw_images_become_what_the_net_reads_to_the_same_bits(tmp_path: Path) -> None:
+    config = Composer("train", [f"store_dir={tmp_path}", "data.eval_batch_size=4"]).trial({}, seed=0)
+    spec, examples, classes = promoting._data(config, ALLOWED_MODULES)
+    data = promoting.build(config["data"], key="data", allowed=ALLOWED_MODULES)
+    data.setup()
+    read, _ = next(iter(data.val_dataloader()))
+
+    assert (spec.dtype, spec.greatest, classes) == ("uint8", 16, tuple("0123456789"))
+    transform = promoting.transform_of(spec.transform, allowed=ALLOWED_MODULES)
+    assert torch.equal(transform(torch.from_numpy(examples)), read)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names", "told", "expected"),
+    [
+        ([[2.0, -1.0]], ("cat", "dog"), 2, ("scores", ("cat", "dog"))),
+        ([[0.25, 0.75]], (), 2, ("probabilities", ("0", "1"))),
+        ([[2.0, -1.0]], (), None, ("values", ())),
+        ([[2.0, -1.0, 3.0]], ("cat", "dog"), 2, ("values", ())),
+        ([[0.5]], ("cat",), 1, ("values", ())),
+    ],
+)
+def test_rows_are_of_classes_if_there_are_as_many(outputs: Any, names: Any, told: Any, expected: Any) -> None:
+    assert promoting._kind(torch.tensor(outputs), names, {"data": {"num_classes": told}}) == expected
+
+
+def checkpoint(name: str, step: int, score: float | None) -> Any:
+    state = {} if score is None else {"ModelCheckpoint{}": {"monitor": "val/acc", "current_score": torch.tensor(score)}}
+    return promoting._Checkpoint(name=name, content={"global_step": step, "callbacks": state, "state_dict": {}})
+
+
+@pytest.mark.parametrize(
+    ("scores", "direction", "chosen"),
+    [((0.5, 0.9, 0.7), "maximize", "1"), ((0.5, 0.9, 0.7), "minimize", "0"), ((None, None, None), "maximize", "2")],
+)
+def test_of_several_checkpoints_the_best_is_taken(scores: Any, direction: str, chosen: str) -> None:
+    found = [checkpoint(str(step), step, score) for step, score in enumerate(scores)]
+    original: Any = SimpleNamespace(evidence=SimpleNamespace(value=scores[int(chosen)]))
+    best, notes = promoting._best(found, original, {"objective": {"metric": "val/acc", "direction": direction}})
+
+    assert best.name == chosen
+    assert notes == ([] if scores[0] else ["2 is the last checkpoint of 3: none was saved for val/acc."])
+
+
+def test_a_checkpoint_of_others_with_more_than_weights_is_not_loaded(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    torch.save({"state_dict": {}, "hyper_parameters": Harmful()}, tmp_path / "a.ckpt")
+    with pytest.raises(StoreError, match="others than you can have written it"):
+        promoting._read(tmp_path / "a.ckpt", is_own=False)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_code_of_ones_own_brings_the_packages_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pack_of_mine").mkdir()
+    (tmp_path / "pack_of_mine" / "__init__.py").write_text(
+        "import torch, os\nfrom sklearn.datasets import load_digits\n"
+    )
+    (tmp_path / "net_of_mine.py").write_text("from pack_of_mine import thing\nimport PIL.Image\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, requirements = _own_code(["net_of_mine", "pack_of_mine.sub", "torchmetrics.text.bert"], [tmp_path])
+
+    assert code == [tmp_path / "net_of_mine.py", tmp_path / "pack_of_mine"]
+    assert [requirement.partition("==")[0] for requirement in requirements] == ["pillow", "scikit-learn"]
+
+
+def test_another_line_of_code_is_another_model(tmp_path: Path) -> None:
+    for name in ("model.json", "config.yaml", "net.py"):
+        (tmp_path / name).write_text("1")
+    before = content_digest(tmp_path, [tmp_path / "net.py"], ["torch==1"])
+
+    assert content_digest(tmp_path, [tmp_path / "net.py"], ["torch==2"]) != before
+    (tmp_path / "net.py").write_text("2")
+    assert content_digest(tmp_path, [tmp_path / "net.py"], ["torch==1"]) != before
+
+
+class Plain(pl.LightningModule):
+    """Leaves nothing of its own in a checkpoint."""
+
+
+class Vocabulary(pl.LightningModule):
+    """Leaves something there, and reads it."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.words = checkpoint["words"]
+
+
+@pytest.mark.parametrize(("module", "more"), [(Plain(), set()), (Vocabulary(), {"words"})], ids=["plain", "own"])
+def test_of_a_checkpoint_only_the_modules_own_is_kept(module: pl.LightningModule, more: set[str]) -> None:
+    content = {"state_dict": {}, "epoch": 1, "global_step": 2, "words": ["a"], "callbacks": {}, "loops": {}}
+    content |= {"hyper_parameters": {"password": "x"}, "datamodule_hyper_parameters": {"password": "x"}}
+
+    kept = promoting._kept(promoting._Checkpoint(name="a.ckpt", content=content), module)
+
+    assert set(kept) == {"state_dict", "epoch", "global_step"} | more
