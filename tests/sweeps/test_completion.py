@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli import _options
+from sweeps.arguments import options
 from sweeps.completion import complete, script
 
 
 def completed(line: str) -> list[str]:
-    return complete(line, _options())
+    return complete(line, options())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps import schema
-from sweeps.cli import _parser
+from sweeps.arguments import make_parser
 from sweeps.paths import conf_dir
 from sweeps.reading.fields import FIELDS
 from sweeps.reading.where import parse_where
@@ -71,7 +71,7 @@ def test_every_command_of_the_page_parses(name: str) -> None:
     commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        make_parser().parse_args(shlex.split(command))
 
 
 def test_every_command_of_the_page_on_comparing_parses() -> None:
@@ -79,7 +79,7 @@ def test_every_command_of_the_page_on_comparing_parses() -> None:
     commands = re.findall(r"^lightsweep (.*?)(?:  #.*)?$", page, re.MULTILINE)
     assert {shlex.split(command)[0] for command in commands} >= {"show", "diff"}
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        make_parser().parse_args(shlex.split(command))
 
 
 def test_every_command_of_the_page_on_the_report_parses() -> None:
@@ -87,7 +87,7 @@ def test_every_command_of_the_page_on_the_report_parses() -> None:
     commands = re.findall(r"^lightsweep (.*?)(?:  *#.*)?$", page, re.MULTILINE)
     assert len(commands) == 4
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        make_parser().parse_args(shlex.split(command))
 
 
 def test_the_known_points_of_the_page_on_steering_are_tried_first(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_every_example_of_the_page_on_comparing_parses() -> None:
     commands = [line for line in lines if line.startswith("lightsweep ")]
     assert len(lines) > len(commands) > 0
     for line in commands:
-        args = _parser().parse_args(shlex.split(line, comments=True)[1:])
+        args = make_parser().parse_args(shlex.split(line, comments=True)[1:])
         assert getattr(args, "where", None) is None or parse_where(args.where)
     for line in [line for line in lines if line not in commands]:
         assert parse_where(line).names
