@@ -71,17 +71,25 @@ class Trace:
         epochs: In their order.
         data: What the samples of each split were; see `data_content`. Empty if that was never told.
         operations: Those that torch warned of: they have no deterministic form.
+        is_damaged: Whether a line could not be read; what came after it is not here.
     """
 
     segments: tuple[Segment, ...] = ()
     epochs: tuple[Epoch, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     operations: tuple[str, ...] = ()
+    is_damaged: bool = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether it begins at the beginning and has an epoch."""
-        return bool(self.segments) and self.segments[0].begins == 0 and bool(self.epochs) and self.epochs[0].epoch == 0
+        """Whether it begins at the beginning and has an epoch, and all of it can be read."""
+        return (
+            not self.is_damaged
+            and bool(self.segments)
+            and self.segments[0].begins == 0
+            and bool(self.epochs)
+            and self.epochs[0].epoch == 0
+        )
 
 
 class TraceFile:
@@ -136,6 +144,7 @@ def read_trace(path: Path) -> Trace:
     epochs: list[Epoch] = []
     data: Mapping[str, Any] = {}
     operations: tuple[str, ...] = ()
+    is_damaged = False
     for line in text.splitlines():
         try:
             item = json.loads(line)
@@ -148,8 +157,11 @@ def read_trace(path: Path) -> Trace:
             else:
                 data = dict(item["data"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # cut off, or not ours
+            is_damaged = True
             break
-    return Trace(segments=tuple(segments), epochs=tuple(epochs), data=data, operations=operations)
+    return Trace(
+        segments=tuple(segments), epochs=tuple(epochs), data=data, operations=operations, is_damaged=is_damaged
+    )
 
 
 def trace_text(trace: Trace) -> str:

@@ -180,7 +180,7 @@ def judge(
         stage = "much"
     suspects = _suspects(stage, differs)
     ingredient = suspects[0] if suspects else "order of the data" if stage == "order" else ""
-    where = _where(mismatch, step, keys, before.trace.is_whole)
+    where = _where(mismatch, step, keys, before.trace)
     blame = _blame(stage, suspects, differs) if differs else _unexplained(stage, before.trace, again.trace)
     known |= {"epoch": mismatch.epoch if mismatch else None, "step": step, "ingredient": ingredient}
     closeness = _closeness(metric, old, new, before.value, again.value, tolerance, stop_step)
@@ -291,7 +291,7 @@ def _bits(value: float) -> bytes:
     return b"nan" if math.isnan(value) else struct.pack("<d", value)
 
 
-def _where(mismatch: _Mismatch | None, step: int | None, keys: Sequence[str], has_trace: bool) -> str:
+def _where(mismatch: _Mismatch | None, step: int | None, keys: Sequence[str], trace: Trace) -> str:
     words = []
     if mismatch is not None and mismatch.stage == _ENDED:
         words.append(f"The training ended before epoch {mismatch.epoch}")
@@ -300,7 +300,9 @@ def _where(mismatch: _Mismatch | None, step: int | None, keys: Sequence[str], ha
     elif mismatch is not None:
         what = "order of the data differs" if mismatch.stage == "order" else "weights differ"
         words.append(f"The {what} from epoch {mismatch.epoch} on")
-    elif not has_trace:
+    elif trace.is_damaged:
+        words.append(f"The trace cannot be read after {len(trace.epochs)} epochs, so that nothing can be proved exact")
+    elif not trace.is_whole:
         words.append("The weights were not recorded, so that nothing can be proved exact")
     else:
         words.append("The weights and the order of the data are equal, but not all metrics")

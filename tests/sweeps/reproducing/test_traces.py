@@ -68,6 +68,7 @@ def test_a_line_that_cannot_be_read_ends_the_trace(tmp_path: Path, junk: bytes) 
     with file.path.open("ab") as stream:
         stream.write(junk)
     assert read_trace(file.path).epochs == (epoch(0), epoch(1))
+    assert not read_trace(file.path).is_whole  # of what was lost nothing can be proved
     file.begin(segment(2))  # what goes on after such a line is read again
     file.add(epoch(2))
     assert [item.epoch for item in read_trace(file.path).epochs] == [0, 1, 2]

@@ -151,6 +151,8 @@ def test_without_a_trace_or_values_nothing_is_proved() -> None:
     assert verdict(evidence(), bare).kind == "within tolerance"
     assert "The weights were not recorded" in verdict(evidence(), bare).reason
     assert verdict(changed(0, weights=("x",)), tolerance=None).kind == "not verifiable"
+    damaged = replace(evidence(), trace=replace(evidence(2).trace, is_damaged=True))
+    assert "cannot be read after 2 epochs" in verdict(evidence(), damaged).reason
 
 
 def test_the_tolerance_is_the_spread_of_replicates_where_there_are_some() -> None:
