@@ -244,8 +244,10 @@ def _report(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from sweeps.display import warn_unsent
+    from sweeps.reproducing.exporting import is_export
     from sweeps.reproducing.original import IncompleteError
     from sweeps.run_reproduce import Reproduction, Request, reproduce
+    from sweeps.urls import store_options
 
     is_json = args.format == "json"
     console = _console()
@@ -281,6 +283,9 @@ def _reproduce(args: argparse.Namespace) -> int:
     verdict = result.verdict
     style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
     say(f"{verdict.kind}: {verdict.reason}", style)
+    if verdict.kind == "exact" and args.epochs is args.threads is None and not is_export(args.name):
+        where = store_options(args.store_dir, args.uri)
+        say(f"To register it: lightsweep promote {shlex.quote(args.name)} --name NAME --require-reproduced{where}")
     if result.outcome is not None and result.outcome.state == "interrupted":
         return _INTERRUPTED
     return verdict.exit_status

@@ -104,6 +104,7 @@ def test_the_best_of_a_sweep_is_exact_and_both_runs_say_so(swept: Store) -> None
     told = swept.run("reproduce", "best:s")
     assert "Nothing that is recorded differs today." in told
     assert "exact: Weights, order of the data and all metrics are equal bit for bit, over 4 epochs." in told
+    assert "lightsweep promote best:s --name NAME --require-reproduced" in told
     best, again = swept.show("best:s"), swept.show("reproduction#0")
     assert best["tags"]["lightsweep.reproduced"].startswith("exact: ")
     assert best["tags"]["lightsweep.reproduced_by"] == again["run_id"]
