@@ -19,10 +19,8 @@ from harness import Result, lightsweep, scratch
 _ROWS = 7  # sweeps on each data set
 _TRIALS, _EPOCHS = 20, 5
 _FIRST_CUT = 4  # the trial from which on a sweep is cut off
-_DRAWS, _WORTH = (
-    20_000,
-    10,
-)  # each row is the one of so many that brings most pairs; a value on a data set counts as ten
+_DRAWS = 20_000  # each row is the one of so many that brings most pairs of values together
+_WORTH = 10  # pairs that a value on a data set counts as
 _CUTS = {"killed": signal.SIGKILL, "stopped": signal.SIGINT}
 _TRIES = 3  # a sweep may end, or all its trials, before it is cut off
 
