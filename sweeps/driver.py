@@ -538,6 +538,8 @@ class Driver:
 
     def _hear(self, number: int, event: Event) -> None:
         job = self._running[number]
+        if job.why_not_admitted and not isinstance(event, Exited):
+            return  # what it has said before it was ended is of a training that is not to be
         match event:
             case Report(value=value, step=step):
                 verdict = self._judge_report(job, value, step)

@@ -28,6 +28,7 @@ class FakeLauncher:
     num_ranks: dict[int, int] = field(default_factory=dict)
     answers: dict[int, list[Answer]] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
+    on_their_way: list[Event] = field(default_factory=list)  # what whoever is killed had said already
     most_at_once: int = 0
     on_poll: Callable[[int], None] = lambda polls: None
     _left: dict[int, deque[Event]] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class FakeLauncher:
 
     def kill(self, number: int) -> None:
         self.killed.append(number)
-        self._left[number] = deque([Failed(cause="died", message="killed by SIGKILL"), Exited()])
+        self._left[number] = deque([*self.on_their_way, Failed(cause="died", message="killed by SIGKILL"), Exited()])
 
 
 def complete(value: float, reports: int = 2) -> list[Event]:

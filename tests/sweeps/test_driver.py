@@ -218,6 +218,15 @@ def test_a_model_that_is_too_large_is_killed_before_it_trains_and_pruned(tmp_pat
     assert sweep.search.metrics[3] == {"num_params": 1000.0}
 
 
+def test_what_a_model_that_is_too_large_had_said_before_it_was_killed_is_not_recorded(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, lambda number: [Started(time_s=0.0, num_parameters=1000)], num_trials=1)
+    sweep.search.largest = 100.0
+    sweep.launcher.on_their_way = [Metrics(points=(MetricPoint("loss", 1.0, 0, 0),)), *complete(0.5)[:-1]]
+    sweep.run()
+    assert sweep.states == {0: "pruned"}
+    assert [point.key for point in sweep.store.named("#0")["points"]] == ["num_params"]
+
+
 def test_the_search_is_told_all_metrics_and_the_size(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, lambda n: [Started(time_s=0.0, num_parameters=7), *complete(0.5)], num_trials=1).run()
     assert sweep.search.metrics[0] == {"num_params": 7.0, "val/acc": 0.5}
