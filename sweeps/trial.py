@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import cache
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +26,7 @@ from sweeps.secrecy import Secrets, reveal
 if TYPE_CHECKING:
     from sweeps.ranks import Ranks
 
-__all__ = ["main"]
+__all__ = ["main", "thread_pools"]
 
 _ATTEND_S = 0.2
 
@@ -39,7 +40,6 @@ def main(connection: Connection) -> None:
     _redirect_output(Path(os.devnull))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
-    pools = _thread_pools()
     try:
         job: RankJob = connection.recv()
         serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
@@ -53,7 +53,7 @@ def main(connection: Connection) -> None:
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
     _redirect_output(paths.rank_log(folder, job.place.rank))
     os.environ.update(_environment(job))
-    pools.limit(limits=job.threads)  # of OpenBLAS and OpenMP, such as NumPy's and scikit-learn's
+    thread_pools().limit(limits=job.threads)  # of OpenBLAS and OpenMP, such as NumPy's and scikit-learn's
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
     channel = Channel(
@@ -83,8 +83,12 @@ def _environment(job: RankJob) -> dict[str, str]:
     return variables | dict(job.environment)
 
 
-def _thread_pools() -> Any:
-    """Find the thread pools of the libraries that are there, which takes 10 ms; later ones read OMP_NUM_THREADS."""
+@cache
+def thread_pools() -> Any:
+    """Find the thread pools of the libraries that are there, which costs a rank 60 ms unless its server has done it.
+
+    Libraries that come later read OMP_NUM_THREADS.
+    """
     from threadpoolctl import ThreadpoolController  # with scikit-learn
 
     return ThreadpoolController()
@@ -97,8 +101,9 @@ def _warm_up() -> None:
     """
     import torch
 
-    from sweeps import preflight, ranks  # noqa: F401
+    from sweeps import preflight, ranks, train  # noqa: F401
 
+    train.quieten()
     if torch.version.cuda:  # a backward pass and a step ask for the GPUs, before the job says which are visible
         return
     torch.set_num_threads(1)
