@@ -78,7 +78,9 @@ def _check(
 ) -> CheckResult:
     base = composer.base()
     slots = lease_slots(base, slots=None if space is not None else 1)
-    launcher = start_launcher(composer, [config for _, config in corners], log=store_dir / "server.log")
+    launcher = start_launcher(
+        composer, [config for _, config in corners], threads=slots[0].threads, log=store_dir / "server.log"
+    )
     with closing(launcher), preparing(console):
         report = check(
             launcher,

@@ -184,7 +184,8 @@ class _Reproducing:
             )
         for note in self._notes:
             self._say(plain(note))
-        launcher = start_launcher(self._composer, [self._config], log=self._request.store_dir / "server.log")
+        log = self._request.store_dir / "server.log"
+        launcher = start_launcher(self._composer, [self._config], threads=self._slot.threads, log=log)
         with closing(launcher):
             recorder = open_recorder(self._composer, self._request.store_dir)
             with preparing(self._console):

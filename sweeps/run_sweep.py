@@ -159,7 +159,7 @@ class _Sweep:
         corners = self._corners()
         configs = [corner for _, corner in corners]
         require_same_devices(config, configs)
-        launcher = start_launcher(self._composer, configs, log=self._store_dir / "server.log")
+        launcher = start_launcher(self._composer, configs, threads=slots[0].threads, log=self._store_dir / "server.log")
         with closing(launcher):
             recorder = open_recorder(self._composer, self._store_dir)
             storage = open_storage(storage_url(config))

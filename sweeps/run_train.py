@@ -101,7 +101,7 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     config = composer.trial({}, seed=composer.tree.seed)
     store_dir = Path(config["store_dir"])
     slots = [_given_slot(composer, place)] if place else lease_slots(composer.base(), slots=1)
-    launcher = start_launcher(composer, [config], log=store_dir / "server.log")
+    launcher = start_launcher(composer, [config], threads=slots[0].threads, log=store_dir / "server.log")
     with closing(launcher):
         run = _Run(command, composer, config, slots, launcher, place)
         if place and place.rank > 0:

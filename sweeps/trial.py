@@ -8,12 +8,11 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from functools import cache
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps import paths
 from sweeps.channel import Channel
@@ -26,9 +25,10 @@ from sweeps.secrecy import Secrets, reveal
 if TYPE_CHECKING:
     from sweeps.ranks import Ranks
 
-__all__ = ["main", "thread_pools"]
+__all__ = ["main", "pool_sizes"]
 
 _ATTEND_S = 0.2
+_POOLS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
 
 
 def main(connection: Connection) -> None:
@@ -53,7 +53,6 @@ def main(connection: Connection) -> None:
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
     _redirect_output(paths.rank_log(folder, job.place.rank))
     os.environ.update(_environment(job))
-    thread_pools().limit(limits=job.threads)  # of OpenBLAS and OpenMP, such as NumPy's and scikit-learn's
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
     channel = Channel(
@@ -72,7 +71,7 @@ def main(connection: Connection) -> None:
 
 def _environment(job: RankJob) -> dict[str, str]:
     """Return what libraries read: how many threads, and where there are several ranks, which of them this is."""
-    place, variables = job.place, {"OMP_NUM_THREADS": str(job.threads)}
+    place, variables = job.place, pool_sizes(job.threads)
     if place.world_size > 1:
         variables |= {
             "RANK": str(place.rank),
@@ -83,15 +82,9 @@ def _environment(job: RankJob) -> dict[str, str]:
     return variables | dict(job.environment)
 
 
-@cache
-def thread_pools() -> Any:
-    """Find the thread pools of the libraries that are there, which costs a rank 60 ms unless its server has done it.
-
-    Libraries that come later read OMP_NUM_THREADS.
-    """
-    from threadpoolctl import ThreadpoolController  # with scikit-learn
-
-    return ThreadpoolController()
+def pool_sizes(threads: int) -> dict[str, str]:
+    """Return the variables by which libraries such as NumPy's learn, when they are loaded, how many threads to use."""
+    return dict.fromkeys((f"{library}_NUM_THREADS" for library in _POOLS), str(threads))
 
 
 def _warm_up() -> None:

@@ -46,7 +46,7 @@ def python_path(composer: Composer) -> tuple[str, ...]:
     return (*folders, str(Path.cwd()))
 
 
-def start_launcher(composer: Composer, configs: Sequence[Config], *, log: Path) -> LocalLauncher:
+def start_launcher(composer: Composer, configs: Sequence[Config], *, threads: int, log: Path) -> LocalLauncher:
     """Start the launcher and let its server import what the configs name, while the caller goes on.
 
     Raises:
@@ -65,6 +65,7 @@ def start_launcher(composer: Composer, configs: Sequence[Config], *, log: Path) 
         modules=sorted(modules),
         python_path=python_path(composer),
         log=log,
+        threads=threads,
         patience=Patience(join_s=launching["join_timeout_s"], stall_s=launching["stall_timeout_s"]),
     )
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection, forkserver, reduction
@@ -22,6 +22,7 @@ from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
 from sweeps.records import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.trial import main as rank_main
+from sweeps.trial import pool_sizes
 
 __all__ = ["LocalLauncher"]
 
@@ -62,6 +63,7 @@ class LocalLauncher:
         modules: What the server imports ahead; what cannot be imported is left to the trial to report.
         python_path: Folders in which the user's modules are found.
         log: The file for what the server prints.
+        threads: How many CPU threads each job will have: libraries make their pools when they are loaded.
         patience: How long ranks are waited for.
         clock: The time in seconds; monotonic.
     """
@@ -73,6 +75,7 @@ class LocalLauncher:
         modules: Iterable[str] = (),
         python_path: Sequence[str] = (),
         log: Path,
+        threads: int = 1,
         patience: Patience | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,12 +83,13 @@ class LocalLauncher:
         self._trials: dict[int, _Trial] = {}
         self._spares: list[_Rank] = []
         self._log = log
+        self._variables = {_HASH_SEED: os.environ.get(_HASH_SEED, "0"), **pool_sizes(threads)}
         self._patience = patience or Patience()
         self._clock = clock
         self._called_at, self._excused_s = clock(), 0.0
         if start_method == "forkserver":
             log.parent.mkdir(parents=True, exist_ok=True)
-            _start_server(modules, python_path, log)
+            _start_server(modules, python_path, log, self._variables)
 
     @property
     def running(self) -> list[int]:
@@ -227,7 +231,7 @@ class LocalLauncher:
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=rank_main, args=(theirs,))  # type: ignore[attr-defined]
         try:
-            with _without_main(), _same_hashes():
+            with _without_main(), _set(self._variables):
                 process.start()
         except (OSError, EOFError) as error:
             ours.close()
@@ -294,22 +298,26 @@ def _without_main() -> Iterator[None]:
 
 
 @contextmanager
-def _same_hashes() -> Iterator[None]:
-    """Let the processes that are started hash texts alike, unless the user has a say.
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for the processes that are started meanwhile, and give back what was there.
 
-    Else the order of a set of names, and what a module makes of it, would be another in each driver's life.
+    They are what is read when an interpreter starts or a library is loaded, so that no job can tell it later: how
+    texts are hashed, and with it the order of a set of names, would be another in each driver's life; and how many
+    threads sum up a matrix would follow the shell's variables.
     """
-    if _HASH_SEED in os.environ:
-        yield
-        return
-    os.environ[_HASH_SEED] = "0"  # read when an interpreter starts, so there is no other way to tell it
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ[_HASH_SEED]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path) -> None:
+def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
     order = {
         "modules": list(modules),
         "path": [*python_path, *sys.path],
@@ -319,7 +327,7 @@ def _start_server(modules: Iterable[str], python_path: Sequence[str], log: Path)
     os.environ[VARIABLE] = json.dumps(order)  # the server inherits the environment; nothing else tells it
     try:
         forkserver.set_forkserver_preload(["sweeps.launchers.preload"])
-        with _without_main(), _same_hashes():
+        with _without_main(), _set(variables):
             forkserver.ensure_running()
     finally:
         del os.environ[VARIABLE]

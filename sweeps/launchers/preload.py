@@ -47,9 +47,7 @@ def _preload() -> None:
             traceback.print_exc()
     _settle_requirements()
     from sweeps.reproducing.sources import imported_sources
-    from sweeps.trial import thread_pools
 
-    thread_pools()
     imported_sources(order["own"])  # as they are now: the files may change while ranks are forked
     gc.collect()
     gc.freeze()  # else the collector's first pass in each rank copies the shared pages

@@ -123,8 +123,31 @@ def test_a_rank_gets_the_threads_and_variables_of_its_slot_and_prints_into_its_l
     bench.events(13)
     printed = (bench.folder / "13" / "rank0.log").read_text()
     assert "threads 2 variable yes" in printed
-    assert "pools [2]" in printed  # NumPy's and scikit-learn's, too
     assert "OF_THE_SLOT" not in os.environ
+
+
+POOLS = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from benches import Bench
+
+if __name__ == "__main__":
+    bench = Bench(Path({folder!r}), {start_method!r})
+    bench.start(1, "print")
+    bench.events(1)
+    bench.launcher.close()
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_the_pools_of_libraries_follow_the_slot_and_not_the_shell(tmp_path: Path, start_method: str) -> None:
+    here = str(Path(__file__).parents[1])
+    script = tmp_path / "driver.py"
+    script.write_text(POOLS.format(here=here, folder=str(tmp_path), start_method=start_method))
+    shell = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, str(script)], env={**os.environ, **shell}, check=True)
+    assert "pools [1]" in (tmp_path / "1" / "rank0.log").read_text()  # torch's, NumPy's, scikit-learn's
 
 
 @pytest.mark.skipif("PYTHONHASHSEED" in os.environ, reason="whoever sets it has the say")
