@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from sweeps import paths
 from sweeps.config import Config, fingerprint, freeze
 from sweeps.display import Display, TrialView
+from sweeps.going_on import GoingOn
 from sweeps.launchers.slots import Slot
 from sweeps.outcome import Outcome, Totals, Why
 from sweeps.records import (
@@ -45,7 +46,6 @@ from sweeps.replicates import combined, means
 from sweeps.reproducing.known_data import KnownData
 from sweeps.reuse import Twins, identity
 from sweeps.search import SEM, Ask, EndState, Result, Search, Told, Verdict
-from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 from sweeps.trial_runs import RunRecorder, TrialRuns, TrialSetup
 
@@ -202,7 +202,7 @@ class Driver:
         self._device_s = limits.device_s_before  # of trainings that have ended
         self._metered_s = self._began
         self._is_draining = self._is_told_to_stop = False
-        self._resume_steps = {run: interrupted.resume_step for run, interrupted in setup.runs.items()}
+        self._going_on = GoingOn(recorder, setup.runs)
         self._num_interrupts = 0
         self._is_killing = False
         self.totals = Totals()
@@ -385,7 +385,7 @@ class Driver:
         )
         goes_on = self._runs.goes_on(job.run, job.folder, config)
         if goes_on:
-            job.resume_step = self._resume_step(job, config)
+            job.resume_step = self._going_on.step(job.run, job.folder, config)
         freeze(config, job.folder)
         self._launcher.start(
             job.number,
@@ -429,13 +429,6 @@ class Driver:
                 is_enqueued=trial.proposed.is_enqueued,
             )
         )
-
-    def _resume_step(self, job: _Job, config: Config) -> int | None:
-        """Return the step from which an interrupted training goes on, if its state there is still on the disk."""
-        step = self._resume_steps.get(job.run)
-        if step is None or not paths.resume_point(job.folder, fingerprint(config), step).is_file():
-            return None
-        return step
 
     # --- the results that trials of the same configuration share
 
@@ -556,9 +549,8 @@ class Driver:
                 if self._wants_more():  # not sooner: making a process would slow the start of this one
                     self._launcher.prepare(job.slot.devices)
             case Saved(step=step):
-                self._resume_steps[job.run] = step
                 self._search.flush()
-                self._recorder.tags(job.run, {tags.RESUME_STEP: str(step)})
+                self._going_on.saved(job.run, job.folder, step)
             case Artifact(path=path, artifact_path=artifact_path):
                 self._recorder.artifact(job.run, Path(path), artifact_path)
             case DataContent(content=content, ignores=ignores):
@@ -616,7 +608,7 @@ class Driver:
             trial.why_pruned = trial.why_pruned or result.reason or result.state
         result = replace(result, value=self._value(result))
         self._runs.end(job.run, Told(state=result.state), result.value, result.reason)
-        self._drop_resume_points(job.folder, result.state)
+        self._going_on.ended(job.run, job.folder, is_interrupted=result.state == "interrupted")
         self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
 
     def _close(self, trial: _Trial, job: _Job | None = None) -> None:
@@ -630,7 +622,7 @@ class Driver:
         )
         result = replace(result, state=told.state, reason=told.reason or result.reason)
         if self._setup.replicates == 1:
-            self._drop_resume_points(trial.folder, told.state)
+            self._going_on.ended(trial.number, trial.folder, is_interrupted=told.state == "interrupted")
         value = next(iter(told.objectives.values()), self._value(result))
         went_on = self._setup.replicates == 1 and trial.proposed.elapsed_s > 0
         trained_s = trial.used_s if went_on else None
@@ -646,11 +638,6 @@ class Driver:
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
-
-    def _drop_resume_points(self, folder: Path, state: EndState) -> None:
-        if state != "interrupted":
-            for left in paths.resume_points(folder):
-                left.unlink()
 
     def _outcome(
         self,

@@ -68,6 +68,7 @@ TRACE = "trace.jsonl"
 UNSENT = "unsent.jsonl"
 REPRODUCTIONS = "reproductions"
 
+_RESUME_POINT = re.compile(r"resume-[0-9a-f]+-(?P<step>\d+)\.(ckpt|half)")
 _RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 
@@ -150,9 +151,10 @@ def resume_point(folder: Path, fingerprint: str, step: int) -> Path:
     return folder / f"resume-{fingerprint[:16]}-{step}.ckpt"
 
 
-def resume_points(folder: Path) -> list[Path]:
-    """List what is left in a folder to go on from, half-written files included."""
-    return list(folder.glob("resume-*"))
+def resume_points(folder: Path) -> dict[Path, int]:
+    """Return what is in a folder to go on from, half-written files included, and the step of each."""
+    found = {path: _RESUME_POINT.fullmatch(path.name) for path in folder.glob("resume-*")}
+    return {path: int(match["step"]) for path, match in found.items() if match}
 
 
 def rank_logs(folder: Path) -> list[Path]:

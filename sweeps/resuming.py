@@ -23,8 +23,7 @@ class ResumePoint(Callback):
     random streams are derived from where training is. It is at the start of an epoch that nothing is half done: the
     epoch before is validated and logged, and schedules have moved on.
 
-    The driver is told, after all that was sent of the steps before. It notes the step where it notes the metrics, so
-    that a trial goes on only from where all before is recorded; hence the file before the last is kept, too.
+    The driver is told, after all that was sent of the steps before; it drops the files that are no longer needed.
 
     Args:
         path_at: The file for a step.
@@ -45,7 +44,6 @@ class ResumePoint(Callback):
     ) -> None:
         self._path_at = path_at
         self._channel = channel
-        self._kept: list[Path] = []
         self._ranks = ranks
         self._overhead = overhead
         self._clock = clock
@@ -72,10 +70,6 @@ class ResumePoint(Callback):
         trainer.save_checkpoint(half_done)
         if self._ranks.is_first:
             half_done.replace(path)
-            self._kept.append(path)
-            for old in self._kept[:-2]:
-                old.unlink(missing_ok=True)
-            del self._kept[:-2]
         self._channel.send(Saved(step=trainer.global_step))
         self._saved_at_s = self._clock()
         self._cost_s = self._saved_at_s - began

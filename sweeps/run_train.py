@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,9 @@ class _Unrecorded:
 
     def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
         """Leave it to rank 0."""
+
+    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
+        """Leave it to rank 0: nothing is written here."""
 
 
 def train(command: CommandLine, console: Console) -> TrainResult:

@@ -55,6 +55,9 @@ class RunRecorder(Protocol):
     def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
         """End a run."""
 
+    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
+        """Call `do`, in any thread, once what was asked for so far of a run is in the store."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptedRun:

@@ -233,6 +233,10 @@ class Recorder:
         """End a run as FINISHED, FAILED or KILLED."""
         self._put("end", run, status=status, run_tags=dict(run_tags), end_time_ms=_now_ms())
 
+    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
+        """Call `do` in the recorder's thread once what was queued so far of a run is written, or kept as unsent."""
+        self._put("call", run, do=do)
+
     def run_id(self, run: RunKey) -> str | None:
         """Return the id of a run, once it is written."""
         return self._run_ids.get(run)
@@ -284,6 +288,9 @@ class Recorder:
                 if operation.kind == "note":
                     _, due_s = self._notes.get(operation.run, (None, time.monotonic() + self._note_interval_s))
                     self._notes[operation.run] = (operation.arguments["note"], due_s)
+                    continue
+                if operation.kind == "call":
+                    operation.arguments["do"]()
                     continue
                 if operation.kind == "end":  # in one transaction with it
                     operation.arguments["run_tags"] |= self._noted(operation.run)

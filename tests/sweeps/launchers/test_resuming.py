@@ -43,7 +43,6 @@ def cut_off(bench: Any, number: int, **how: Any) -> list[Any]:
     heard = bench.events(number, until=lambda event: isinstance(event, Report) and event.step == 4)
     bench.launcher.kill(number)
     heard += bench.events(number)
-    assert 1 <= len(list((bench.folder / str(number)).glob("resume-*.ckpt"))) <= 3
     step = [event.step for event in heard if isinstance(event, Saved)][-1]
     bench.start(number, job={"resume_step": step}, **how)
     again: list[Any] = bench.events(number)

@@ -53,6 +53,23 @@ def test_a_store_that_is_down_for_a_while_loses_nothing(tmp_path: Path) -> None:
     assert store.named("child")["points"] == [point(1)]
 
 
+def test_what_waits_for_a_write_is_called_after_it(tmp_path: Path) -> None:
+    store, seen = FakeStore(failures=2), []
+    recorder = make(store, tmp_path)
+    for step in ("1", "2"):
+        recorder.tags(0, {"step": step})
+        recorder.when_written(0, lambda: seen.append(store.named("child")["tags"]["step"]))
+    assert recorder.close() == 0
+    assert seen == ["1", "2"]
+
+
+def test_what_waits_for_a_write_that_a_dead_store_does_not_take_is_not_kept_in_a_file(tmp_path: Path) -> None:
+    recorder = make(FakeStore(failures=10**9), tmp_path, timeout_s=0.1)
+    recorder.when_written(0, lambda: None)
+    assert recorder.close() == 4
+    assert len((tmp_path / "unsent.jsonl").read_text().splitlines()) == 4
+
+
 def test_what_a_dead_store_does_not_take_is_kept_in_a_file(tmp_path: Path) -> None:
     store = FakeStore()
     recorder = make(store, tmp_path, timeout_s=0.3)

@@ -1,0 +1,73 @@
+"""The steps from which interrupted trainings go on: noted in their runs, with the files for them kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sweeps import paths
+from sweeps.config import Config, fingerprint
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import RunKey
+from sweeps.trial_runs import InterruptedRun, RunRecorder
+
+__all__ = ["GoingOn"]
+
+
+@dataclass(slots=True)
+class _Steps:
+    """Those of a run: the last one saved, the last one given to the recorder, and the last one that the store has."""
+
+    saved: int | None = None
+    given: int | None = None
+    written: int | None = None
+
+
+class GoingOn:
+    """Knows from where each training goes on, should it be interrupted or its driver be killed.
+
+    That is the step that its run has as a tag, since then all metrics before are recorded, too. The store may be slow
+    while a training saves on and on: so one step at a time is on its way to the store, and there are always the files
+    of the step that the store has, of the one that it may have and of the last one, however far they are apart.
+
+    Args:
+        recorder: Writes the tags.
+        interrupted: The runs of trials that were interrupted before.
+    """
+
+    def __init__(self, recorder: RunRecorder, interrupted: Mapping[RunKey, InterruptedRun]) -> None:
+        self._recorder = recorder
+        self._steps: dict[RunKey, _Steps] = {}
+        for run, before in interrupted.items():
+            self._steps[run] = _Steps(before.resume_step, before.resume_step, before.resume_step)
+
+    def step(self, run: RunKey, folder: Path, config: Config) -> int | None:
+        """Return the step from which a training goes on; None if its state there is no longer on the disk."""
+        step = self._steps[run].saved if run in self._steps else None
+        if step is None or not paths.resume_point(folder, fingerprint(config), step).is_file():
+            return None
+        return step
+
+    def saved(self, run: RunKey, folder: Path, step: int) -> None:
+        """Note that a training has saved its state at a step, and drop the files that it no longer needs."""
+        steps = self._steps.setdefault(run, _Steps())
+        steps.saved = step
+        if steps.given == steps.written:
+            self._give(run, steps)
+        needed = {steps.saved, steps.given, steps.written}
+        for path, at in paths.resume_points(folder).items():
+            if at < step and at not in needed:
+                path.unlink(missing_ok=True)
+
+    def ended(self, run: RunKey, folder: Path, *, is_interrupted: bool) -> None:
+        """Note where an interrupted training goes on, or drop what one that has ended needs no more."""
+        if not is_interrupted:
+            for path in paths.resume_points(folder):
+                path.unlink(missing_ok=True)
+        elif run in self._steps and self._steps[run].saved != self._steps[run].given:
+            self._give(run, self._steps[run])
+
+    def _give(self, run: RunKey, steps: _Steps) -> None:
+        steps.given = steps.saved
+        self._recorder.tags(run, {tags.RESUME_STEP: str(steps.saved)})
+        self._recorder.when_written(run, partial(setattr, steps, "written", steps.saved))
