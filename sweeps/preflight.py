@@ -27,7 +27,7 @@ from sweeps.config import Config, build
 from sweeps.errors import ConfigError
 from sweeps.naming import some_of
 from sweeps.ranks import Ranks
-from sweeps.records import CheckPassed, Memory, Tried
+from sweeps.records import CheckPassed, Memory, RankJob, Tried
 from sweeps.train import (
     DerivedRandomness,
     build_module,
@@ -47,15 +47,7 @@ _PIECE = 1 << 18  # numbers
 _COMPARED = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1}
 
 
-def check(
-    corners: Sequence[Config],
-    channel: Channel,
-    *,
-    ranks: Ranks,
-    folder: Path,
-    allowed: Sequence[str],
-    limit_s: float,
-) -> CheckPassed:
+def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Run the first corner from training to test, and train each other one for two batches; tell of each.
 
     All ranks run all corners alike: what a rank holds depends on the strategy, and whatever synchronises over the
@@ -65,9 +57,8 @@ def check(
         corners: Configs at the ends of the search space, or the one config of a single run.
         channel: The line to the driver, which hears of each corner when it is done.
         ranks: The ranks of a trial, which have joined.
-        folder: For what Lightning writes.
-        allowed: The modules that a `_target_` may name.
-        limit_s: After so long the corners that are left are built, but not run.
+        job: Says where Lightning writes, what a `_target_` may name, and after how long the corners that are left are
+            built, but not run.
 
     Raises:
         ConfigError: As `train.fit` would; a missing objective names the metrics that are logged; plain DDP would fail
@@ -76,9 +67,9 @@ def check(
     began = time.monotonic()
     quieten()
     first = corners[0]
-    data, module = _build_all(first, allowed=allowed)
+    data, module = _build_all(first, job)
     probe = _Probe(first, ranks)
-    trainer = _trainer(first, probe, {}, ranks=ranks, folder=folder, allowed=allowed)
+    trainer = _trainer(first, probe, {}, ranks, job)
     trainer.fit(module, datamodule=data)
     logged = _require_objective(first["objective"]["metric"], trainer, ranks)
     if first["test"] and has_test(data, module):
@@ -90,36 +81,20 @@ def check(
     garbage = _Garbage()
     garbage.add(tried)
 
-    shared = _SharedData(first, data, allowed)
-    _try_all(corners[1:], shared, channel, garbage, ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
+    shared = _SharedData(first, data, job.allowed_modules)
+    _try_all(corners[1:], shared, channel, garbage, ranks, job)
     return _passed(ranks, began, metrics=logged, num_parameters=tried.num_parameters)
 
 
-def measure(
-    configs: Sequence[Config],
-    channel: Channel,
-    *,
-    ranks: Ranks,
-    folder: Path,
-    allowed: Sequence[str],
-    limit_s: float,
-) -> CheckPassed:
+def measure(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Train each config for two batches, and tell of each; the arguments are those of `check`."""
     began = time.monotonic()
     quieten()
-    _try_all(configs, None, channel, _Garbage(), ranks=ranks, folder=folder, allowed=allowed, limit_s=limit_s)
+    _try_all(configs, None, channel, _Garbage(), ranks, job)
     return _passed(ranks, began)
 
 
-def compare(
-    configs: Sequence[Config],
-    channel: Channel,
-    *,
-    ranks: Ranks,
-    folder: Path,
-    allowed: Sequence[str],
-    limit_s: float,
-) -> CheckPassed:
+def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Train each config for some batches of two epochs with validation, and tell whether any of it differs.
 
     What two configs share as a digest they share to the bit: the losses, gradients, weights and all that is logged.
@@ -130,11 +105,11 @@ def compare(
     quieten()
     garbage = _Garbage()
     for config in configs:
-        if not ranks.decide(lambda: time.monotonic() - began < limit_s):
+        if not ranks.decide(lambda: time.monotonic() - began < job.limit_s):
             break
-        data, module = _build_all(config, allowed=allowed)
+        data, module = _build_all(config, job)
         probe = _Probe(config, ranks)
-        trainer = _trainer(config, probe, _COMPARED, ranks=ranks, folder=folder, allowed=allowed)
+        trainer = _trainer(config, probe, _COMPARED, ranks, job)
         trainer.fit(module, datamodule=data)
         probe.note_end(trainer, module)
         tried = probe.result(module)
@@ -149,21 +124,18 @@ def _try_all(
     shared: "_SharedData | None",
     channel: Channel,
     garbage: "_Garbage",
-    *,
     ranks: Ranks,
-    folder: Path,
-    allowed: Sequence[str],
-    limit_s: float,
+    job: RankJob,
 ) -> None:
     """Build each config, train it for two batches if there is time, and tell of it."""
     began = time.monotonic()
     for config in configs:
-        data, module = _build_all(config, shared, allowed=allowed)
+        data, module = _build_all(config, job, shared)
         probe = _Probe(config, ranks, stops=True)
-        if ranks.decide(lambda: time.monotonic() - began < limit_s):
+        if ranks.decide(lambda: time.monotonic() - began < job.limit_s):
             # no validation, and so no end of an epoch, at which a schedule may ask for a metric of it
             none = {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-            trainer = _trainer(config, probe, none, ranks=ranks, folder=folder, allowed=allowed)
+            trainer = _trainer(config, probe, none, ranks, job)
             with suppress(_EnoughError):
                 trainer.fit(module, datamodule=data)
             del trainer
@@ -173,9 +145,7 @@ def _try_all(
         garbage.add(tried)
 
 
-def _trainer(
-    config: Config, probe: "_Probe", more: Config, *, ranks: Ranks, folder: Path, allowed: Sequence[str]
-) -> pl.Trainer:
+def _trainer(config: Config, probe: "_Probe", more: Config, ranks: Ranks, job: RankJob) -> pl.Trainer:
     settings = config["trainer"]
     short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
     whole = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
@@ -186,14 +156,13 @@ def _trainer(
         ranks=ranks,
         logger=False,
         callbacks=[DerivedRandomness(config["seed"]), probe],
-        folder=folder,
-        allowed=allowed,
+        folder=Path(job.folder),
+        allowed=job.allowed_modules,
     )
 
 
-def _build_all(
-    config: Config, shared: "_SharedData | None" = None, *, allowed: Sequence[str]
-) -> tuple[Any, pl.LightningModule]:
+def _build_all(config: Config, job: RankJob, shared: "_SharedData | None" = None) -> tuple[Any, pl.LightningModule]:
+    allowed = job.allowed_modules
     seed_process(config["seed"])
     for name, node in (config["callbacks"] or {}).items():
         build(node, key=f"callbacks.{name}", allowed=allowed)

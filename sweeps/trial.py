@@ -135,20 +135,14 @@ def _run(
         if job.kind != "fit":
             corners = [corner for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
             configs = [config, *map(load_frozen, corners)]
+            configs = [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs]
             do = {
                 "check": preflight.check,
                 "measure": preflight.measure,
                 "compare": preflight.compare,
                 "look": looking.look,
             }[job.kind]
-            last_word = do(
-                [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs],
-                channel,
-                ranks=ranks,
-                folder=folder,
-                allowed=job.allowed_modules,
-                limit_s=job.limit_s,
-            )
+            last_word = do(configs, channel, ranks, job)
         else:
             last_word = train.fit(
                 config,

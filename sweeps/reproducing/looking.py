@@ -1,28 +1,19 @@
 """Look at the data of a config before anything is trained: a rank's side."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sweeps.channel import Channel
 from sweeps.config import Config, build
 from sweeps.ranks import Ranks
-from sweeps.records import CheckPassed, DataContent
+from sweeps.records import CheckPassed, DataContent, RankJob
 from sweeps.reproducing.data_content import data_content
 from sweeps.seeding import seed_streams
 
 __all__ = ["loader_of", "look"]
 
 
-def look(
-    configs: Sequence[Config],
-    channel: Channel,
-    *,
-    ranks: Ranks,
-    folder: Path,
-    allowed: Sequence[str],
-    limit_s: float,
-) -> CheckPassed:
+def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Tell what the samples of the first config are; the arguments are those of `preflight.check`.
 
     Raises:
@@ -30,7 +21,7 @@ def look(
         ConfigError: The data cannot be built.
     """
     seed_streams(configs[0]["seed"])
-    data = build(configs[0]["data"], key="data", allowed=allowed)
+    data = build(configs[0]["data"], key="data", allowed=job.allowed_modules)
     if ranks.is_first:
         data.prepare_data()
         for stage in ("fit", "test"):

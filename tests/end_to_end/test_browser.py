@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,26 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
+from own_modules import FRAGILE_NET
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 STUDY = "odd *b* <i>x</i>"
-FRAGILE = """
-import torch
-
-
-class Fragile(torch.nn.Module):
-    def __init__(self, limit: int):
-        super().__init__()
-        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        self.limit, self.calls = limit, 0
-
-    def forward(self, images):
-        self.calls += self.training
-        if self.calls > self.limit:
-            raise RuntimeError(f"no more than {self.limit} steps")
-        return self.net(images)
-"""
 TRIALS = (  # complete, pruned, failed, whatever
     "{model.limit:1000,optimizer:adam,optimizer.lr:0.01}",
     "{model.limit:1000,optimizer:sgd,optimizer.lr:1e-7}",
@@ -97,7 +82,7 @@ class Page:
 def page(browser: Any, lightsweep_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browsed")
     (folder / "conf" / "model").mkdir(parents=True)
-    (folder / "conf" / "fragile.py").write_text(FRAGILE)
+    (folder / "conf" / "fragile.py").write_text(FRAGILE_NET)
     (folder / "conf" / "model" / "fragile.yaml").write_text("_target_: fragile.Fragile\nlimit: 0\n")
     swept = lightsweep_in(
         *("sweep", f"study.name='{STUDY}'", "study.num_trials=4", f"study.enqueue=[{','.join(TRIALS)}]"),
@@ -107,9 +92,7 @@ def page(browser: Any, lightsweep_in: Any, tmp_path_factory: pytest.TempPathFact
         cwd=folder,
     )
     assert swept.returncode == 0, swept.stdout + swept.stderr
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "sweeps", "ui", STUDY, "--port", str(port), "--no-browser"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:

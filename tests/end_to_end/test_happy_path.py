@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_modules import FRAGILE_NET
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_sweep_with_the_same_name_has_nothing_left_to_do(swept: Any) -> None:
 @pytest.mark.slow
 def test_trial_that_raises_is_recorded_and_the_sweep_goes_on(lightsweep: Any, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "fragile.py").write_text(FRAGILE)
+    (tmp_path / "conf" / "fragile.py").write_text(FRAGILE_NET)
     (tmp_path / "conf" / "model").mkdir()
     (tmp_path / "conf" / "model" / "fragile.yaml").write_text("_target_: fragile.Fragile\nlimit: 0\n")
 
@@ -197,24 +198,6 @@ def test_trial_that_raises_is_recorded_and_the_sweep_goes_on(lightsweep: Any, tm
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection:
         status = connection.execute("select status from runs where run_uuid = ?", (failed["run_id"],)).fetchone()
     assert status == ("FAILED",)
-
-
-FRAGILE = """
-import torch
-
-
-class Fragile(torch.nn.Module):
-    def __init__(self, limit: int):
-        super().__init__()
-        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        self.limit, self.calls = limit, 0
-
-    def forward(self, images):
-        self.calls += self.training
-        if self.calls > self.limit:
-            raise RuntimeError(f"no more than {self.limit} steps")
-        return self.net(images)
-"""
 
 
 @pytest.mark.slow

@@ -5,21 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_modules import MY_NET
 
-NET = """
-import torch
-
-
-class MyNet(torch.nn.Module):
-    def __init__(self, num_classes: int, hidden: int = 16):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, num_classes)
-        )
-
-    def forward(self, images):
-        return self.layers(images)
-"""
 SYSTEM = """
 import pytorch_lightning as pl
 import torch
@@ -49,7 +36,7 @@ class MySystem(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 """
 FILES = {
-    "my_net.py": NET,
+    "my_net.py": MY_NET,
     "my_system.py": SYSTEM,
     "model/my_net.yaml": "_target_: my_net.MyNet\nnum_classes: ${data.num_classes}\nhidden: 16\n",
     "model/my_system.yaml": "_target_: my_system.MySystem\nlr: 0.05\n",

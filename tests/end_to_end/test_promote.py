@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from free_ports import free_port
+from own_modules import MY_NET
 
 from sweeps import cli
 from sweeps.config import ALLOWED_MODULES
@@ -25,18 +27,6 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "launcher.threads=1")
 NEAR = {"rtol": 0, "atol": 1e-6}  # other numbers of threads, and batches of other sizes
-OWN_NET = """
-import torch
-
-
-class MyNet(torch.nn.Module):
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
-
-    def forward(self, images):
-        return self.layers(images)
-"""
 MINE = ("--config-dir", "mine")
 
 
@@ -69,7 +59,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory, lightsweep_in: Command) -
     store = Promoted(tmp_path_factory.mktemp("promoted") / "work", lightsweep_in)
     mine = store.folder / "mine"
     (mine / "model").mkdir(parents=True)
-    (mine / "my_net.py").write_text(OWN_NET)
+    (mine / "my_net.py").write_text(MY_NET)
     (mine / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\nnum_classes: ${data.num_classes}\n")
     promote = ("promote", "train#0", "--name", "digits", "--alias", "champion", "--require-reproduced", *MINE)
     store.run("train", *MINE, "model=my_net", *SMALL)
@@ -116,11 +106,7 @@ def test_only_a_run_that_was_reproduced_exactly_passes(promoted: Promoted) -> No
 @pytest.fixture(scope="module")
 def server(promoted: Promoted) -> Iterator[str]:
     """MLflow's server of digits@champion, in a folder where nothing of the user's is found."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [
         sys.executable,

@@ -14,24 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_modules import MY_NET
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "launcher.threads=1")
-OWN_NET = """
-import torch
-
-
-class MyNet(torch.nn.Module):
-    def __init__(self, num_classes: int, hidden: int = 16):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, num_classes)
-        )
-
-    def forward(self, images):
-        return 1.0 * self.layers(images)
-"""
 OWN_DATA = """
 import pytorch_lightning as pl
 import torch
@@ -284,7 +271,7 @@ def own(store: Store) -> Store:
     """A `train` with a net of the user's."""
     folder = store.folder / "mine"
     (folder / "model").mkdir(parents=True)
-    (folder / "my_net.py").write_text(OWN_NET)
+    (folder / "my_net.py").write_text(MY_NET)
     (folder / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\nnum_classes: ${data.num_classes}\n")
     store.run("train", "--config-dir", "mine", "model=my_net", *SMALL)
     return store

@@ -11,32 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_modules import MY_NET
 
 from sweeps import cli
 from sweeps.reproducing.provenance import local_packages
 from sweeps.reproducing.recorded_env import environments_dir, recorded_lock
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-NET = """
+NET = f"""
 import sys
 
-import torch
 from helper import SCALE
 
-print(f"net in {sys.prefix}", flush=True)
-
-
-class MyNet(torch.nn.Module):
-    def __init__(self, num_classes: int, hidden: int = 16):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, num_classes)
-        )
-
-    def forward(self, images):
-        return 1.0 * SCALE * self.layers(images)
+print(f"net in {{sys.prefix}}", flush=True)
+{MY_NET.replace("1.0 *", "1.0 * SCALE *")}
 """
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 
 FAST = ("train", "trainer.accelerator=cpu", "seed=3")
 
@@ -83,9 +84,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlruns").mkdir()
     MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db").search_experiments()  # makes the tables
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "sweeps", "ui", "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True) as server:
         deadline = time.monotonic() + 60

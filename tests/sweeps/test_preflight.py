@@ -12,7 +12,7 @@ from sweeps import preflight
 from sweeps.config import ALLOWED_MODULES, Composer, Config
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
-from sweeps.records import Tried
+from sweeps.records import RankJob, Tried
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
 
@@ -35,9 +35,13 @@ def changed(config: Config, **values: Any) -> Config:
     return config
 
 
+def job(folder: Path, limit_s: float = 60.0) -> RankJob:
+    return RankJob(folder=str(folder), allowed_modules=ALLOWED, limit_s=limit_s)
+
+
 def attempt(do: Any, configs: list[Config], folder: Path, limit_s: float = 60.0) -> list[Tried]:
     channel = FakeChannel()
-    do(configs, channel, ranks=Ranks(), folder=folder, allowed=ALLOWED, limit_s=limit_s)
+    do(configs, channel, Ranks(), job(folder, limit_s=limit_s))
     return [event for event in channel.events if isinstance(event, Tried)]
 
 
@@ -62,7 +66,7 @@ def test_each_corner_goes_forward_and_backward(config: Config, tmp_path: Path, f
     corners = [own(config, "Fragile"), own(config, "Fragile"), own(config, "Fragile", fails_in=fails_in)]
     channel = FakeChannel()
     with pytest.raises(RuntimeError, match=f"broken in {fails_in}"):
-        preflight.check(corners, channel, ranks=Ranks(), folder=tmp_path, allowed=ALLOWED, limit_s=60)  # type: ignore[arg-type]
+        preflight.check(corners, channel, Ranks(), job(tmp_path))  # type: ignore[arg-type]
     assert len(channel.events) == 2  # the third is to blame
 
 

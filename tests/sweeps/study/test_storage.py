@@ -4,6 +4,7 @@ import sqlite3
 
 import optuna
 import pytest
+from free_ports import free_port
 from six_at_once import six_at_once
 from studies import MEDIAN, make
 
@@ -31,10 +32,10 @@ def test_sqlite_is_made_with_its_folder_in_wal_mode_and_waits_for_others(new_url
         ("postgresql://me:secret@127.0.0.1:{port}/db", "Check that the server runs"),
     ],
 )
-def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(tmp_path, free_port, bad, words):
+def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(tmp_path, bad, words):
     (tmp_path / "a file").write_text("text" * 500)
     with pytest.raises(StoreError, match=words) as error:
-        open_storage(bad.format(tmp=tmp_path, port=free_port))
+        open_storage(bad.format(tmp=tmp_path, port=free_port()))
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 

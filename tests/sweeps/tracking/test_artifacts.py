@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from run_stores import StoreWriter
 
 from sweeps.errors import StoreError
@@ -165,12 +166,13 @@ def test_listing_without_end_is_cut_off() -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path, free_port: int) -> Iterator[str]:
+def server(tmp_path: Path) -> Iterator[str]:
     """A real MLflow server that keeps artifacts for its clients."""
+    port = free_port()
     where = ["--backend-store-uri", f"sqlite:///{tmp_path}/s.db", "--artifacts-destination", str(tmp_path / "kept")]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1", *where]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *where]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    address = f"http://127.0.0.1:{free_port}"
+    address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
     while True:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - here, once, rather than in each of six processes
 import pytest
+from free_ports import free_port
 from mlflow.tracking import MlflowClient
 from six_at_once import six_at_once
 
@@ -172,12 +173,10 @@ def test_a_deleted_experiment_is_not_brought_back(store: MlflowStore, uri: str, 
         ("http://me:secret@127.0.0.1:{port}", "cannot be opened: the server does not answer"),
     ],
 )
-def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(
-    tmp_path: Path, free_port: int, bad: str, words: str
-) -> None:
+def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(tmp_path: Path, bad: str, words: str) -> None:
     (tmp_path / "a file").write_text("text" * 500)
     with pytest.raises(StoreError, match=words) as error:
-        MlflowStore(bad.format(folder=tmp_path, port=free_port), "an experiment", tmp_path)
+        MlflowStore(bad.format(folder=tmp_path, port=free_port()), "an experiment", tmp_path)
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
