@@ -1,6 +1,7 @@
 """What may be typed: the commands, their options, and what `--help` says of them."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ Fields: study trial state value duration_s metric infeasible is_on_front run_id
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; overrides may stand before and after options, which argparse cannot do by itself."""
     parser = make_parser()
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not word.isprintable() and any("\ud800" <= character <= "\udfff" for character in word):
+            parser.error(f"what is typed must be UTF-8, but got {word!r}")
     args, others = parser.parse_known_args(arguments)
     others = [other for other in others if other != "--"]
     if others and (not hasattr(args, "overrides") or any(other.startswith("-") for other in others)):
@@ -119,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_store(command)
 
     command = _add(commands, "show", "show all that is known of a run", epilog=_NAMES)
-    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("run", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
     command.add_argument("--format", choices=["table", "json"], default="table")
     _add_store(command)
 
@@ -135,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_store(command)
 
     command = _add(commands, "reproduce", "train a run again, and prove it equal", epilog=_VERDICTS + _NAMES)
-    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("run", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
     command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="after --: key=value, for a derived run")
     command.add_argument("--epochs", type=_positive, metavar="N", help="train and compare only the first N epochs")
     command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: as many as it had)")
@@ -149,16 +153,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_store(command)
 
     command = _add(commands, "export", "write all that training a run again takes", epilog=_NAMES)
-    command.add_argument("name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
+    command.add_argument("run", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
     command.add_argument("target", metavar="DIR", type=Path, help="a new folder; `lightsweep reproduce DIR` reads it")
     _add_store(command)
 
     command = _add(
         commands, "promote", "register the best checkpoint of a run, to be served", epilog=_PROMOTING + _NAMES
     )
-    command.add_argument(
-        "run_name", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it"
-    )
+    command.add_argument("run", metavar="RUN", help="STUDY#12, best:STUDY, train#3, or an id or the beginning of it")
     command.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="after --: where its data lies here, such as data.root=FOLDER"
     )

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps.arguments import make_parser, options, parsed
 from sweeps.errors import LightsweepError, UsageError
@@ -13,7 +13,7 @@ from sweeps.errors import LightsweepError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.run_reproduce import Request
+    from sweeps.run_reproduce import ReproduceRequest
     from sweeps.workbench import CommandLine
 
 __all__ = ["main"]
@@ -196,16 +196,18 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sweeps.reading.run_detail import read_runs
+    from sweeps.reading.run_names import best_run_id
     from sweeps.reading.show import print_run
     from sweeps.urls import store_options
 
-    (detail,) = read_runs(_uri(args), [args.name], args.store_dir)
+    (detail,) = read_runs(_uri(args), [args.run], args.store_dir)
     commands, where = [], store_options(args.store_dir, args.uri)
     if detail.study is not None:
         commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
-        if detail.kind == "trial" and not args.name.startswith("best:"):
-            best = f"best:{detail.study}"
-            commands.append(f"lightsweep diff {shlex.quote(best)} {shlex.quote(detail.label)}{where}")
+        best = best_run_id(_uri(args), detail.study) if detail.kind == "trial" else None
+        if best not in (None, detail.run.run_id):
+            names = f"{shlex.quote(f'best:{detail.study}')} {shlex.quote(detail.label)}"
+            commands.append(f"lightsweep diff {names}{where}")
     if not (args.uri or "").startswith("http"):
         commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
     print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
@@ -243,68 +245,48 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from sweeps.display import warn_unsent
-    from sweeps.reproducing.exporting import is_export
     from sweeps.reproducing.original import IncompleteError
-    from sweeps.run_reproduce import Reproduction, Request, reproduce
-    from sweeps.urls import store_options
+    from sweeps.run_reproduce import ReproduceRequest, Reproduction, print_reproduction, reproduce
 
-    is_json = args.format == "json"
-    console = _console()
-
-    def say(text: str, style: str = "") -> None:
-        if not is_json:
-            console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    request = Request(
-        name=args.name,
-        uri=args.uri,
-        store_dir=args.store_dir,
-        config_dir=args.config_dir,
-        allowed_modules=tuple(args.allow),
-        epochs=args.epochs,
-        threads=args.threads,
-        overrides=tuple(args.overrides),
-        start_method=args.start_method,
+    request = ReproduceRequest(
+        **_of_run(args), epochs=args.epochs, threads=args.threads, start_method=args.start_method
     )
+    is_json, console = args.format == "json", _console()
+
+    def say(text: str) -> None:
+        if not is_json:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     try:
         if args.at_commit or args.in_env:
             return _reproduce_elsewhere(args, request)
-        result = reproduce(request, console, uri=_uri(args), say=say, is_quiet=is_json)
+        result = reproduce(request, console, say=say, is_quiet=is_json)
     except IncompleteError as error:
-        result = Reproduction.impossible(args.name, error)
+        result = Reproduction.impossible(request.run, error)
     if is_json:
         import json
 
         print(json.dumps(result.as_dict(), indent=2))
-    if result.folder is not None:
-        warn_unsent(result.num_unsent, result.folder, console)
-        say(f"run {result.run_id}  in {result.folder}")
-    verdict = result.verdict
-    style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
-    say(f"{verdict.kind}: {verdict.reason}", style)
-    if verdict.kind == "exact" and args.epochs is args.threads is None and not is_export(args.name):
-        where = store_options(args.store_dir, args.uri)
-        say(f"To register it: lightsweep promote {shlex.quote(args.name)} --name NAME --require-reproduced{where}")
+    print_reproduction(result, request, console, is_quiet=is_json)
     if result.outcome is not None and result.outcome.state == "interrupted":
         return _INTERRUPTED
-    return verdict.exit_status
+    return result.verdict.exit_status
 
 
-def _reproduce_elsewhere(args: argparse.Namespace, request: "Request") -> int:
+def _reproduce_elsewhere(args: argparse.Namespace, request: "ReproduceRequest") -> int:
     from sweeps.run_elsewhere import Elsewhere, reproduce_elsewhere
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
 
     where = Elsewhere(at_commit=args.at_commit, in_env=args.in_env, agrees=args.yes or None)
-    return reproduce_elsewhere(request, where, uri=_uri(args), is_json=args.format == "json", say=say)
+    return reproduce_elsewhere(request, where, is_json=args.format == "json", say=say)
 
 
 def _export(args: argparse.Namespace) -> int:
     from sweeps.reproducing.exporting import export
 
-    original = export(args.name, args.target, uri=_uri(args), store_dir=args.store_dir)
+    original = export(args.run, args.target, uri=_uri(args), store_dir=args.store_dir)
     print(
         f"{original.name} is in {args.target}. To train it again: lightsweep reproduce {shlex.quote(str(args.target))}"
     )
@@ -312,20 +294,10 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from sweeps.run_promote import Request, print_promotion, promote
+    from sweeps.run_promote import PromoteRequest, print_promotion, promote
 
-    request = Request(
-        run=args.run_name,
-        name=args.name,
-        alias=args.alias,
-        needs_exact=args.require_reproduced,
-        overrides=tuple(args.overrides),
-        uri=args.uri,
-        store_dir=args.store_dir,
-        config_dir=args.config_dir,
-        allowed_modules=tuple(args.allow),
-    )
-    print_promotion(promote(request, uri=_uri(args)), request, uri=_uri(args), console=_console())
+    request = PromoteRequest(**_of_run(args), name=args.name, alias=args.alias, needs_exact=args.require_reproduced)
+    print_promotion(promote(request), request, _console())
     return 0
 
 
@@ -380,6 +352,18 @@ def _completion(args: argparse.Namespace) -> int:
     else:
         print("\n".join(complete(args.line, options())))
     return 0
+
+
+def _of_run(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the part of a `RunRequest` that its commands take alike."""
+    return {
+        "run": args.run,
+        "uri": args.uri,
+        "store_dir": args.store_dir,
+        "config_dir": args.config_dir,
+        "allowed_modules": tuple(args.allow),
+        "overrides": tuple(args.overrides),
+    }
 
 
 def _uri(args: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.errors import SpaceError
-from sweeps.naming import number
+from sweeps.naming import distinct, number
 from sweeps.reading.queries import TrialRow
 from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 
@@ -240,7 +240,8 @@ def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
     if len(found) < len(judged.best):
         where = f"{len(found)} of the {len(judged.best)} best trials have it"
     elif all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
-        where = f"the {len(found)} best values lie from {number(min(found))} to {number(max(found))}"
+        texts = list(distinct(sorted(found)).values())
+        where = f"the {len(found)} best values lie from {texts[0]} to {texts[-1]}"
     else:
         texts = [quote(value) for value in found]
         often = max(dict.fromkeys(texts), key=texts.count)

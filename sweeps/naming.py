@@ -1,10 +1,11 @@
 """Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "distinct",
     "duration",
     "memory",
     "number",
@@ -49,11 +50,35 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return short
 
 
-def number(value: Any) -> str:
-    """Write a number with four significant digits, a count in full, anything else as it is, on one line."""
-    if isinstance(value, float) and value.is_integer() and 1e4 <= abs(value) < 1e15:
-        return str(int(value))
-    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
+def number(value: Any, digits: int | None = 4) -> str:
+    """Write a number with four significant digits, a count in full, anything else as it is, on one line.
+
+    Args:
+        value: What to write.
+        digits: Another number of them; None for all, and a point where there is no count.
+    """
+    if digits is None or not isinstance(value, float):
+        return plain(str(value))
+    return str(int(value)) if value.is_integer() and 1e4 <= abs(value) < 1e15 else f"{value:.{digits}g}"
+
+
+def distinct(values: Iterable[Any], write: Callable[[Any, int | None], str] = number) -> dict[str, str]:
+    """Write values as briefly as tells them apart: 1 and 1.0 are two.
+
+    Args:
+        values: Of one parameter.
+        write: Writes a value with so many digits, or with all.
+
+    Returns:
+        The text of each by its `repr`, in the order given.
+    """
+    known = {repr(value): value for value in values}
+    texts: dict[str, str] = {}
+    for digits in (*range(4, 10), None):
+        texts = {key: write(value, digits) for key, value in known.items()}
+        if len(set(texts.values())) == len(known):
+            break
+    return texts
 
 
 def values_text(values: Mapping[str, Any], *, is_short: bool = True) -> str:

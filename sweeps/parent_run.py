@@ -15,7 +15,7 @@ from sweeps.study import Best, Study
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder, RunKey, RunStore
-from sweeps.tracking.saved_view import saved_view
+from sweeps.tracking.saved_view import is_untouched, saved_view
 from sweeps.trial_runs import InterruptedRun
 from sweeps.workbench import common_tags
 
@@ -102,6 +102,7 @@ class ParentRun:
             found = store.trial_runs(study.name, [best.number for best in self._leaders])
             recorder.know({number: run_id for run_id, number in found.items()})
             self._describe("running")
+            self._save_view(store)
             return common
         self._save_view(store)
         params = {f"search.{key}": text for key, text in study.space.describe().items()}
@@ -176,7 +177,10 @@ class ParentRun:
         self._recorder.note(PARENT, lambda pages: study_text(facts, pages))
 
     def _save_view(self, store: RunStore) -> None:
-        """Leave the view that MLflow's UI opens for the study; that it cannot be left is no reason not to search."""
+        """Leave the view that MLflow's UI opens for the study, unless somebody has set up another.
+
+        That it cannot be left is no reason not to search.
+        """
         space = self._study.space
         corners = list(space.corners())
         key, value = saved_view(
@@ -188,7 +192,9 @@ class ParentRun:
             created_ms=_now_ms(),
         )
         try:
-            store.tag_experiment(key, value)
+            before = store.experiment_tag(key)
+            if before is None or is_untouched(before):
+                store.tag_experiment(key, value)
         except Exception as error:  # whatever the store's client raises
             _LOG.warning("the view of study %s could not be saved: %s", self._study.name, error)
 

@@ -19,6 +19,7 @@ mlruns/                       the store
             replicate0/       of a trial of several trainings: the same for each of them
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -164,6 +165,8 @@ def rank_logs(folder: Path) -> list[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` aside and move it into place, so that a reader sees the old file or the new one."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

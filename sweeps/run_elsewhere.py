@@ -32,7 +32,7 @@ from sweeps.reproducing.provenance import local_packages
 from sweeps.reproducing.recorded_code import RecordedCode, is_below, recorded_code
 from sweeps.reproducing.recorded_env import Lock, interpreter, is_made, made, recorded_lock, require_fits
 from sweeps.reproducing.worktree import Checkout, Look, checked_out, git_environment, look_at, repository_here
-from sweeps.run_reproduce import Request, original_of
+from sweeps.run_reproduce import ReproduceRequest, original_of
 
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 
@@ -72,13 +72,12 @@ class _Plan:
     version: str | None = None
 
 
-def reproduce_elsewhere(request: Request, where: Elsewhere, *, uri: str, is_json: bool, say: Say) -> int:
+def reproduce_elsewhere(request: ReproduceRequest, where: Elsewhere, *, is_json: bool, say: Say) -> int:
     """Show what would be run, ask, and let a process of its own reproduce the run.
 
     Args:
         request: What is to be reproduced; the same as here.
         where: Where.
-        uri: The store's address.
         is_json: Whether the process prints JSON.
         say: Told what will be done; a line, or several of a patch.
 
@@ -90,7 +89,7 @@ def reproduce_elsewhere(request: Request, where: Elsewhere, *, uri: str, is_json
         IncompleteError: The record lacks what it takes.
         StoreError: There is something in the record that is not meant.
     """
-    plan = _planned(original_of(request, uri), where)
+    plan = _planned(original_of(request), where)
     _show(plan, request, say)
     _require_agreement(where)
     with ExitStack() as stack:
@@ -158,7 +157,7 @@ def _own_project(look: Look) -> Mapping[str, Any] | None:
     return project if is_own else None
 
 
-def _show(plan: _Plan, request: Request, say: Say) -> None:
+def _show(plan: _Plan, request: ReproduceRequest, say: Say) -> None:
     """Show all of the record that would be run or installed."""
     say(f"{plain(plan.original.name)} is to be trained by a process of its own, which runs what its record says:")
     code, look = plan.code, plan.look
@@ -242,9 +241,11 @@ def _environment(python: str, path: Sequence[str], plan: _Plan) -> dict[str, str
     return environment
 
 
-def _command(python: str, request: Request, plan: _Plan, checkout: Checkout | None, is_json: bool) -> list[str]:
+def _command(
+    python: str, request: ReproduceRequest, plan: _Plan, checkout: Checkout | None, is_json: bool
+) -> list[str]:
     """Return the command line, with whole paths, and without options that are as they are by default."""
-    name = str(Path(request.name).resolve()) if is_export(request.name) else request.name
+    name = str(Path(request.run).resolve()) if is_export(request.run) else request.run
     words = [python, "-P", "-m", "sweeps", "reproduce", name, "--store-dir", str(request.store_dir.resolve())]
     if request.uri is not None:
         words += ["--uri", _whole_uri(request.uri)]

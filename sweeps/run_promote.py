@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.config import ALLOWED_MODULES
 from sweeps.errors import ConfigError, LightsweepError, UsageError
 from sweeps.markdown import code_block, escaped
 from sweeps.naming import number, plain, some_of
@@ -23,8 +23,8 @@ from sweeps.reading.run_detail import run_folder
 from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, Original, load_original
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving
+from sweeps.run_request import RunRequest
 from sweeps.secrecy import hide_typed
-from sweeps.space import quote
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
@@ -33,7 +33,7 @@ from sweeps.untrusted import is_own
 from sweeps.urls import hide_password, store_options
 from sweeps.workbench import python_path
 
-__all__ = ["NotReproducedError", "Promotion", "Request", "print_promotion", "promote"]
+__all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
 
 _NEEDED = (
     "hydra-core",
@@ -58,30 +58,18 @@ class NotReproducedError(LightsweepError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be promoted, and as what.
+class PromoteRequest(RunRequest):
+    """What is to be promoted, and as what; `overrides` say where the data lies, and what the record withholds.
 
     Attributes:
-        run: The run, as typed.
         name: The registered model's name.
         alias: What else the version is to be called; None for nothing.
         needs_exact: Whether to refuse what was not reproduced exactly.
-        uri: The store's address; None for the database in `store_dir`.
-        store_dir: The store.
-        config_dir: The user's own modules; never taken from the record.
-        allowed_modules: Likewise what a `_target_` may name.
-        overrides: Where the data lies on this machine, and what the record withholds as secret.
     """
 
-    run: str
     name: str
-    alias: str | None
-    needs_exact: bool
-    uri: str | None
-    store_dir: Path
-    config_dir: Path | None = None
-    allowed_modules: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    alias: str | None = None
+    needs_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +97,7 @@ class Promotion:
     notes: tuple[str, ...]
 
 
-def promote(request: Request, *, uri: str) -> Promotion:
+def promote(request: PromoteRequest) -> Promotion:
     """Register the best checkpoint of a run. The same once more changes nothing but the alias and the verdict.
 
     Raises:
@@ -120,26 +108,25 @@ def promote(request: Request, *, uri: str) -> Promotion:
     require_name(request.name)
     if request.alias is not None:
         require_alias(request.alias)
-    with open_reader(uri) as reader:
-        original = load_original(reader, uri, request.run, request.store_dir)
+    with open_reader(request.store_uri) as reader:
+        original = load_original(reader, request.store_uri, request.run, request.store_dir)
     _require_complete(original)
     _require_places(original, request.overrides)
     verdict = original.run.tags.get(tags.REPRODUCED, "")
     if request.needs_exact:
         _require_exact(original.name, verdict, request)
-    composer = _composer(request)
+    composer = request.composer()
     own = tuple(module for module in composer.allowed_modules if module not in ALLOWED_MODULES)
     folders = python_path(composer)
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
     code, requirements = _own_code(own, [Path(folder) for folder in folders])
     with TemporaryDirectory() as aside:
-        files = _checkpoints(original.run, uri, request.store_dir, Path(aside) / "checkpoints")
+        files = _checkpoints(original.run, request.store_uri, request.store_dir, Path(aside) / "checkpoints")
         from sweeps.promotion.promoting import content_digest, prepare  # torch, which no refusal above needs
 
         data = Path(aside) / DATA
-        typed = [override.partition("=")[0] for override in request.overrides]
-        today = composer.trial({}, 0)
-        config, said = as_of_today(original.config, today, typed=typed, config_dir=composer.config_dir)
+        today, place = composer.trial({}, 0), composer.config_dir
+        config, said = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
         config = derived(config, request.overrides)
         try:
             prepared = prepare(
@@ -184,7 +171,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
             description=_description(original, prepared.model, verdict, request),
             version_tags=_tags(original, verdict, digest),
         )
-        registry = Registry(uri)
+        registry = Registry(request.store_uri)
         version = registry.find_version(request.name, {_CONTENT: digest})
         is_new = version is None
         if version is None:
@@ -205,7 +192,7 @@ def promote(request: Request, *, uri: str) -> Promotion:
     )
 
 
-def print_promotion(found: Promotion, request: Request, *, uri: str, console: Console) -> None:
+def print_promotion(found: Promotion, request: PromoteRequest, console: Console) -> None:
     """Say what was promoted, and what to type next."""
 
     def say(text: str, style: str = "") -> None:
@@ -226,13 +213,10 @@ def print_promotion(found: Promotion, request: Request, *, uri: str, console: Co
         before = "" if found.moved_from is None else f" (it named version {found.moved_from} before)"
         say(f"  is called {version.name}@{found.alias} now{before}")
     called = version.name + (f"@{found.alias}" if found.alias is not None else f"/{version.version}")
-    mine = "" if request.config_dir is None else f" --config-dir {shlex.quote(str(request.config_dir))}"
-    mine += "".join(f" --allow {shlex.quote(module)}" for module in request.allowed_modules)
-    where = store_options(request.store_dir, request.uri)
     say("Next", "bold")
-    say(f"  lightsweep predict {shlex.quote(called)} FILE{mine}{where}")
-    served = shlex.quote(f"models:/{called}")
-    say(f"  MLFLOW_TRACKING_URI={shlex.quote(hide_password(uri))} mlflow models serve -m {served} --env-manager local")
+    say(f"  lightsweep predict {shlex.quote(called)} FILE{request.options()}")
+    served, store = shlex.quote(f"models:/{called}"), shlex.quote(hide_password(request.store_uri))
+    say(f"  MLFLOW_TRACKING_URI={store} mlflow models serve -m {served} --env-manager local")
 
 
 # --- what may be promoted ------------------------------------------------------------------------------
@@ -262,25 +246,15 @@ def _require_places(original: Original, overrides: Sequence[str]) -> None:
         )
 
 
-def _require_exact(label: str, verdict: str, request: Request) -> None:
+def _require_exact(label: str, verdict: str, request: PromoteRequest) -> None:
     kind, _, _ = verdict.partition(":")
     if kind == "exact":
         return
-    where = store_options(request.store_dir, request.uri)
-    mine = "" if request.config_dir is None else f" --config-dir {shlex.quote(str(request.config_dir))}"
     told = f"its last reproduction says: {plain(verdict)}" if verdict else "it has not been reproduced yet"
     raise NotReproducedError(
         f"{label} is not promoted: --require-reproduced asks for the verdict exact, over the whole run, and {told}"
-        f"{'' if told.endswith('.') else '.'} Run: lightsweep reproduce {shlex.quote(label)}{mine}{where}"
+        f"{'' if told.endswith('.') else '.'} Run: lightsweep reproduce {shlex.quote(label)}{request.options()}"
     )
-
-
-def _composer(request: Request) -> Composer:
-    """Compose what is of this machine: where the store and its data are, and what may be built."""
-    overrides = [f"store_dir={quote(str(request.store_dir))}"]
-    if request.allowed_modules:
-        overrides.append(f"allowed_modules={quote(list(request.allowed_modules))}")
-    return Composer("train", overrides, request.config_dir)
 
 
 # --- its files -----------------------------------------------------------------------------------------
@@ -357,7 +331,7 @@ def _tags(original: Original, verdict: str, digest: str) -> dict[str, str]:
     return {**kept, "lightsweep.run": original.name, tags.REPRODUCED: verdict or "not reproduced", _CONTENT: digest}
 
 
-def _description(original: Original, model: ServedModel, verdict: str, request: Request) -> str:
+def _description(original: Original, model: ServedModel, verdict: str, request: PromoteRequest) -> str:
     """Say in Markdown what the version is; MLflow shows it on the version's page."""
     run, metric = original.run, original.config["objective"]["metric"]
     shown = sorted(run.metrics, key=lambda key: (key != metric, not key.startswith(("test/", "val/")), key))[:_METRICS]

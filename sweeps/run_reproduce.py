@@ -1,5 +1,6 @@
 """`lightsweep reproduce`: train a recorded run again, and prove it equal or say where it parts, and why."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -10,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.config import Composer, Config, fingerprint, freeze
-from sweeps.display import Display, Heading, SilentDisplay, make_display
+from sweeps.config import Config, fingerprint, freeze
+from sweeps.display import Display, Heading, SilentDisplay, make_display, warn_unsent
 from sweeps.driver import Driver, Limits
 from sweeps.errors import ConfigError
 from sweeps.launchers.local import LocalLauncher
@@ -27,14 +28,14 @@ from sweeps.reproducing.provenance import capture, differences
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
 from sweeps.reproducing.traces import Trace, read_trace
 from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
+from sweeps.run_request import RunRequest
 from sweeps.secrecy import hide_typed, withhold
-from sweeps.space import quote
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
-__all__ = ["Reproduction", "Request", "original_of", "reproduce"]
+__all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
 
 _MOST_THREADS = 1024
 _OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
@@ -42,29 +43,17 @@ _LOOK = -1  # the number of the look at the data among the trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be reproduced, and how.
+class ReproduceRequest(RunRequest):
+    """What is to be reproduced, and how; `overrides` make it a derived run.
 
     Attributes:
-        name: The run, as typed.
-        uri: The store's address; None for the database in `store_dir`.
-        store_dir: The store.
-        config_dir: The user's own modules; never taken from the record.
-        allowed_modules: Likewise what a `_target_` may name.
         epochs: How many epochs to train; None for all that are recorded.
         threads: CPU threads of each rank; None for as many as it had.
-        overrides: What to change: this makes it a derived run.
         start_method: How processes are made.
     """
 
-    name: str
-    uri: str | None
-    store_dir: Path
-    config_dir: Path | None = None
-    allowed_modules: tuple[str, ...] = ()
     epochs: int | None = None
     threads: int | None = None
-    overrides: tuple[str, ...] = ()
     start_method: str = "forkserver"
 
 
@@ -106,13 +95,12 @@ class Reproduction:
 Say = Callable[[str], None]
 
 
-def reproduce(request: Request, console: Console, *, uri: str, say: Say, is_quiet: bool = False) -> Reproduction:
+def reproduce(request: ReproduceRequest, console: Console, *, say: Say, is_quiet: bool = False) -> Reproduction:
     """Train a recorded run again in a run of its own, and compare both.
 
     Args:
         request: What, and how.
         console: Where the training is shown.
-        uri: The store's address.
         say: Told, line by line, what differs today, before anything is trained.
         is_quiet: Whether to show nothing of the training.
 
@@ -121,46 +109,60 @@ def reproduce(request: Request, console: Console, *, uri: str, say: Say, is_quie
         LightsweepError: The store cannot be read or written.
     """
     try:
-        return _Reproducing(request, original_of(request, uri), console, uri, say, is_quiet).run()
+        return _Reproducing(request, original_of(request), console, say, is_quiet).run()
     except IncompleteError as error:
-        return Reproduction.impossible(request.name, error)
+        return Reproduction.impossible(request.run, error)
 
 
-def original_of(request: Request, uri: str) -> Original:
+def print_reproduction(
+    found: Reproduction, request: ReproduceRequest, console: Console, *, is_quiet: bool = False
+) -> None:
+    """Say where it is, what it has shown, and what to type next; if `is_quiet`, only what was not recorded."""
+    if found.folder is not None:
+        warn_unsent(found.num_unsent, found.folder, console)
+    if is_quiet:
+        return
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    if found.folder is not None:
+        say(f"run {found.run_id}  in {found.folder}")
+    verdict = found.verdict
+    style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
+    say(f"{verdict.kind}: {verdict.reason}", style)
+    if verdict.kind == "exact" and request.epochs is request.threads is None and not is_export(request.run):
+        register = f"lightsweep promote {shlex.quote(request.run)} --name NAME --require-reproduced"
+        say(f"To register it: {register}{request.options()}")
+
+
+def original_of(request: ReproduceRequest) -> Original:
     """Read the record of what is to be reproduced: a run of the store, or an exported folder.
 
     Raises:
         UsageError: There is no such run.
         IncompleteError: The record lacks what training it again takes.
     """
-    if is_export(request.name):
-        return load_exported(Path(request.name))
-    with open_reader(uri) as reader:
-        return load_original(reader, uri, request.name, request.store_dir)
+    if is_export(request.run):
+        return load_exported(Path(request.run))
+    with open_reader(request.store_uri) as reader:
+        return load_original(reader, request.store_uri, request.run, request.store_dir)
 
 
 class _Reproducing:
     """One reproduction, from the record to the verdict."""
 
     def __init__(
-        self, request: Request, original: Original, console: Console, uri: str, say: Say, is_quiet: bool
+        self, request: ReproduceRequest, original: Original, console: Console, say: Say, is_quiet: bool
     ) -> None:
         self._request = request
         self._original = original
         self._console = console
-        self._uri = uri
         self._say = say
         self._is_quiet = is_quiet
-        overrides = [f"store_dir={quote(str(request.store_dir))}", f"launcher.start_method={request.start_method}"]
-        if request.uri is not None:
-            overrides.append(f"tracking.uri={quote(request.uri)}")
-        if request.allowed_modules:
-            overrides.append(f"allowed_modules={quote(list(request.allowed_modules))}")
-        self._composer = Composer("train", overrides, request.config_dir)
-        typed = [override.partition("=")[0] for override in request.overrides]
-        today, self._notes = as_of_today(
-            original.config, self._composer.trial({}, 0), typed=typed, config_dir=self._composer.config_dir
-        )
+        self._composer = request.composer(f"launcher.start_method={request.start_method}")
+        today, place = self._composer.trial({}, 0), self._composer.config_dir
+        today, self._notes = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
         whole = derived(today, request.overrides)
         self._config, self._hidden = withhold(whole, self._composer.secrets)
         self._secrets_missing = secrets_missing(whole)
@@ -168,7 +170,7 @@ class _Reproducing:
         self._stop_step = _stop_step(original, request.epochs)
         self._slot = self._planned()
         self._provenance = capture(
-            ["lightsweep", "reproduce", request.name, *request.overrides],
+            ["lightsweep", "reproduce", request.run, *request.overrides],
             request.config_dir,
             hide=self._composer.secrets.hide,
         )
@@ -320,7 +322,7 @@ class _Reproducing:
                 folder=lambda number: folder,
                 name=lambda number, values: f"reproduction {int(folder.name)} of {self._original.name}",
                 run_tags={
-                    **common_tags("reproduce", [self._request.name, *self._request.overrides], {}),
+                    **common_tags("reproduce", [self._request.run, *self._request.overrides], {}),
                     tags.KIND: "reproduction",
                     tags.METRIC: objective["metric"],
                     tags.DIRECTION: objective["direction"],
@@ -365,7 +367,7 @@ class _Reproducing:
         self._differs = merged(self._differs, changes)
         if not self._differs["data"]:
             self._differs["data"] = data_changes(before.trace.data, trace.data)
-        with open_reader(self._uri) as reader:
+        with open_reader(self._request.store_uri) as reader:
             again = Evidence(trace=trace, points=points_of(reader, reader.run(run_id)), value=outcome.value)
         metric = self._config["objective"]["metric"]
         verdict = judge(

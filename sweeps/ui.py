@@ -163,6 +163,9 @@ def _listen(port: int) -> socket.socket:
     try:
         listener.bind((_HOST, port))
         listener.listen(128)  # a browser that comes too early waits
+    except OverflowError as error:
+        listener.close()
+        raise UsageError(f"There is no port {port}: the last one is 65535.") from error
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -2,18 +2,19 @@
 
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.naming import duration, number, plain, short_names
+from sweeps.naming import distinct, duration, number, plain, short_names
 from sweeps.reading.fields import LATE_FIELDS, Field, resolve
+from sweeps.reading.numbers import finite
 from sweeps.reading.trial_row import TrialRow
 from sweeps.search import SEM
 
@@ -29,7 +30,7 @@ _STYLES = {
     "running": "cyan",
 }
 _GAP = 2  # blanks between columns
-_MAX_CELL = 24  # characters of a cell in a terminal
+_MAX_CELL = 24  # places of a cell in a terminal, of which a wide character takes two
 
 
 def print_rows(
@@ -58,7 +59,7 @@ def print_rows(
     """
     chosen = [resolve(name, rows, LATE_FIELDS) for name in columns]
     if form == "json":
-        out.write(json.dumps([_finite(row.as_dict()) for row in rows], indent=2) + "\n")
+        out.write(json.dumps([finite(row.as_dict()) for row in rows], indent=2) + "\n")
     elif form == "csv":
         _print_csv(rows, out, chosen)
     elif rows:
@@ -85,15 +86,6 @@ def print_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], out: T
 def _in_markdown(text: str) -> str:
     """Keep a text to its cell, and from being taken for markup."""
     return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", plain(text))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say (NaN, infinities) by null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_csv(rows: Sequence[TrialRow], out: TextIO, chosen: Sequence[Field]) -> None:
@@ -163,7 +155,7 @@ class _Column:
 
     @property
     def width(self) -> int:
-        return max(len(self.header), *(len(cell) for cell in self.cells))
+        return max(map(cell_len, (self.header, *self.cells)))
 
 
 def _print_table(rows: Sequence[TrialRow], console: Console, columns: list[_Column]) -> None:
@@ -221,10 +213,11 @@ def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, 
             columns.append(_Column(name, [_objective(row, name) for row in rows], style="green"))
     else:
         columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
-    if metric is not None and metric not in judged:
+    if metric is not None and metric not in judged and metric not in objectives:
         columns.append(column(metric, lambda row: number(row.metrics[metric]) if metric in row.metrics else ""))
     for index, key in enumerate(params, start=2):
-        cells = [number(row.params[key]) if key in row.params else "" for row in rows]
+        texts = distinct(row.params[key] for row in rows if key in row.params)
+        cells = [texts[repr(row.params[key])] if key in row.params else "" for row in rows]
         columns.append(_Column(names[key], cells, sacrifice=index))
     columns.append(column("state", _state, is_number=False))
     columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
@@ -265,7 +258,7 @@ def _error(row: TrialRow, metric: str) -> str:
 
 
 def _shortened(cell: str) -> str:
-    return cell if len(cell) <= _MAX_CELL else f"{cell[: _MAX_CELL - 1]}…"
+    return cell if cell_len(cell) <= _MAX_CELL else f"{set_cell_size(cell, _MAX_CELL - 1)}…"
 
 
 def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["HUGE", "NUM_POINTS", "Curve", "measured", "sparkline", "thinned", "unbounded"]
+from sweeps.reading.numbers import unbounded
+
+__all__ = ["HUGE", "NUM_POINTS", "Curve", "measured", "sparkline", "thinned"]
 
 NUM_POINTS = 60
 """of a curve at most: what a terminal has room for"""
 HUGE = 1e300
-"""from here on a value counts as infinite: MLflow writes 1.8e308 for infinity, and sums of such overflow"""
+"""from here on a value is no part of a mean: sums of such overflow"""
 
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 _NO_NUMBER = {True: "×", False: "x"}
@@ -69,11 +71,6 @@ def measured(points: Sequence[tuple[int, int, float]], last_epoch_step: int | No
         return list(points)
     values = {value for step, _, value in points if step <= last_epoch_step}
     return [point for point in points if point[0] <= last_epoch_step or point[2] not in values]
-
-
-def unbounded(value: float) -> float:
-    """Return infinity for what stands for it in a store."""
-    return math.copysign(math.inf, value) if abs(value) >= HUGE else value
 
 
 def sparkline(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +13,8 @@ from rich.text import Text
 from sweeps.errors import UsageError
 from sweeps.naming import duration, number, plain
 from sweeps.reading.curves import sparkline
-from sweeps.reading.run_detail import MetricDetail, RunDetail, finite
+from sweeps.reading.numbers import finite
+from sweeps.reading.run_detail import MetricDetail, RunDetail
 from sweeps.reading.show import Format, is_unicode, state_style
 
 __all__ = ["Difference", "difference", "print_difference"]
@@ -187,10 +189,12 @@ def _readable(rows: Mapping[str, Cells]) -> dict[str, Cells]:
 
 
 def _short(text: str) -> str:
+    """Shorten a text that Python writes for a number; `2024_01` and `1.10` are none."""
     try:
-        return text if text.lstrip("-").isdecimal() else number(float(text))
+        value = float(text)
     except ValueError:
-        return " ".join(text.split())
+        value = None
+    return number(value) if value is not None and repr(value) == text else " ".join(text.split())
 
 
 def _is_doubtful(found: Difference) -> bool:
@@ -234,7 +238,7 @@ def _print_section(title: str, rows: Mapping[str, Cells], names: Sequence[str], 
         console.print(Text(title, style="bold"))
     texts = {plain(key): [_NONE if cell is None else plain(cell) for cell in cells] for key, cells in rows.items()}
     columns = [list(texts), *(list(column) for column in zip(*texts.values(), strict=True))]
-    widths = [max(map(len, (head, *cells))) for head, cells in zip(("", *names), columns, strict=True)]
+    widths = [max(map(cell_len, (head, *cells))) for head, cells in zip(("", *names), columns, strict=True)]
     if console.is_terminal and sum(widths) + _GAP * len(widths) > console.width:
         _print_stacked(texts, names, console)
         return
@@ -251,7 +255,7 @@ def _print_section(title: str, rows: Mapping[str, Cells], names: Sequence[str], 
 
 def _print_stacked(rows: Mapping[str, Sequence[str]], names: Sequence[str], console: Console) -> None:
     """Print a key, and below it what each run has; long texts go on in further lines."""
-    width = max(map(len, names))
+    width = max(map(cell_len, names))
     for key, cells in rows.items():
         console.print(Text(key))
         for name, cell in zip(names, cells, strict=True):

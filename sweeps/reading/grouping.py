@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from sweeps.errors import UsageError
 from sweeps.naming import number
 from sweeps.reading.compare import Format, print_csv, print_markdown
 from sweeps.reading.fields import LATE_FIELDS, resolve
+from sweeps.reading.numbers import finite
 from sweeps.reading.ordering import is_descending_by, require_metric
 from sweeps.reading.trial_row import TrialRow
 
@@ -31,7 +33,7 @@ class Group:
         count: How many have a value; dropped rows and NaN do not count.
         mean: Of these values; None where there are none, or one is infinite.
         standard_error: Of the mean, s / sqrt(n); None for fewer than two.
-        best: The best of the values.
+        best: The best of the values; of trials that violate a constraint none is.
         best_run_id: The run that has it.
     """
 
@@ -83,14 +85,12 @@ def grouped(
 
 
 def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_falling: bool) -> Group:
-    values = []
-    for row in rows:
-        value = row.value if row.metric == metric else row.metrics.get(metric)
-        if value is not None and not math.isnan(value) and row.state != "dropped":
-            values.append((value, row.run_id))
+    found = [(row.value_of(metric), row) for row in rows if row.state != "dropped"]
+    values = [(value, row) for value, row in found if value is not None and not math.isnan(value)]
     numbers = [value for value, _ in values]
     is_finite = all(map(math.isfinite, numbers))
-    best = (max if is_falling else min)(values, key=lambda pair: pair[0], default=(None, None))
+    able = [(value, row.run_id) for value, row in values if not row.infeasible]
+    best = (max if is_falling else min)(able, key=lambda pair: pair[0], default=(None, None))
     return Group(
         keys=keys,
         metric=metric,
@@ -105,7 +105,7 @@ def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_falli
 def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out: TextIO) -> None:
     """Print groups in the order given: as a table, Markdown, CSV or JSON."""
     if form == "json":
-        out.write(json.dumps([_finite(asdict(group)) for group in groups], indent=2) + "\n")
+        out.write(json.dumps([finite(asdict(group)) for group in groups], indent=2) + "\n")
         return
     if not groups:
         return
@@ -126,12 +126,6 @@ def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out
         table.add_row(*map(Text, line))
     width = console.width
     if not console.is_terminal:
-        console.width = sum(max(map(len, column)) + 2 for column in zip(shown, *cells, strict=True))
+        console.width = sum(max(map(cell_len, column)) + 2 for column in zip(shown, *cells, strict=True))
     console.print(table)
     console.width = width
-
-
-def _finite(group: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in group.items()
-    }

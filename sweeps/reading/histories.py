@@ -1,18 +1,17 @@
 """The histories of metrics with all their points, as arrays; `curves.py` has them in few points, without NumPy."""
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from sweeps.reading.numbers import LARGEST
 
 if TYPE_CHECKING:  # a command that shows a run needs none
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["History", "histories_of", "history_of", "mean_history", "without_restated"]
-
-_LARGEST = sys.float_info.max  # what MLflow writes for infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,7 +52,7 @@ def histories_of(points: Sequence[Any]) -> dict[str, History]:
     place_of = np.fromiter(map(places.__getitem__, owners), dtype=np.int64, count=len(owners))
     steps, times_ms = np.array(all_steps, dtype=np.int64), np.array(all_times_ms, dtype=np.int64)
     values = np.array(all_values, dtype=np.float64)
-    values[values >= _LARGEST], values[values <= -_LARGEST] = np.inf, -np.inf
+    values[values >= LARGEST], values[values <= -LARGEST] = np.inf, -np.inf
     order = np.lexsort((times_ms, steps, place_of))
     steps, times_s, values = steps[order], times_ms[order] / 1000, values[order]
     ends = np.cumsum(np.bincount(place_of)).tolist()

@@ -16,16 +16,16 @@ def require_metric(rows: Collection[TrialRow], metric: str) -> None:
     Raises:
         UsageError: Names the nearest.
     """
-    if any(metric in row.metrics or metric == row.metric for row in rows):
+    if any(metric in row.metrics or metric in row.objectives for row in rows):
         return
-    known = {key for row in rows for key in (*row.metrics, row.metric) if key}
+    known = {key for row in rows for key in (*row.metrics, *row.objectives) if key}
     if rows:
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
 
 
 def is_descending_by(rows: Iterable[TrialRow], metric: str) -> bool:
     """Tell whether more of a metric is better: by the studies that are judged by it, or else by its name."""
-    directions = [row.direction for row in rows if row.metric == metric]
+    directions = [row.objectives[metric] for row in rows if metric in row.objectives]
     return directions[-1] == "maximize" if directions else not is_loss(metric)
 
 
@@ -50,17 +50,17 @@ def sorted_rows(
     rows = list(rows)
     if metric is not None:
         require_metric(rows, metric)
-    maximized = {row.metric: row.direction == "maximize" for row in rows}
+    falling = {name: goal == "maximize" for row in rows for name, goal in row.objectives.items()}
 
-    def key(row: TrialRow) -> tuple[int, str, bool, float]:
+    def key(row: TrialRow) -> tuple[int, str, bool, bool, float]:
         judged = metric or row.metric
-        value = row.value if row.metric == judged else row.metrics.get(judged)
+        value = row.value_of(judged)
         if value is None or row.state == "dropped":
-            return 2, "", False, 0.0
+            return 2, "", False, False, 0.0
         if math.isnan(value):  # before those that have nothing, as in MLflow
-            return 1, "", False, 0.0
-        is_falling = maximized.get(judged, not is_loss(judged)) if is_descending is None else is_descending
+            return 1, "", False, False, 0.0
+        is_falling = falling.get(judged, not is_loss(judged)) if is_descending is None else is_descending
         is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front
-        return 0, judged, bool(row.infeasible) or is_behind, -value if is_falling else value
+        return 0, judged, bool(row.infeasible), is_behind, -value if is_falling else value
 
     return sorted(rows, key=key)

@@ -13,8 +13,9 @@ from sweeps.errors import StudyError, UsageError, did_you_mean
 from sweeps.reading.database import connected
 from sweeps.reading.fields import FIELDS, metrics_among
 from sweeps.reading.mlflow_tables import LATEST, RUNS, TAGS
+from sweeps.reading.numbers import unbounded
 from sweeps.reading.ordering import sorted_rows
-from sweeps.reading.ranking import Ranking, ranking, unbounded
+from sweeps.reading.ranking import Ranking, ranking
 from sweeps.reading.tagged_params import some_params
 from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
 from sweeps.tracking import tags

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from sweeps.reading.mlflow_tables import LATEST, TAGS
+from sweeps.reading.numbers import unbounded
 from sweeps.tracking import tags
 
-__all__ = ["Ranking", "is_loss", "ranking", "unbounded"]
-
-_LARGEST = 1.7976931348623157e308
+__all__ = ["Ranking", "is_loss", "ranking"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +44,6 @@ class Ranking:
 def is_loss(metric: str) -> bool:
     """Tell by its name whether less of a metric is better, where no study says so."""
     return "loss" in metric or "error" in metric
-
-
-def unbounded(value: float) -> float:
-    """Return infinity for what MLflow writes for it."""
-    return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value
 
 
 def ranking(connection: sa.Connection, metric: str | None, is_descending: bool | None) -> Ranking | None:

@@ -1,6 +1,5 @@
 """All that is known of one run, from the store and from its folder."""
 
-import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +11,15 @@ from typing import Any
 from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.reading.curves import Curve
+from sweeps.reading.numbers import whole
+from sweeps.reading.ranking import is_loss
 from sweeps.reading.run_names import Found, find_run, label
 from sweeps.reading.run_reader import RunReader, open_reader
 from sweeps.reading.trial_row import TrialRow, row_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import Artifact, StoredRun
 
-__all__ = ["MetricDetail", "RunDetail", "finite", "read_runs", "run_folder"]
+__all__ = ["MetricDetail", "RunDetail", "read_runs", "run_folder"]
 
 _COUNTERS = {"epoch", "num_params"}  # have no best value
 
@@ -114,8 +115,8 @@ class RunDetail:
             "run_name": self.run.name,
             "kind": self.kind,
             "study": self.study,
-            "trial": row.trial if row.trial is not None else _whole(self.run.tags.get(tags.TRIAL)),
-            "replicate": _whole(self.run.tags.get(tags.REPLICATE)),
+            "trial": row.trial if row.trial is not None else whole(self.run.tags.get(tags.TRIAL)),
+            "replicate": whole(self.run.tags.get(tags.REPLICATE)),
             "state": row.state,
             "reason": row.reason,
             "infeasible": row.infeasible,
@@ -153,15 +154,6 @@ def read_runs(uri: str, names: Sequence[str], store_dir: Path, *, lists_artifact
         return [_detail(reader, one, store_dir, lists_artifacts) for one in found]
 
 
-def finite(value: Any) -> Any:
-    """Replace what JSON cannot say (NaN, infinities) by null."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: bool) -> RunDetail:
     run = reader.run(found.run_id)
     row = row_of(run)
@@ -173,7 +165,7 @@ def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: b
     except StoreError as error:
         problem = str(error)
     return RunDetail(
-        label=label(run),
+        label=label(reader, run),
         note=found.note,
         row=row,
         run=run,
@@ -188,8 +180,7 @@ def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: b
 
 
 def _metric(key: str, last: float, curve: Curve | None, row: TrialRow) -> MetricDetail:
-    falls = "loss" in key or "error" in key
-    direction = row.objectives.get(key, "minimize" if falls else "maximize")
+    direction = row.objectives.get(key, "minimize" if is_loss(key) else "maximize")
     best, step = None, None
     is_mean = f"{key}_sem" in row.metrics or key.endswith("_sem")  # over more and more trainings: no value is the best
     if curve is not None and not is_mean and (key not in _COUNTERS or key in row.objectives):
@@ -209,7 +200,7 @@ def run_folder(run: StoredRun, store_dir: Path) -> Path | None:
         return None
     else:
         folder = paths.study_dir(store_dir, study) / ("" if kind == "study" else name)
-    replicate = _whole(run.tags.get(tags.REPLICATE))
+    replicate = whole(run.tags.get(tags.REPLICATE))
     if kind == "replicate" and replicate is not None:
         folder = paths.replicate_dir(folder, replicate)
     return folder if (name or kind == "study") and folder.is_dir() else None
@@ -267,7 +258,3 @@ def _origin(run_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _moment(time_ms: int | None) -> datetime | None:
     return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC)
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None

@@ -3,24 +3,25 @@
 A reproduction is called `reproduction#0`.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.errors import UsageError, did_you_mean
 from sweeps.naming import some_of
-from sweeps.reading.queries import TrialRow, trial_rows
+from sweeps.reading.numbers import whole
+from sweeps.reading.queries import trial_rows
 from sweeps.reading.run_reader import RunReader
+from sweeps.reading.trial_row import TrialRow, best_of, in_force
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun
 
-__all__ = ["HOW", "Found", "find_run", "label"]
+__all__ = ["HOW", "Found", "best_run_id", "find_run", "label"]
 
 HOW = "A run is named by its id or the beginning of it, as STUDY#12, as best:STUDY, or as train#3."
 
 _ID = re.compile(r"[0-9a-f]{1,32}")
-_NUMBERED = re.compile(r"(?P<study>.+)#(?P<trial>\d+)(?:/(?P<replicate>\d+))?", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<study>.+)#(?P<trial>\d{1,18})(?:/(?P<replicate>\d{1,18}))?", re.DOTALL)
 _BEST = "best:"
 _TRAIN = "train"
 _REPRODUCTION = "reproduction"
@@ -49,10 +50,7 @@ def find_run(reader: RunReader, uri: str, name: str) -> Found:
         return _best(reader, uri, name.removeprefix(_BEST))
     numbered = _NUMBERED.fullmatch(name)
     if numbered is not None:
-        replicate = numbered["replicate"]
-        return Found(
-            _numbered(reader, name, numbered["study"], int(numbered["trial"]), int(replicate) if replicate else None)
-        )
+        return Found(_numbered(reader, name, numbered))
     if _ID.fullmatch(name):
         found = reader.ids_from(name)
         if len(found) == 1:
@@ -66,8 +64,25 @@ def find_run(reader: RunReader, uri: str, name: str) -> Found:
     raise UsageError(f"There is no run {name!r}. {HOW} {near if studies else 'The store holds no study yet.'}")
 
 
-def label(run: ServerRun) -> str:
+def label(reader: RunReader, run: ServerRun) -> str:
     """Return the shortest name by which `find_run` finds a run, or the beginning of its id."""
+    name = _usual_name(run)
+    numbered = _NUMBERED.fullmatch(name)
+    if numbered is None:
+        return name
+    try:
+        return name if _numbered(reader, name, numbered) == run.run_id else run.run_id[:8]
+    except UsageError:  # several are called so
+        return run.run_id[:8]
+
+
+def best_run_id(uri: str, study: str) -> str | None:
+    """Return the run that `best:STUDY` finds; None if the study has no best trial."""
+    best = _best_rows(uri, study)
+    return best[0].run_id if best else None
+
+
+def _usual_name(run: ServerRun) -> str:
     study, trial = run.tags.get(tags.STUDY), run.tags.get(tags.TRIAL, "")
     folder = run.tags.get(tags.FOLDER, "")
     match run.tags.get(tags.KIND):
@@ -85,33 +100,29 @@ def label(run: ServerRun) -> str:
 
 def _best(reader: RunReader, uri: str, study: str) -> Found:
     _require_study(reader, study)
-    rows = trial_rows(uri, [study])
-    able = [row for row in rows if row.state == "complete" and not row.infeasible and _is_number(row.value)]
-    if not able:
+    best = _best_rows(uri, study)
+    if not best:
         raise UsageError(
-            f"{_BEST}{study}: the study has no best trial yet: none of its {len(rows)} trials is complete, satisfies "
+            f"{_BEST}{study}: the study has no best trial yet: none of its trials is complete, satisfies "
             f"the constraints and has a value. See `lightsweep compare {study}`."
         )
-    front = [row for row in able if row.is_on_front]
-    best = _first(front or able)
-    if len(best.objectives) < 2:
-        return Found(best.run_id)
+    first, leading = best[0], next(iter(best[0].objectives))
+    if len(first.objectives) < 2:
+        return Found(first.run_id)
     return Found(
-        best.run_id,
-        f"{_BEST}{study} is trial {best.trial}, the first of {len(front)} on the Pareto front by {best.metric}.",
+        first.run_id,
+        f"{_BEST}{study} is trial {first.trial}, the first of {len(best)} on the Pareto front by {leading}.",
     )
 
 
-def _first(rows: Sequence[TrialRow]) -> TrialRow:
-    is_maximized = rows[0].direction == "maximize"
-    return min(rows, key=lambda row: -(row.value or 0.0) if is_maximized else row.value or 0.0)
+def _best_rows(uri: str, study: str) -> list[TrialRow]:
+    rows = in_force(trial_rows(uri, [study]))
+    return best_of(rows, rows[0].objectives) if rows else []
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
-
-
-def _numbered(reader: RunReader, name: str, study: str, trial: int, replicate: int | None) -> str:
+def _numbered(reader: RunReader, name: str, parts: re.Match[str]) -> str:
+    study, trial = parts["study"], int(parts["trial"])
+    replicate = None if parts["replicate"] is None else int(parts["replicate"])
     wanted = {tags.KIND: "trial", tags.STUDY: study, tags.TRIAL: str(trial)}
     if replicate is not None:
         wanted |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
@@ -153,7 +164,7 @@ def _in_force(runs: Sequence[ServerRun]) -> list[ServerRun]:
 
 def _known(of: str, texts: set[str], wanted: int, none: str, mark: str = "#") -> str:
     """Name the numbers that there are: the nearest, and the range."""
-    numbers = sorted(int(text) for text in texts if text.isdecimal())
+    numbers = sorted(number for text in texts if (number := whole(text)) is not None)
     if not numbers:
         return none
     nearest = sorted(numbers, key=lambda number: (abs(number - wanted), number))[:3]

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from sweeps.naming import duration, memory, number, plain
 from sweeps.reading.curves import NUM_POINTS, sparkline
-from sweeps.reading.run_detail import MetricDetail, RunDetail, finite
+from sweeps.reading.numbers import finite
+from sweeps.reading.run_detail import MetricDetail, RunDetail
 
 __all__ = ["Format", "is_unicode", "print_run", "state_style"]
 

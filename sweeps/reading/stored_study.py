@@ -5,7 +5,6 @@ read with nothing but the address of its store.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sweeps.errors import LightsweepError, StudyError, UsageError, did_you_mean
 from sweeps.reading.histories import History, mean_history
+from sweeps.reading.numbers import whole
 from sweeps.reading.run_reader import RunReader, open_reader
-from sweeps.reading.trial_row import TrialRow, rows_of
+from sweeps.reading.trial_row import TrialRow, best_of, in_force, rows_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, StoredRun
 from sweeps.urls import default_uri
@@ -78,7 +78,7 @@ class StoredStudy:
         self.uri = uri
         self.name = name
         self.parent = parent
-        self.trials = _in_force(rows)
+        self.trials = in_force(rows)
         self.objectives = _objectives(parent, self.trials)
         self._replicates = replicates
 
@@ -104,12 +104,7 @@ class StoredStudy:
 
         Only trials that are complete and satisfy the constraints; empty if there is none.
         """
-        able = [row for row in self.trials if row.state == "complete" and not row.infeasible and _is_number(row.value)]
-        if len(self.objectives) > 1:
-            able = [row for row in able if row.is_on_front]
-        is_falling = next(iter(self.objectives.values()), "maximize") == "maximize"
-        ordered = sorted(able, key=lambda row: -(row.value or 0.0) if is_falling else row.value or 0.0)
-        return ordered if len(self.objectives) > 1 else ordered[:1]
+        return best_of(self.trials, self.objectives)
 
     def histories(self, metric: str) -> dict[int, History]:
         """Return the history of a metric by the trial's number; trials that have none are left out.
@@ -195,22 +190,13 @@ def _missing(name: str, reader: RunReader, has_runs: bool) -> StudyError:
     return StudyError(f"There is no study {name!r}. {hint}")
 
 
-def _in_force(rows: Iterable[TrialRow]) -> list[TrialRow]:
-    """Keep of several runs of one number what was not dropped, then the newest, as `run_names.find_run` does."""
-    kept: dict[int, TrialRow] = {}
-    for row in sorted(rows, key=lambda row: (row.state != "dropped", row.began_ms or 0, row.run_id)):
-        if row.trial is not None:
-            kept[row.trial] = row
-    return [kept[number] for number in sorted(kept)]
-
-
 def _replicates(runs: Iterable[ServerRun]) -> dict[int, list[str]]:
     """Return the newest run of each replicate by the number of its trial; the runs are the oldest first."""
     found: dict[int, dict[str, str]] = {}
     for run in runs:
-        number = run.tags.get(tags.TRIAL, "")
-        if run.tags.get(tags.KIND) == "replicate" and number.isdecimal() and tags.REPLICATE in run.tags:
-            found.setdefault(int(number), {})[run.tags[tags.REPLICATE]] = run.run_id
+        number = whole(run.tags.get(tags.TRIAL))
+        if run.tags.get(tags.KIND) == "replicate" and number is not None and tags.REPLICATE in run.tags:
+            found.setdefault(number, {})[run.tags[tags.REPLICATE]] = run.run_id
     return {number: list(of.values()) for number, of in found.items()}
 
 
@@ -243,7 +229,3 @@ def _mapping(text: str | None) -> dict[str, str]:
     except (ValueError, RecursionError):  # cut at the store's limit, or not ours
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)

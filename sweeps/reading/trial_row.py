@@ -2,18 +2,19 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sweeps.pareto import on_front
-from sweeps.reading.ranking import unbounded
+from sweeps.reading.numbers import LARGEST, is_number, unbounded, whole
 from sweeps.reading.tagged_params import plain_mapping
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun
 
-__all__ = ["TrialRow", "row_of", "rows_of", "with_fronts"]
+__all__ = ["TrialRow", "best_of", "in_force", "row_of", "rows_of", "with_fronts"]
 
+_INFINITE = (math.inf, -math.inf)
 _STATES = {"FINISHED": "complete", "KILLED": "interrupted"}
 
 
@@ -62,6 +63,15 @@ class TrialRow:
     slot: int | None = None
     paused_s: float = 0.0
 
+    def value_of(self, metric: str) -> float | None:
+        """Return a metric at the best checkpoint if the study judges by it, else its last value; None if it has none.
+
+        Of the metric that is judged first there is nothing before the trial has ended.
+        """
+        if metric == self.metric:
+            return self.value
+        return self.values.get(metric, self.metrics.get(metric))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the row as plain data."""
         return asdict(self)
@@ -84,14 +94,14 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
     state = tag(tags.STATE) or _STATES.get(run.status, run.status.lower())
     metric, direction = tag(tags.METRIC, ""), tag(tags.DIRECTION, "maximize")
     value = _number(tag(tags.VALUE))
-    is_complete = state == "complete" and value is not None
+    own = {metric: value} if state == "complete" and value is not None else {}
     whole_s = None if run.start_ms is None or run.end_ms is None else (run.end_ms - run.start_ms) / 1000
     trained_s = None if whole_s is None else min(whole_s, _finite(tag(tags.TRAINED_S), whole_s))
     return TrialRow(
         run_id=run.run_id,
         name=run.name,
         study=tag(tags.STUDY) if is_trial else None,
-        trial=_whole(tag(tags.TRIAL)) if is_trial else None,
+        trial=whole(tag(tags.TRIAL)) if is_trial else None,
         state=state,
         metric=metric,
         direction=direction,
@@ -102,10 +112,10 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
         reason=tag(tags.REASON, ""),
         folder=tag(tags.FOLDER, ""),
         objectives=plain_mapping(tag(tags.OBJECTIVES)) or {metric: direction},
-        values=plain_mapping(tag(tags.VALUES)) or ({metric: value} if is_complete else {}),
+        values=_numbers(plain_mapping(tag(tags.VALUES))) or own,
         infeasible=tag(tags.INFEASIBLE, ""),
         began_ms=run.start_ms,
-        slot=_whole(tag(tags.SLOT)),
+        slot=whole(tag(tags.SLOT)),
         paused_s=0.0 if whole_s is None or trained_s is None else whole_s - trained_s,
     )
 
@@ -126,6 +136,39 @@ def with_fronts(rows: list[TrialRow]) -> list[TrialRow]:
     return [replace(row, is_on_front=True) if row.run_id in best else row for row in rows]
 
 
+def in_force(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """Keep of several runs of one number what was not dropped, then the newest; return them by number."""
+    kept: dict[int, TrialRow] = {}
+    for row in sorted(rows, key=lambda row: (row.state != "dropped", row.began_ms or 0, row.run_id)):
+        if row.trial is not None:
+            kept[row.trial] = row
+    return [kept[number] for number in sorted(kept)]
+
+
+def best_of(rows: Sequence[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
+    """Return the best trial, the first of equals; of several objectives the Pareto front, by the leading one.
+
+    Args:
+        rows: Of one study, as `in_force` gives them.
+        objectives: What the study judges by.
+
+    Returns:
+        Only trials that are complete and satisfy the constraints; nothing if there is none.
+    """
+    able = [row for row in rows if row.state == "complete" and not row.infeasible and is_number(row.value)]
+    if len(objectives) > 1:
+        able = [row for row in able if row.is_on_front]
+    is_falling = next(iter(objectives.values()), "maximize") == "maximize"
+    ordered = sorted(able, key=lambda row: -(row.value or 0.0) if is_falling else row.value or 0.0)
+    return ordered if len(objectives) > 1 else ordered[:1]
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    """Keep what is a number, and no NaN: somebody may have edited the tag."""
+    numbers = {key: value for key, value in found.items() if type(value) in (int, float)}
+    return {key: float(value) for key, value in numbers.items() if abs(value) <= LARGEST or value in _INFINITE}
+
+
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
@@ -136,7 +179,3 @@ def _number(text: str | None) -> float | None:
 def _finite(text: str | None, default: float) -> float:
     value = _number(text)
     return default if value is None or not 0 <= value < math.inf else value
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None

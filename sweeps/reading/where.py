@@ -44,6 +44,7 @@ _SAME = {"==": "=", "<>": "!="}
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 _RESERVED = {"and", "or", "not", "in", "like", "contains", *_WORDS}
 _MAX_DEPTH = 50
+_MOST_DIGITS = 18  # of a whole number
 _SIGNS = "= != < <= > >= in like contains"
 
 _Test = Callable[[TrialRow, Mapping[str, Field]], bool]
@@ -217,7 +218,8 @@ class _Parser:
         token = self._token
         value: Any
         if token.kind == "number":
-            value = float(token.text) if re.search(r"[.eEf]", token.text) else int(token.text)
+            is_whole = len(token.text) <= _MOST_DIGITS and not re.search(r"[.eEf]", token.text)
+            value = int(token.text) if is_whole else float(token.text)
         elif token.kind == "text":
             value = _unquoted(token.text)
         elif token.kind == "name" and token.text.lower() in _WORDS:

@@ -136,22 +136,12 @@ def _ends(subject: Subject, rows: Sequence[TrialRow], histories: "Mapping[int, H
 def _thinned(history: "History", most: int) -> list[tuple[float, float]]:
     """Return at most so many points, evenly spaced, the last one included."""
     steps, values = history.steps.tolist(), history.values.tolist()
-    if _states_again(steps, values):
-        steps, values = steps[:-1], values[:-1]
     points = [
         (float(step), value if math.isfinite(value) else math.nan) for step, value in zip(steps, values, strict=True)
     ]
     if len(points) <= most:
         return points
     return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
-
-
-def _states_again(steps: Sequence[int], values: Sequence[float]) -> bool:
-    """Tell whether the last point is the value of the best checkpoint, which a trial states once more at its end."""
-    if len(values) < 3 or values[-1] not in values[:-1]:
-        return False
-    usual = (steps[-2] - steps[0]) / (len(steps) - 2)
-    return steps[-1] - steps[-2] < usual / 2
 
 
 def _order(value: float, is_minimized: bool) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sweeps.naming import duration, number
+from sweeps.naming import distinct, duration, number
 from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.search import SEM
@@ -38,7 +38,7 @@ class Scale:
 
     Attributes:
         axis: The axis.
-        places: Of a categorical axis, the text of each value to its place.
+        places: Of a categorical axis, the `repr` of each value to its place.
     """
 
     axis: Axis
@@ -47,7 +47,7 @@ class Scale:
     def place(self, value: Any) -> float:
         """Return where a value lies; NaN where it has no place."""
         if self.axis.categories:
-            return float(self.places.get(plain(value), math.nan))
+            return float(self.places.get(repr(value), math.nan))
         is_drawn = _is_finite(value) and (value > 0 or not self.axis.is_log)
         return float(value) if is_drawn else math.nan
 
@@ -98,7 +98,7 @@ class Subject:
         """The parameters that differ between trials, the most important first."""
         known = [] if self.study.space is None else [parameter.place for parameter in self.study.space.parameters]
         found = dict.fromkeys([*known, *(key for params in self.params.values() for key in params)])
-        varying = [key for key in found if len({plain(value) for value in self.values_of(key)}) > 1]
+        varying = [key for key in found if len({repr(value) for value in self.values_of(key)}) > 1]
         return sorted(varying, key=lambda key: -self.importance(key))
 
     def importance(self, key: str, metric: str | None = None) -> float:
@@ -220,8 +220,9 @@ def _categories(key: str, values: Sequence[Any], *, num_declared: int) -> Scale:
         ordered = sorted(values)
     else:
         ordered = [*values[:num_declared], *sorted(values[num_declared:], key=plain)]
-    places = {text: place for place, text in enumerate(dict.fromkeys(map(plain, ordered)))}
-    return Scale(axis=Axis(label=key, categories=tuple(map(_short, places))), places=places)
+    texts = distinct(ordered, plain)
+    places = {value: place for place, value in enumerate(texts)}
+    return Scale(axis=Axis(label=key, categories=tuple(map(_short, texts.values()))), places=places)
 
 
 def value_axis(label: str, values: Collection[float], *, is_minimized: bool) -> Axis:
@@ -233,13 +234,13 @@ def value_axis(label: str, values: Collection[float], *, is_minimized: bool) -> 
     return Axis(label=label, is_log=is_wide)
 
 
-def plain(value: Any) -> str:
+def plain(value: Any, digits: int | None = 4) -> str:
     """Write a parameter's value as a person would: `0.0031`, `relu`, `[64, 32]`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{', '.join(plain(item) for item in value)}]"
-    return "null" if value is None else number(value)
+        return f"[{', '.join(plain(item, digits) for item in value)}]"
+    return "null" if value is None else number(value, digits)
 
 
 def _short(text: str) -> str:

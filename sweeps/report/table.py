@@ -1,12 +1,12 @@
 """The trials of a report as a table: what differs between them, the best first."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sweeps.naming import duration, number, short_names
+from sweeps.naming import distinct, duration, number, short_names
 from sweeps.reading.queries import TrialRow, sorted_rows
 from sweeps.report.subject import Subject, plain
 from sweeps.search import SEM
@@ -14,6 +14,8 @@ from sweeps.search import SEM
 __all__ = ["Cell", "Column", "Row", "Table", "table"]
 
 _MOST_ROWS = 1000
+
+Texts = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +59,10 @@ class Table:
 def table(subject: Subject) -> Table:
     """Return the best thousand trials, dropped ones too, which come last."""
     rows = sorted_rows(subject.study.trials)
-    texts = {row.run_id: {key: plain(value) for key, value in row.params.items()} for row in rows}
     keys = list(dict.fromkeys(key for row in rows for key in row.params))
-    differing = [key for key in keys if len(rows) == 1 or len({texts[row.run_id].get(key) for row in rows}) > 1]
-    columns = list(_columns(subject, rows, differing))
+    texts = {key: distinct((row.params[key] for row in rows if key in row.params), plain) for key in keys}
+    shared = {key: text for key in keys if (text := _shared(key, rows, texts[key])) is not None}
+    columns = list(_columns(subject, rows, {key: of for key, of in texts.items() if key not in shared}))
     count = "No trial yet." if not rows else f"{len(rows)} trials, best first." if len(rows) > 1 else "One trial."
     cut = f" Here are the best {_MOST_ROWS}; `lightsweep compare` has them all." if len(rows) > _MOST_ROWS else ""
     return Table(
@@ -72,12 +74,18 @@ def table(subject: Subject) -> Table:
             )
             for row in rows[:_MOST_ROWS]
         ],
-        shared=[f"{key}={texts[rows[0].run_id][key]}" for key in keys if key not in differing],
+        shared=[f"{key}={text}" for key, text in shared.items()],
         sentence=f"{count}{cut}" + (" A click on a name sorts by it." if len(rows) > 1 else ""),
     )
 
 
-def _columns(subject: Subject, rows: Sequence[TrialRow], keys: Sequence[str]) -> Iterator[Column]:
+def _shared(key: str, rows: Sequence[TrialRow], texts: Texts) -> str | None:
+    """Return the one value that all of several trials have; None if there is none."""
+    is_shared = len(rows) > 1 and len(texts) == 1 and all(key in row.params for row in rows)
+    return next(iter(texts.values())) if is_shared else None
+
+
+def _columns(subject: Subject, rows: Sequence[TrialRow], texts: Mapping[str, Texts]) -> Iterator[Column]:
     yield Column(name="trial", title="trial", fill=lambda row: Cell(text=f"#{row.trial}", number=str(row.trial)))
     objectives = subject.study.objectives
     goal = "" if len(objectives) > 1 else "ascending" if subject.is_minimized() else "descending"
@@ -87,10 +95,10 @@ def _columns(subject: Subject, rows: Sequence[TrialRow], keys: Sequence[str]) ->
         if any(error in row.metrics for row in rows):
             title = f"standard error of {metric}"
             yield Column(name="±", title=title, fill=partial(_metric, error))
-    names = short_names(keys)
-    for key in keys:
+    names = short_names(texts)
+    for key, of in texts.items():
         is_text = any(not _is_number(row.params.get(key, 0)) for row in rows)
-        yield Column(name=names[key], title=key, is_text=is_text, fill=partial(_param, key))
+        yield Column(name=names[key], title=key, is_text=is_text, fill=partial(_param, key, of))
     yield Column(name="state", title="state", is_text=True, fill=_state)
     yield Column(name="time", title="time", fill=_time)
     if any(row.reason or row.infeasible for row in rows):
@@ -109,11 +117,11 @@ def _value(value: float | None) -> Cell:
     return Cell(text="" if value is None else number(value), number=_js(value))
 
 
-def _param(key: str, row: TrialRow) -> Cell:
+def _param(key: str, texts: Texts, row: TrialRow) -> Cell:
     if key not in row.params:
         return Cell(text="")
     value = row.params[key]
-    return Cell(text=plain(value), number=_js(value) if _is_number(value) else None)
+    return Cell(text=texts[repr(value)], number=_js(value) if _is_number(value) else None)
 
 
 def _state(row: TrialRow) -> Cell:

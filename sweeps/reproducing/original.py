@@ -85,7 +85,7 @@ def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Or
         notes.append(f"It was interrupted, and went on at epoch {where}.")
     value = run.tags.get(tags.VALUE)
     return Original(
-        name=label(run),
+        name=label(reader, run),
         notes=tuple(notes),
         run=run,
         state=run.tags.get(tags.STATE, ""),

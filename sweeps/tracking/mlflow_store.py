@@ -89,6 +89,11 @@ class MlflowStore:
         """The id of the experiment that has the runs."""
         return self._experiment_id
 
+    def experiment_tag(self, key: str) -> str | None:
+        """Return a tag of the experiment; None if it has none."""
+        found: str | None = self._client.get_experiment(self._experiment_id).tags.get(key)
+        return found
+
     def tag_experiment(self, key: str, value: str) -> None:
         """Set a tag on the experiment."""
         self._client.set_experiment_tag(self._experiment_id, key, value)

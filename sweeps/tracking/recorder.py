@@ -61,6 +61,10 @@ class RunStore(Protocol):
         """The id of the experiment that has the runs."""
         ...
 
+    def experiment_tag(self, key: str) -> str | None:
+        """Return a tag of the experiment; None if it has none."""
+        ...
+
     def tag_experiment(self, key: str, value: str) -> None:
         """Set a tag on the experiment."""
         ...

@@ -6,6 +6,7 @@ address names the tag shows it. This writes such a tag. Its format is that of `s
 """
 
 import base64
+import hashlib
 import json
 import re
 import zlib
@@ -15,10 +16,11 @@ from typing import Any
 from sweeps.tracking import tags
 from sweeps.tracking.pages import view_key
 
-__all__ = ["VIEW", "saved_view"]
+__all__ = ["VIEW", "is_untouched", "saved_view"]
 
 VIEW = "mlflow.sharedViewState."
 """what the tag of an experiment that holds a view begins with"""
+_OWN = "lightsweep"  # what a view has beside what MLflow reads
 _MANY = 100  # runs, above which the charts become slow: then they show the best twenty
 _MOST_PARAMS = 12  # in the charts
 _MOST_COLUMNS = 40
@@ -78,7 +80,20 @@ def saved_view(
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     envelope = {"name": f"study {study}"[:100], "createdAt": created_ms, "state": f"deflate;{packed}"}
-    return VIEW + view_key(study), json.dumps(envelope)
+    return VIEW + view_key(study), json.dumps({**envelope, _OWN: _digest(envelope)})
+
+
+def is_untouched(value: str) -> bool:
+    """Tell whether a view is as `saved_view` gave it; MLflow's *Override saved view* writes another."""
+    try:
+        envelope = json.loads(value)
+        return isinstance(envelope, dict) and envelope.get(_OWN) == _digest(envelope)
+    except (ValueError, KeyError, RecursionError):
+        return False
+
+
+def _digest(envelope: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(str(envelope["state"]).encode(), digest_size=8).hexdigest()
 
 
 def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: Sequence[str]) -> dict[str, Any]:

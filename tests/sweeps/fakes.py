@@ -209,6 +209,9 @@ class FakeStore:
     def experiment_id(self) -> str:
         return "1"
 
+    def experiment_tag(self, key: str) -> str | None:
+        return self.experiment_tags.get(key)
+
     def tag_experiment(self, key: str, value: str) -> None:
         self._answer()
         self.experiment_tags[key] = value

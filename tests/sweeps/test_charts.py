@@ -221,15 +221,6 @@ def test_curves_end_in_a_cross_where_they_were_pruned() -> None:
     assert lines == {"best": [0.1, 0.5, 0.9], "pruned": [0.2, 0.3]}
 
 
-def test_what_is_stated_once_more_at_the_end_is_no_point_of_a_curve() -> None:
-    history = {"val/acc": {0: [0.1, 0.9, 0.5]}}
-    study = PlainStudy([trial(0, 0.9)], histories=history, steps={0: [10, 20, 30]})
-    again = PlainStudy([trial(0, 0.9)], histories={"val/acc": {0: [0.1, 0.9, 0.5, 0.9]}}, steps={0: [10, 20, 30, 31]})
-    assert [line.y for line in lines_of(curves_chart(subject_of(again)))] == [
-        pytest.approx(line.y, nan_ok=True) for line in lines_of(curves_chart(subject_of(study)))
-    ]
-
-
 def test_a_gap_in_a_curve_stays_a_gap() -> None:
     histories = {"val/acc": {0: [0.1, math.nan, math.inf, 0.4]}}
     (line,) = lines_of(curves_chart(subject_of(PlainStudy([trial(0, 0.4)], histories=histories))))
