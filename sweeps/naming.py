@@ -14,6 +14,7 @@ __all__ = [
     "run_name",
     "short_names",
     "some_of",
+    "storable",
     "values_text",
 ]
 
@@ -34,6 +35,11 @@ def plain(text: str) -> str:
 def plain_lines(text: str) -> str:
     """Return a text as `plain` does, but with its lines."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+
+
+def storable(text: str) -> str:
+    """Return a text that any file and database takes: what is no Unicode, as from a name of a file, is an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sweeps import paths
 from sweeps.channel import Channel
 from sweeps.config import fingerprint, load_frozen
 from sweeps.errors import ConfigError, LightsweepError
+from sweeps.naming import storable
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 from sweeps.reproducing.determinism import explained
 from sweeps.secrecy import Secrets, reveal
@@ -181,7 +182,7 @@ def _attend(ranks: "Ranks", channel: Channel, has_joined: threading.Event) -> No
 
 
 def _failed(error: BaseException, ranks: "Ranks") -> Failed:
-    cause, message = _cause(error), _one_line(error)
+    cause, message = _cause(error), storable(_one_line(error))
     if cause == "peer":
         told = ranks.first_failure()
         if told is not None and ranks.place.is_given:
@@ -189,7 +190,7 @@ def _failed(error: BaseException, ranks: "Ranks") -> Failed:
         message = told or message
     else:
         ranks.confess(message)
-    return Failed(cause=cause, message=message, traceback=traceback.format_exc())
+    return Failed(cause=cause, message=message, traceback=storable(traceback.format_exc()))
 
 
 def _cause(error: BaseException) -> Cause:

@@ -1,6 +1,7 @@
 """The runs of trials and of their replicates in the record: how they begin, go on, and end."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey
 
 __all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class RunRecorder(Protocol):
@@ -237,8 +240,11 @@ class TrialRuns:
         """Keep what tells why a training failed."""
         if word.traceback:
             story = folder / "traceback.txt"
-            paths.write_text(story, word.traceback)
-            self._recorder.artifact(run, story)
+            try:
+                paths.write_text(story, word.traceback)
+                self._recorder.artifact(run, story)
+            except OSError as error:  # the disk is full: the other trials may still get through
+                _LOG.error("the story of %s is not kept: %s", run, error)
         trace = folder / paths.TRACE
         for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
             self._recorder.artifact(run, file)

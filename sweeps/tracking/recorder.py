@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy.exc import DataError, IntegrityError
+
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.secrecy import Secrets
@@ -32,6 +34,14 @@ _LAST_WAIT_S = 5.0
 _MAX_BEHIND = 1000  # operations; about a hundred trials, and some seconds' work
 _LONGEST_DELAY_S = 1.0  # of one trial
 _WORDY = ("start", "params", "tags", "end")  # kinds of operations that have texts of the user's
+_HOPELESS = (
+    *(StoreError, DataError, IntegrityError, KeyError, TypeError, UnicodeError),
+    *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
+)
+_REFUSED = (
+    *("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"),
+    *("BAD_REQUEST", "MALFORMED_REQUEST", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND"),
+)
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
 Note = Callable[[Pages], str]
@@ -445,14 +455,13 @@ def _merged(operations: list[_Operation]) -> list[_Operation]:
     return merged
 
 
-def _is_hopeless(error: Exception) -> bool:
-    """Tell whether trying again is in vain: the store refuses the request itself."""
-    code = getattr(error, "error_code", None)
-    return isinstance(error, (KeyError, FileNotFoundError, StoreError)) or code in (
-        "INVALID_PARAMETER_VALUE",
-        "RESOURCE_DOES_NOT_EXIST",
-        "RESOURCE_ALREADY_EXISTS",
-    )
+def _is_hopeless(error: BaseException | None) -> bool:
+    """Tell whether trying again is in vain, since the store refuses the request itself, or it cannot be made."""
+    while error is not None:
+        if isinstance(error, _HOPELESS) or getattr(error, "error_code", None) in _REFUSED:
+            return True
+        error = error.__cause__  # of which MLflow makes an error of the server
+    return False
 
 
 def _now_ms() -> int:

@@ -33,6 +33,8 @@ class Mischief(torch.nn.Linear):
         if self.training and self.steps == 3:
             if self.what == "raise":
                 raise ValueError("the third step\\nis bad")
+            if self.what == "odd name":
+                raise ValueError("cannot read b\\udcff.png\\0")
             if self.what == "memory":
                 raise MemoryError("no more")
             if self.what == "kill":

@@ -55,6 +55,13 @@ def test_a_module_that_raises_is_heard_with_its_traceback(bench: Any) -> None:
     assert "mischief.py" in failed.traceback
 
 
+def test_what_is_no_unicode_in_a_message_is_told_as_an_escape(bench: Any) -> None:
+    bench.start(9, "odd name")
+    failed = last_word(bench.events(9))
+    assert failed.message == r"ValueError: cannot read b\udcff.png\x00"
+    assert failed.message in failed.traceback
+
+
 @pytest.mark.parametrize(("what", "cause"), [("memory", "memory"), ("nan", "diverged")])
 def test_the_cause_of_a_failure_is_told_apart(bench: Any, what: str, cause: str) -> None:
     bench.start(6, what)

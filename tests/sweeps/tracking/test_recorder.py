@@ -1,6 +1,7 @@
 """The recorder keeps what it is given, whatever the store does."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from fakes import FakeStore
 
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
+from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 
 
@@ -51,6 +53,24 @@ def test_a_store_that_is_down_for_a_while_loses_nothing(tmp_path: Path) -> None:
     recorder.metrics(0, [point(1)])
     assert recorder.close() == 0
     assert store.named("child")["points"] == [point(1)]
+
+
+@pytest.mark.parametrize("case", ["a folder for a file", "no Unicode"])
+def test_what_the_store_never_takes_holds_up_nothing_behind_it(case: str, tmp_path: Path, empty_mlflow: Path) -> None:
+    database = shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    store = MlflowStore(f"sqlite:///{database}", "an experiment", tmp_path / "artifacts")
+    recorder = Recorder(lambda: store, unsent=tmp_path / "unsent.jsonl", timeout_s=5.0)
+    recorder.start(0, "child", params={}, run_tags={})
+    if case == "no Unicode":
+        recorder.tags(0, {"reason": "cannot read b\udcff.png"})
+    else:
+        (tmp_path / "rank0.log").mkdir()
+        recorder.artifact(0, tmp_path / "rank0.log")
+    recorder.metrics(0, [point(1)])
+    assert recorder.wait_until_written(5.0), "it is tried again and again"
+    run_id = recorder.run_id(0)
+    assert run_id is not None and store.steps_from(run_id, 0) == {"val/acc": [1]}
+    assert recorder.close() == 1
 
 
 def test_what_waits_for_a_write_is_called_after_it(tmp_path: Path) -> None:
