@@ -140,7 +140,7 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
     if form == "json":
         out.write(json.dumps(finite(found.as_dict()), indent=2) + "\n")
         return
-    names = _names(found.runs)
+    names = [plain(run.label) for run in found.runs]
     for run in found.runs:
         if run.note:
             console.print(Text(plain(run.note), style="dim"), soft_wrap=True)
@@ -158,15 +158,6 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
     if not any(found.sections.values()):
         console.print("\nNothing differs but the results.", highlight=False)
     console.print(f"\nThe same in all: {num} {'key' if num == 1 else 'keys'}.", style="dim", highlight=False)
-
-
-def _names(runs: Sequence[RunDetail]) -> list[str]:
-    """Name the columns; runs that go by the same name by the beginnings of their ids."""
-    labels = [run.label for run in runs]
-    return [
-        plain(label) if labels.count(label) == 1 else run.run.run_id[:8]
-        for label, run in zip(labels, runs, strict=True)
-    ]
 
 
 def _summary(runs: Sequence[RunDetail]) -> dict[str, Cells]:

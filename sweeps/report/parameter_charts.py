@@ -102,7 +102,9 @@ def _contour_panel(subject: Subject, rows: list[TrialRow], first: str, second: s
     placed = []
     for row in rows:
         params = subject.params[row.run_id]
-        x, y = (scale.place(params.get(key, math.nan)) for scale, key in zip(scales, (first, second), strict=True))
+        if first not in params or second not in params:
+            continue
+        x, y = (scale.place(params[key]) for scale, key in zip(scales, (first, second), strict=True))
         if math.isfinite(x) and math.isfinite(y):
             placed.append((row, x, y))
     if len(placed) < _FEWEST:

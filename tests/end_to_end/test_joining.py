@@ -165,7 +165,9 @@ def guests(folder: Path) -> list[Path]:
 
 def said(printed: str) -> list[str]:
     """Return what was printed without what differs from run to run: its number, and times."""
-    return [re.sub(r"\d+(\.\d)? s$", "", line) for line in printed.splitlines() if not re.match("run [0-9a-f]{32}", line)]
+    return [
+        re.sub(r"\d+(\.\d)? s$", "", line) for line in printed.splitlines() if not re.match("run [0-9a-f]{32}", line)
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from sweeps.report.charts import CHARTS, make_charts
 from sweeps.report.course_charts import curves_chart, timeline_chart
 from sweeps.report.outcome_charts import front_chart, history_chart, importances_chart
 from sweeps.report.parameter_charts import contours_chart, parallel_chart, slices_chart, smoothed
+from sweeps.report.subject import _categories
+from sweeps.report.table import table
 
+EMAS = [0.99991, 0.99992, 0.99994]
 BOTH = {"val/acc": "maximize", "val/loss": "minimize"}
 
 
@@ -219,6 +222,15 @@ def test_curves_end_in_a_cross_where_they_were_pruned() -> None:
     assert points_of(chart) == {"pruned": [(1, 0.3)]}
     lines = {line.role: [y for y in line.y if not math.isnan(y)] for line in lines_of(chart)}
     assert lines == {"best": [0.1, 0.5, 0.9], "pruned": [0.2, 0.3]}
+
+
+def test_values_that_differ_beyond_four_digits_are_told_apart() -> None:
+    rows = [trial(number, 0.1 * number, params={"ema": value, "lr": 0.1}) for number, value in enumerate(EMAS)]
+    subject = subject_of(PlainStudy(rows))
+    assert subject.keys == ["ema"]
+    assert table(subject).shared == ["lr=0.1"]
+    places = _categories("ema", EMAS, num_declared=0)
+    assert places.axis.categories == ("0.99991", "0.99992", "0.99994") and places.place(0.99992) == 1
 
 
 def test_a_gap_in_a_curve_stays_a_gap() -> None:

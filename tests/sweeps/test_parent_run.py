@@ -1,5 +1,6 @@
 """The run of a study: what it is told while trials end, and when the study goes on."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sweeps.outcome import Outcome
 from sweeps.parent_run import ParentRun
 from sweeps.study import Study
 from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.saved_view import is_untouched
 
 CONFIG = Composer("sweep", []).base()
 MAXIMIZE = {"val/acc": "maximize"}
@@ -30,8 +32,11 @@ def recorder(store: FakeStore, tmp_path: Path) -> Iterator[Recorder]:
     assert recorder.close() == 0
 
 
-def parent_of(study: Study, recorder: Recorder, objectives: dict[str, str] = MAXIMIZE) -> ParentRun:
-    parent = ParentRun(study, recorder, config=CONFIG, objectives=objectives, metrics=["val/acc", "val/loss"])
+def parent_of(
+    study: Study, recorder: Recorder, objectives: dict[str, str] = MAXIMIZE, num_trials: int = 20
+) -> ParentRun:
+    config = {**CONFIG, "study": {**CONFIG["study"], "num_trials": num_trials}}
+    parent = ParentRun(study, recorder, config=config, objectives=objectives, metrics=["val/acc", "val/loss"])
     parent.open([])
     return parent
 
@@ -128,6 +133,21 @@ def test_a_view_is_saved_once_for_a_new_study(store: FakeStore, recorder: Record
     parent_of(make(empty_url), recorder)
     (key,) = store.experiment_tags
     assert key.startswith("mlflow.sharedViewState.lightsweep-")
+
+
+def test_a_view_is_saved_anew_for_more_trials_unless_somebody_has_changed_it(
+    store: FakeStore, recorder: Recorder, empty_url: str
+) -> None:
+    study = make(empty_url)
+    parent_of(study, recorder)
+    (key,) = store.experiment_tags
+    before = store.experiment_tags[key]
+    parent_of(study, recorder, num_trials=1000)
+    assert store.experiment_tags[key] != before and is_untouched(store.experiment_tags[key])
+    other = json.loads(before) | {"state": "deflate;of somebody's"}
+    store.experiment_tags[key] = json.dumps(other)
+    parent_of(study, recorder, num_trials=20)
+    assert json.loads(store.experiment_tags[key]) == other
 
 
 def test_a_view_that_cannot_be_saved_ends_nothing(

@@ -87,6 +87,21 @@ def test_what_is_shared_has_a_name_that_tells_it_from_the_columns() -> None:
     assert printed(*(row(params=one) for one in params)).splitlines()[-1] == "The same in all: model.width=1"
 
 
+def test_values_that_a_few_digits_do_not_tell_apart_get_more() -> None:
+    rows = [row(params={"ema": value, "n": 1.0}) for value in (0.99991, 0.99992, 0.99991)]
+    assert [line.split()[2] for line in printed(*rows).splitlines()[:4]] == ["ema", "0.99991", "0.99992", "0.99991"]
+
+
+def test_wide_characters_leave_room_for_all_columns() -> None:
+    rows = [row(params={"data.name": "数据" * 8}), row(params={"data.name": "🙂"})]
+    assert all(line.endswith("01234567") for line in printed(*rows).splitlines()[1:3])
+
+
+def test_an_objective_is_no_second_column_when_it_is_asked_for() -> None:
+    both = {"objectives": {"val/acc": "maximize", "val/loss": "minimize"}}
+    assert printed(row(**both), row(1, **both), metric="val/loss").split("\n")[0].split().count("val/loss") == 1
+
+
 def test_parameter_of_another_type_or_of_some_rows_only_is_not_shared() -> None:
     header, *lines = printed(row(params={"a": 1, "b": True}), row(params={"a": 1.0})).splitlines()
 

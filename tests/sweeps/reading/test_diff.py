@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.errors import UsageError
-from sweeps.reading.diff import Difference, difference, print_difference
+from sweeps.reading.diff import Difference, _short, difference, print_difference
 from sweeps.reading.run_detail import RunDetail, read_runs
 
 
@@ -118,10 +118,15 @@ def test_pipe_gets_a_line_for_each_key_however_long(filled: Any) -> None:
     assert f"note  {'x' * 200}  {'y' * 200}" in text
 
 
-def test_runs_of_one_name_go_by_their_ids(filled: Any) -> None:
+def test_a_run_whose_name_is_that_of_another_by_now_goes_by_its_id(filled: Any) -> None:
     text = shown(compared(filled.uri, "a#1", filled.ids["dropped"]))
 
-    assert text.splitlines()[0].split() == [filled.ids["a1"][:8], filled.ids["dropped"][:8]]
+    assert text.splitlines()[0].split() == ["a#1", filled.ids["dropped"][:8]]
+
+
+@pytest.mark.parametrize("text", ["2024_01", "1.10", "0012e3", "1e1000"])
+def test_a_text_that_python_takes_for_a_number_stays_as_it_is(text: str) -> None:
+    assert _short(text) == text
 
 
 def test_json_has_what_programs_need(filled: Any) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def row(trial: int, depth: Any, value: float | None, state: str = "complete", me
         state=state,
         metric=metric,
         direction="maximize",
+        objectives={metric: "maximize"},
         value=value,
         metrics={} if value is None else {"val/loss": 1 - value},
         params={} if depth is None else {"model.depth": depth},
@@ -72,6 +74,20 @@ def test_less_of_a_loss_is_better() -> None:
 
 def test_several_names_make_finer_groups() -> None:
     assert len(grouped(ROWS, ["depth", "state"])) == 6
+
+
+def test_a_trial_that_violates_a_constraint_is_not_the_best_of_its_group() -> None:
+    (group,) = grouped([row(0, 1, 0.5), row(1, 1, 0.6), replace(row(2, 1, 0.99), infeasible="too large")], ["depth"])
+    assert (group.count, group.best, group.best_run_id) == (3, 0.6, row(1, 1, 0.6).run_id)
+
+
+def test_another_objective_than_the_leading_one_has_its_own_direction() -> None:
+    both = {"objectives": {"val/acc": "maximize", "num_params": "minimize"}}
+    rows = [
+        replace(row(n, 1, 0.5), values={"val/acc": 0.5, "num_params": size}, **both) for n, size in ((0, 9), (1, 4))
+    ]
+    (group,) = grouped(rows, ["depth"], "num_params")
+    assert (group.mean, group.best, group.best_run_id) == (6.5, 4, rows[1].run_id)
 
 
 def test_different_metrics_need_a_choice() -> None:

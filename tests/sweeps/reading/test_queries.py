@@ -1,5 +1,6 @@
 """Rows from MLflow's tables and from a server: the same, whatever else is in the store."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.errors import StoreError, StudyError, UsageError
+from sweeps.reading.ordering import is_descending_by
 from sweeps.reading.queries import sorted_rows, trial_rows
 from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
 from sweeps.tracking import tags
@@ -130,11 +132,45 @@ def test_rows_of_another_metric_stay_apart(uri: str) -> None:
     def row(metric: str, value: float) -> TrialRow:
         blank = trial_rows(uri, ["a"])[0].as_dict()
         direction = "minimize" if metric == "loss" else "maximize"
-        return TrialRow(**(blank | {"metric": metric, "value": value, "direction": direction}))
+        own = {"metric": metric, "direction": direction, "objectives": {metric: direction}}
+        return TrialRow(**(blank | own | {"value": value}))
 
     rows = sorted_rows([row("loss", 0.2), row("acc", 0.1), row("loss", 0.1), row("acc", 0.3)])
 
     assert [(row.metric, row.value) for row in rows] == [("acc", 0.3), ("acc", 0.1), ("loss", 0.1), ("loss", 0.2)]
+
+
+def of_two_objectives(number: int, acc: float, size: float, **more: str) -> TrialRow:
+    known = {"study": "two", "trial": str(number), "kind": "trial", "state": "complete", "metric": "acc"}
+    known |= {"objectives": '{"acc": "maximize", "size": "minimize"}', "value": repr(acc)}
+    known |= {"values": json.dumps({"acc": acc, "size": size}), **more}
+    run_tags = {f"lightsweep.{key}": text for key, text in known.items()}
+    metrics = {"acc": acc, "size": 0.0}  # the last value, not that of the best checkpoint
+    return row_of(
+        ServerRun(
+            run_id=f"run{number}", name="", status="FINISHED", start_ms=0, end_ms=1, metrics=metrics, tags=run_tags
+        )
+    )
+
+
+def test_each_objective_is_sorted_in_its_own_direction() -> None:
+    rows = with_fronts([of_two_objectives(0, 0.9, 30), of_two_objectives(1, 0.5, 10), of_two_objectives(2, 0.6, 20)])
+    assert [row.trial for row in sorted_rows(rows, "size")] == [1, 2, 0]
+    assert [row.trial for row in sorted_rows(rows, "acc")] == [0, 2, 1]
+    assert not is_descending_by(rows, "size") and is_descending_by(rows, "acc")
+
+
+def test_what_violates_a_constraint_comes_after_what_is_merely_dominated() -> None:
+    rows = [of_two_objectives(0, 0.5, 30), of_two_objectives(1, 0.9, 10), of_two_objectives(2, 0.95, 5, infeasible="x")]
+    assert [row.trial for row in sorted_rows(with_fronts(rows))] == [1, 0, 2]
+
+
+@pytest.mark.parametrize("values", ['{"acc": null, "size": 3}', '{"acc": "x"}', '{"acc": NaN, "size": 1}', "[1]", "{"])
+def test_a_tag_of_values_that_somebody_has_edited_is_no_reason_to_show_nothing(values: str) -> None:
+    odd = of_two_objectives(0, 0.9, 30, values=values, trial="9" * 5000)
+    fine = of_two_objectives(1, 0.5, 10)
+    assert odd.trial is None
+    assert [row.is_on_front for row in with_fronts([odd, fine])] == [False, True]
 
 
 def test_unknown_metric_names_the_nearest(uri: str) -> None:

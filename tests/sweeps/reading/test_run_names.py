@@ -8,8 +8,9 @@ import pytest
 from run_stores import StoreWriter
 
 from sweeps.errors import UsageError
-from sweeps.reading.run_names import Found, find_run, label
+from sweeps.reading.run_names import Found, best_run_id, find_run, label
 from sweeps.reading.run_reader import open_reader
+from sweeps.reading.stored_study import load_study
 
 
 def found(address: str, name: str) -> Found:
@@ -106,4 +107,28 @@ def test_beginning_of_several_ids_lists_them(address: str, filled: Any) -> None:
 @pytest.mark.parametrize("name", ["a#1", "a#1/1", "train#4", "it's 50%#1#0"])
 def test_label_is_the_name_by_which_it_was_found(address: str, name: str) -> None:
     with open_reader(address) as reader:
-        assert label(reader.run(find_run(reader, address, name).run_id)) == name
+        assert label(reader, reader.run(find_run(reader, address, name).run_id)) == name
+
+
+@pytest.mark.parametrize("run", ["dropped", "train3"])
+def test_label_of_a_run_whose_name_finds_another_or_several_is_its_id(address: str, filled: Any, run: str) -> None:
+    run_id = filled.ids[run]
+    with open_reader(address) as reader:
+        assert label(reader, reader.run(run_id)) == run_id[:8]
+
+
+def test_best_of_equals_is_the_first_trial_whenever_it_began(tmp_path: Path, empty_mlflow: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    writer = StoreWriter(uri, tmp_path)
+    writer.add({}, kind="study", study="ties", metric="val/acc", direction="maximize")
+    writer.trial("ties", 3, None, {}, state="failed")
+    assert best_run_id(uri, "ties") is None
+    ids = [writer.trial("ties", number, 0.5, {}, began_ms=1000 * (3 - number)) for number in range(3)]
+    study = load_study("ties", uri=uri)
+    assert found(uri, "best:ties").run_id == ids[0] == best_run_id(uri, "ties") == study.best[0].run_id
+
+
+def test_number_of_thousands_of_digits_names_no_run(address: str) -> None:
+    with pytest.raises(UsageError, match="There is no run"):
+        found(address, f"a#{'9' * 5000}")
