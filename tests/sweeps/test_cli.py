@@ -84,6 +84,29 @@ def test_top_must_be_a_positive_number(capsys: pytest.CaptureFixture[str], top: 
     assert f"must be a whole number of at least 1, but got '{top}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("show", "\udcff#1"), 2, "what is typed must be UTF-8"),
+        (("show", "a#" + "9" * 5000), 2, "There is no run"),
+        (("compare", "--where", "value > " + "9" * 5000), 0, ""),
+        (("ui", "--no-browser", "--port", "99999"), 2, "There is no port 99999: the last one is 65535."),
+        (("report", "small", "--output", "."), 1, ".: Is a directory."),
+    ],
+)
+def test_odd_input_gets_one_line(swept: Any, arguments: tuple[str, ...], status: int, told: str) -> None:
+    done = swept.run(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert told in done.stderr
+
+
+def test_show_of_the_best_offers_no_difference_to_itself(swept: Any) -> None:
+    (best,) = json.loads(swept.run("compare", "small", "--top", "1", "--format", "json").stdout)
+    assert "lightsweep diff" not in swept.run("show", f"small#{best['trial']}").stdout
+    other = next(number for number in range(6) if number != best["trial"])
+    assert f"lightsweep diff best:small 'small#{other}'" in swept.run("show", f"small#{other}").stdout
+
+
 def test_compare_ends_quietly_when_its_reader_has_enough(swept: Any) -> None:
     command = f"{sys.executable} -m sweeps compare --format json | head -1; echo ${{PIPESTATUS[0]}}"
 
