@@ -1,10 +1,13 @@
 """Passwords and keys: which they are, and how they are kept out of everything that is recorded or shown.
 
 What is secret in a configuration is known by the names of its keys, and in the environment by the names of variables;
-wherever such a value turns up, `***` stands in its place. A password in a URL is known by its place. The ranks of a
-trial get what is hidden over the driver's pipe, never by a file, their command line or their environment.
+wherever such a value turns up, as it is or escaped, `***` stands in its place. A password in a URL is known by its
+place. The ranks of a trial get what is hidden over the driver's pipe, never by a file, their command line or their
+environment.
 """
 
+import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +17,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
+from urllib.parse import quote, quote_plus
+
+import yaml
 
 from sweeps.urls import hide_password, passwords_in
 
@@ -129,7 +135,7 @@ class Secrets:
 
     def _is_in(self, path: Path) -> bool:
         """Tell whether a file of any size has one of the secrets of the configuration in it."""
-        words = [value.encode() for value in self._values]
+        words = [word.encode(errors="surrogatepass") for word in _as_written(self._values)]
         longest = max(map(len, words), default=0)
         end = b""
         with path.open("rb") as file:
@@ -141,8 +147,26 @@ class Secrets:
         return False
 
     def _compile(self) -> None:
-        words = sorted({*self._of_environment, *self._values}, key=len, reverse=True)
+        words = sorted(_as_written({*self._of_environment, *self._values}), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def _as_written(values: Iterable[str]) -> set[str]:
+    """Return the values, and how they stand in what is printed: in `repr`, JSON, YAML, URLs, or one in another."""
+    words = set(values)
+    for _ in range(2):
+        words |= {written for word in words for written in _escaped(word)}
+    return words
+
+
+def _escaped(text: str) -> Iterator[str]:
+    encoded = text.encode(errors="surrogatepass")
+    for characters in (map(repr, text), map(ascii, text), (repr(bytes([byte]))[1:] for byte in encoded)):
+        shown = "".join(character[1:-1] for character in characters)
+        yield from (shown, shown.replace("'", r"\'"))  # which of the two is for the text around it to say
+    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    yield from (text.replace("'", "''"), yaml.dump(text, default_style='"', width=math.inf)[1:-2])
+    yield from (quote(encoded), quote(encoded, safe=""), quote_plus(encoded))
 
 
 def withhold(tree: Mapping[str, Any], secrets: Secrets) -> tuple[dict[str, Any], Hidden]:

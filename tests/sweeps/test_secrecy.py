@@ -1,9 +1,14 @@
 """What is taken for secret, where it is hidden, and what a rank gets back."""
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
+import yaml
 
 from sweeps.config import Composer, fingerprint, load_frozen, to_yaml
 from sweeps.secrecy import Secrets, hide_typed, is_secret, reveal, typed_secrets, withhold
@@ -85,6 +90,30 @@ def test_secret_that_was_typed_is_hidden_in_a_message_about_it() -> None:
     assert (
         secrets.hide("must be a number, but got 'CANARY-1' and CANARY-2") == "must be a number, but got '***' and ***"
     )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        repr,
+        ascii,
+        json.dumps,
+        lambda value: json.dumps(value, ensure_ascii=False),
+        lambda value: repr(f'{value} and "'),
+        lambda value: repr(value.encode()),
+        lambda value: json.dumps({"error": repr(value)}),
+        lambda value: yaml.dump(value, allow_unicode=True),
+        yaml.dump,
+        quote,
+        lambda value: quote(value, safe=""),
+        lambda value: urlencode({"password": value}),
+    ],
+)
+@pytest.mark.parametrize("value", ["Passwort\\99ö", 'it\'s/99 "CANARY"', "CANARY\t'1+2", "it is 100% CANARY"])
+def test_secret_is_hidden_however_a_program_writes_it(value: str, written: Callable[[str], str]) -> None:
+    secrets = Secrets({"DB_PASSWORD": value})
+
+    assert "***" in secrets.hide(written(value)) and not re.search("CANARY|99", secrets.hide(written(value)))
 
 
 def test_records_are_hidden_in_every_text_and_keep_their_types() -> None:
