@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -23,7 +23,7 @@ import yaml
 
 from sweeps.urls import hide_password, passwords_in
 
-__all__ = ["HIDDEN", "Hidden", "Secrets", "hide_typed", "is_secret", "reveal", "typed_secrets", "withhold"]
+__all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
 
 HIDDEN = "***"
 """what stands in the place of a secret"""
@@ -207,27 +207,6 @@ def reveal(tree: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
         return values.get(place, value)
 
     return {key: whole(value, (key,)) for key, value in tree.items()} if values else dict(tree)
-
-
-def hide_typed(override: str) -> str:
-    """Return an override as it may be shown: with `***` for the value of a secret key, and for passwords in URLs."""
-    key, equals, value = override.partition("=")
-    if equals and "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
-        return f"{key}={HIDDEN}"
-    nested = _IN_BRACES.sub(lambda found: f"{found[1]}{HIDDEN}" if is_secret(found[2]) else found[0], override)
-    return hide_password(nested)
-
-
-_IN_BRACES = re.compile(r"(([\w-]+)\s*:\s*)(?!\$\{|//|\[|\{)('[^']*'|\"[^\"]*\"|[^\s,{}\[\]]+)")
-
-
-def typed_secrets(overrides: Sequence[str]) -> Iterator[str]:
-    """Yield the values that secret keys have in overrides as they were typed, for messages about a wrong one."""
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
-            yield value.strip("'\"")
-        yield from (found[3].strip("'\"") for found in _IN_BRACES.finditer(value) if is_secret(found[2]))
 
 
 def _below_secret_keys(

@@ -41,6 +41,7 @@ OPTION = "defaults: [digits, _self_]\n_target_: guarded.Guarded\n"
 ARGUMENTS = (
     *("--config-dir", "own", "data=guarded", f"+data.password={quote(TYPED)}", "+data.token=${oc.env:MY_VAULT}"),
     *(f"+data.url='postgresql://me:{IN_URL}@host/data'", f"+tracking.tags.api_token={TAG}"),
+    "+extra={user: me, password: correct c4n4ry battery c4n4ry}",
     *("trainer.max_epochs=1", "trainer.accelerator=cpu"),
 )
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sweeps.config import Composer, fingerprint, load_frozen, to_yaml
-from sweeps.secrecy import Secrets, hide_typed, is_secret, reveal, typed_secrets, withhold
+from sweeps.secrecy import Secrets, is_secret, reveal, withhold
 
 CONFIG = {
     "data": {
@@ -62,34 +62,6 @@ def test_configuration_without_a_secret_stays_as_it_is() -> None:
     config = Composer("train").base()
 
     assert withhold(config, Secrets({})) == (config, ())
-
-
-@pytest.mark.parametrize(
-    ("typed", "shown"),
-    [
-        ("+data.password=abc", "+data.password=***"),
-        ("+data.auth.token=abc", "+data.auth.token=***"),
-        ("+tracking.tags.api_token='a b'", "+tracking.tags.api_token=***"),
-        ("data.password=${oc.env:PASSWORD}", "data.password=${oc.env:PASSWORD}"),
-        ("+data.auth={token:abc,user:me}", "+data.auth={token:***,user:me}"),
-        ("+data.auth={user: me, password: 'a, b'}", "+data.auth={user: me, password: ***}"),
-        ("tracking.uri=postgresql://me:abc@host/db", "tracking.uri=postgresql://me:***@host/db"),
-        ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer.lr=tag(log,interval(1e-4,1e-1))"),
-        ("model.num_tokens=512", "model.num_tokens=512"),
-        ("~data.password", "~data.password"),
-    ],
-)
-def test_override_is_shown_without_its_secret(typed: str, shown: str) -> None:
-    assert hide_typed(typed) == shown
-
-
-def test_secret_that_was_typed_is_hidden_in_a_message_about_it() -> None:
-    secrets = Secrets({})
-    secrets.add(typed_secrets(["+data.password=CANARY-1", "+data.auth={token:CANARY-2}"]))
-
-    assert (
-        secrets.hide("must be a number, but got 'CANARY-1' and CANARY-2") == "must be a number, but got '***' and ***"
-    )
 
 
 @pytest.mark.parametrize(
