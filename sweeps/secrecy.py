@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from urllib.parse import quote, quote_plus
 
 import yaml
 
+from sweeps.secret_names import is_secret
 from sweeps.urls import hide_password, passwords_in
 
 __all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
@@ -33,36 +33,8 @@ Hidden = tuple[tuple[tuple[str | int, ...], Any], ...]
 
 _MIN_LENGTH = 6  # a shorter value is hidden at its key alone: as a word it may stand anywhere
 _MIN_OF_ENVIRONMENT = 8
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_ENDS = re.compile(r"(password|passwd|passphrase|secret|apikey|credential)s?$|^(pwd|pw|authorization|bearer)$")
-_KINDS_OF_KEY = {
-    *("api", "access", "secret", "private", "account", "auth", "encryption", "license", "master", "service"),
-    *("session", "shared", "signing", "ssh", "storage", "subscription", "deploy"),
-}
-_TOKENS_OF_TEXT = {  # what language models call tokens
-    *("pad", "eos", "bos", "unk", "mask", "sep", "cls", "start", "end", "stop", "special", "class", "image", "audio"),
-    *("num", "max", "min", "per", "use", "first", "last", "next", "new", "decoder", "prompt", "padding", "blank"),
-}
-_NO_SECRETS = {"PWD", "OLDPWD"}
 _MAX_TEXT = 8_000_000  # bytes
 _T = TypeVar("_T")
-
-
-@cache
-def is_secret(key: str) -> bool:
-    """Tell whether a key or a variable is called like something secret: `db_password`, `apiToken`, `API_KEY`.
-
-    `num_tokens`, `tokenizer`, `pad_token`, `monkey`, `sort_key` and `password_file` are not.
-    """
-    words = [word.lower() for word in _WORDS.findall(key)]
-    if not words or key in _NO_SECRETS:
-        return False
-    last, before = words[-1], words[-2] if len(words) > 1 else ""
-    if _ENDS.search(last):
-        return True
-    if last in ("key", "keys"):
-        return before in _KINDS_OF_KEY
-    return last == "token" and before not in _TOKENS_OF_TEXT
 
 
 class Secrets:
