@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _harmless(message: str, args: argparse.Namespace) -> str:
     """Hide in a message what is secret in the overrides that were typed or in the environment, and what steers."""
     from sweeps.naming import plain_lines
-    from sweeps.secrecy import Secrets, typed_secrets
+    from sweeps.secrecy import Secrets
+    from sweeps.typed_secrets import typed_secrets
 
     secrets = Secrets()
     secrets.add(typed_secrets(getattr(args, "overrides", ())))

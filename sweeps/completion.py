@@ -1,7 +1,6 @@
 """Shell completion: the words of the command line, and the groups, options and keys of the configuration."""
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ _FLAGS = (
     *("--at-commit", "--in-env", "--yes"),
     *("--require-reproduced", "--probabilities"),
 )
+_HARMLESS = re.compile(r"[\w@%+=:,./][\w@%+=:,./#\[\]-]* ?", re.ASCII)
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
@@ -97,7 +97,11 @@ def _unquoted(word: str) -> str:
 
 
 def _matching(found: Iterable[str], word: str) -> list[str]:
-    return [entry for entry in found if entry.startswith(word)]
+    """Return what begins with `word`, but nothing that a shell would run or that would be an option.
+
+    Names in a store are others' to choose, and what is offered stands on the line unquoted: `$(...)` would be run.
+    """
+    return [entry for entry in found if entry.startswith(word) and _HARMLESS.fullmatch(entry)]
 
 
 def _option(typed: Sequence[str], *names: str) -> str | None:
@@ -119,11 +123,9 @@ def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
     for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
         try:
             stored = read_yaml(record)
-            name = str(stored["study"])
+            found[str(stored["study"])] = stored
         except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours: nothing to offer
             continue
-        if name == shlex.quote(name):  # the shell runs what is offered: `$(...)` in a name is for nobody to complete
-            found[name] = stored
     return found
 
 
@@ -154,7 +156,7 @@ def _models(typed: Sequence[str], word: str) -> list[str]:
         return []
     if any(item in names for item in typed):
         return []
-    return _matching((f"{name} " for name in names if name == shlex.quote(name)), word)
+    return _matching((f"{name} " for name in names), word)
 
 
 def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
@@ -165,7 +167,8 @@ def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
         return _matching((f"{name} " for name in sorted(records)), word)
     if command == "stop":
         return []
-    names = (re.split(r"[@\[]", name)[0].lstrip("+") for name in records[study].get("space", {}))
+    space = records[study].get("space")
+    names = (re.split(r"[@\[]", str(name))[0].lstrip("+") for name in (space if isinstance(space, Mapping) else ()))
     return _matching((f"{key}=" for key in dict.fromkeys(names) if key != "forbid"), word)
 
 
@@ -188,7 +191,8 @@ def _overrides(primary: str, typed: Sequence[str], word: str) -> list[str]:
     if composer is None:
         return []
     prefix = word[: len(word) - len(word.lstrip("+~"))]
-    return [f"{prefix}{entry}" for entry in _candidates(composer, word.removeprefix(prefix))]
+    word = word.removeprefix(prefix)
+    return [f"{prefix}{entry}" for entry in _matching(_candidates(composer, word), word)]
 
 
 def _without_sweeps(overrides: Sequence[str]) -> list[str]:

@@ -1,23 +1,29 @@
 """Passwords and keys: which they are, and how they are kept out of everything that is recorded or shown.
 
 What is secret in a configuration is known by the names of its keys, and in the environment by the names of variables;
-wherever such a value turns up, `***` stands in its place. A password in a URL is known by its place. The ranks of a
-trial get what is hidden over the driver's pipe, never by a file, their command line or their environment.
+wherever such a value turns up, as it is or escaped, `***` stands in its place. A password in a URL is known by its
+place. The ranks of a trial get what is hidden over the driver's pipe, never by a file, their command line or their
+environment.
 """
 
+import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
+from urllib.parse import quote, quote_plus
 
+import yaml
+
+from sweeps.secret_names import is_secret
 from sweeps.urls import hide_password, passwords_in
 
-__all__ = ["HIDDEN", "Hidden", "Secrets", "hide_typed", "is_secret", "reveal", "typed_secrets", "withhold"]
+__all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
 
 HIDDEN = "***"
 """what stands in the place of a secret"""
@@ -27,36 +33,8 @@ Hidden = tuple[tuple[tuple[str | int, ...], Any], ...]
 
 _MIN_LENGTH = 6  # a shorter value is hidden at its key alone: as a word it may stand anywhere
 _MIN_OF_ENVIRONMENT = 8
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_ENDS = re.compile(r"(password|passwd|passphrase|secret|apikey|credential)s?$|^(pwd|pw|authorization|bearer)$")
-_KINDS_OF_KEY = {
-    *("api", "access", "secret", "private", "account", "auth", "encryption", "license", "master", "service"),
-    *("session", "shared", "signing", "ssh", "storage", "subscription", "deploy"),
-}
-_TOKENS_OF_TEXT = {  # what language models call tokens
-    *("pad", "eos", "bos", "unk", "mask", "sep", "cls", "start", "end", "stop", "special", "class", "image", "audio"),
-    *("num", "max", "min", "per", "use", "first", "last", "next", "new", "decoder", "prompt", "padding", "blank"),
-}
-_NO_SECRETS = {"PWD", "OLDPWD"}
 _MAX_TEXT = 8_000_000  # bytes
 _T = TypeVar("_T")
-
-
-@cache
-def is_secret(key: str) -> bool:
-    """Tell whether a key or a variable is called like something secret: `db_password`, `apiToken`, `API_KEY`.
-
-    `num_tokens`, `tokenizer`, `pad_token`, `monkey`, `sort_key` and `password_file` are not.
-    """
-    words = [word.lower() for word in _WORDS.findall(key)]
-    if not words or key in _NO_SECRETS:
-        return False
-    last, before = words[-1], words[-2] if len(words) > 1 else ""
-    if _ENDS.search(last):
-        return True
-    if last in ("key", "keys"):
-        return before in _KINDS_OF_KEY
-    return last == "token" and before not in _TOKENS_OF_TEXT
 
 
 class Secrets:
@@ -129,7 +107,7 @@ class Secrets:
 
     def _is_in(self, path: Path) -> bool:
         """Tell whether a file of any size has one of the secrets of the configuration in it."""
-        words = [value.encode() for value in self._values]
+        words = [word.encode(errors="surrogatepass") for word in _as_written(self._values)]
         longest = max(map(len, words), default=0)
         end = b""
         with path.open("rb") as file:
@@ -141,8 +119,26 @@ class Secrets:
         return False
 
     def _compile(self) -> None:
-        words = sorted({*self._of_environment, *self._values}, key=len, reverse=True)
+        words = sorted(_as_written({*self._of_environment, *self._values}), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def _as_written(values: Iterable[str]) -> set[str]:
+    """Return the values, and how they stand in what is printed: in `repr`, JSON, YAML, URLs, or one in another."""
+    words = set(values)
+    for _ in range(2):
+        words |= {written for word in words for written in _escaped(word)}
+    return words
+
+
+def _escaped(text: str) -> Iterator[str]:
+    encoded = text.encode(errors="surrogatepass")
+    for characters in (map(repr, text), map(ascii, text), (repr(bytes([byte]))[1:] for byte in encoded)):
+        shown = "".join(character[1:-1] for character in characters)
+        yield from (shown, shown.replace("'", r"\'"))  # which of the two is for the text around it to say
+    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    yield from (text.replace("'", "''"), yaml.dump(text, default_style='"', width=math.inf)[1:-2])
+    yield from (quote(encoded), quote(encoded, safe=""), quote_plus(encoded))
 
 
 def withhold(tree: Mapping[str, Any], secrets: Secrets) -> tuple[dict[str, Any], Hidden]:
@@ -183,27 +179,6 @@ def reveal(tree: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
         return values.get(place, value)
 
     return {key: whole(value, (key,)) for key, value in tree.items()} if values else dict(tree)
-
-
-def hide_typed(override: str) -> str:
-    """Return an override as it may be shown: with `***` for the value of a secret key, and for passwords in URLs."""
-    key, equals, value = override.partition("=")
-    if equals and "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
-        return f"{key}={HIDDEN}"
-    nested = _IN_BRACES.sub(lambda found: f"{found[1]}{HIDDEN}" if is_secret(found[2]) else found[0], override)
-    return hide_password(nested)
-
-
-_IN_BRACES = re.compile(r"(([\w-]+)\s*:\s*)(?!\$\{|//|\[|\{)('[^']*'|\"[^\"]*\"|[^\s,{}\[\]]+)")
-
-
-def typed_secrets(overrides: Sequence[str]) -> Iterator[str]:
-    """Yield the values that secret keys have in overrides as they were typed, for messages about a wrong one."""
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if "${" not in value and any(is_secret(word) for word in key.lstrip("+~").split(".")):
-            yield value.strip("'\"")
-        yield from (found[3].strip("'\"") for found in _IN_BRACES.finditer(value) if is_secret(found[2]))
 
 
 def _below_secret_keys(

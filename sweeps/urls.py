@@ -4,13 +4,19 @@ import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from sweeps import paths
+from sweeps.secret_names import is_secret
 
 __all__ = ["default_uri", "hide_password", "passwords_in", "store_options", "with_installed_driver"]
 
-_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):\S+@")  # to the last @ of the word: a password may hold / and @
+_TOKEN = re.compile(r"(?P<before>://(?:(?<=http://)|(?<=https://)))(?P<secret>[^\s:/?#@]+)(?=:?@)", re.IGNORECASE)
+_ADDRESS = re.compile(r"://\S+")
+_PASSWORD = re.compile(r"(?P<before>://[^:/@]*:)(?P<secret>.+)(?=@)")  # to the last @: a password may hold / and @
+_IN_QUERY = re.compile(  # to the next &, or the quote that ends the address
+    r"""(?P<before>(?:^|[?&;])(?P<name>[^?&;=]+)=)(?P<secret>.+?)(?=&|\\*["'](?:\W|$)|$)"""
+)
 
 
 def default_uri(store: Path) -> str:
@@ -19,16 +25,37 @@ def default_uri(store: Path) -> str:
 
 
 def hide_password(text: str) -> str:
-    """Return `text` with `***` for the password in every URL in it."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """Return `text` with `***` for what is secret in every URL in it.
+
+    That is a password after a user, a value in the query whose key is called like a secret, and the user of a web
+    address that has no password, since there it is a token.
+    """
+    return _divided(text)[0]
 
 
 def passwords_in(text: str) -> list[str]:
-    """Return the passwords in the URLs in `text`, as they stand there and without their escapes."""
-    found = (
-        [match[0].partition(":")[2].removesuffix("@") for match in _PASSWORD.finditer(text)] if "://" in text else []
-    )
-    return list(dict.fromkeys(form for password in found for form in (password, unquote(password))))
+    """Return what is secret in the URLs in `text`, as it stands there and without its escapes."""
+    secrets = _divided(text)[1] if "://" in text else []
+    return list(dict.fromkeys(form for secret in secrets for form in (secret, unquote(secret), unquote_plus(secret))))
+
+
+def _divided(text: str) -> tuple[str, list[str]]:
+    """Return a text with `***` for what is secret in its URLs, and what that is."""
+    secrets: list[str] = []
+
+    def hide(found: re.Match[str]) -> str:
+        secrets.append(found["secret"])
+        return f"{found['before']}***"
+
+    def hide_value(found: re.Match[str]) -> str:
+        is_shown = "${" in found["secret"] or not is_secret(unquote(found["name"]))
+        return found[0] if is_shown else hide(found)
+
+    def hide_in(found: re.Match[str]) -> str:
+        address, mark, query = found[0].partition("?")
+        return _PASSWORD.sub(hide, f"{address}{mark}{_IN_QUERY.sub(hide_value, query)}")
+
+    return _ADDRESS.sub(hide_in, _TOKEN.sub(hide, text)), secrets
 
 
 def store_options(store_dir: Path, uri: str | None = None) -> str:

@@ -15,9 +15,10 @@ from sweeps.errors import ConfigError
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.secrecy import HIDDEN, hide_typed, is_secret
+from sweeps.secrecy import HIDDEN, is_secret
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
+from sweeps.typed_secrets import hide_typed
 from sweeps.urls import default_uri
 
 __all__ = [

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sweeps import paths
 from sweeps.errors import LightsweepError
 from sweeps.reading.queries import TrialRow
-from sweeps.secrecy import hide_typed
 from sweeps.tracking import tags
+from sweeps.typed_secrets import hide_typed
 
 if TYPE_CHECKING:
     from sweeps.reading.stored_study import StoredStudy

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import paths
-from sweeps.secrecy import hide_typed
+from sweeps.typed_secrets import hide_typed
 from sweeps.urls import hide_password
 
 __all__ = ["KINDS", "Provenance", "artifact_name", "capture", "computes", "differences", "local_packages"]

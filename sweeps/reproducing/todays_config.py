@@ -18,6 +18,7 @@ from sweeps.config import Config, flatten
 from sweeps.errors import ConfigError, StoreError, UsageError, did_you_mean
 from sweeps.secrecy import HIDDEN, is_secret
 from sweeps.untrusted import read_yaml
+from sweeps.urls import passwords_in
 
 __all__ = ["as_of_today", "derived", "deriving", "secrets_missing"]
 
@@ -126,7 +127,7 @@ def _copied(tree: Any) -> Any:
 
 
 def _is_hidden(value: Any) -> bool:
-    return any(text == HIDDEN or f":{HIDDEN}@" in text for text in _texts(value))
+    return any(text == HIDDEN or any(HIDDEN in secret for secret in passwords_in(text)) for text in _texts(value))
 
 
 def _option_of(target: Any, config_dir: Path | None) -> Mapping[str, Any]:

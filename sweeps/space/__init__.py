@@ -1,7 +1,7 @@
 """Search spaces: Hydra's sweep expressions read by Hydra's parser, suggested and stored by Optuna."""
 
 from sweeps.space.condition import Condition
-from sweeps.space.declaring import key_of, parse_space, split_overrides
+from sweeps.space.declaring import key_of, parse_space, split_overrides, values_of
 from sweeps.space.ends import is_near_end, share_near_end, widened
 from sweeps.space.parameter import Choices, Parameter
 from sweeps.space.quoting import quote
@@ -26,5 +26,6 @@ __all__ = [
     "refit_queued",
     "share_near_end",
     "split_overrides",
+    "values_of",
     "widened",
 ]

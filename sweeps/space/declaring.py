@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
 from sweeps.config import RANGES
 from sweeps.errors import SpaceError, did_you_mean
@@ -26,7 +26,7 @@ from sweeps.space.parsing import (
 )
 from sweeps.space.space import Space
 
-__all__ = ["key_of", "parse_space", "split_overrides"]
+__all__ = ["key_of", "parse_space", "split_overrides", "values_of"]
 
 FixedValue = Callable[[str], Any]
 OptionRanges = Callable[[str, str | None], Mapping[str, Any]]
@@ -69,6 +69,17 @@ def key_of(override: str) -> str:
         SpaceError: It cannot be read.
     """
     return name_of(read_override(_split_off(override)[0]))
+
+
+def values_of(override: str) -> list[Any]:
+    """Return the values that an override may give its key: one, those of a choice, or none if it is another sweep.
+
+    Raises:
+        SpaceError: It cannot be read.
+    """
+    value = read_override(_split_off(override)[0]).value()
+    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep | Glob) else [value]
+    return [plain_value(item) for item in values]
 
 
 def parse_space(

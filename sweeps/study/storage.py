@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
-from sweeps.urls import with_installed_driver
+from sweeps.urls import hide_password, passwords_in, with_installed_driver
 
 __all__ = ["open_storage", "storage_errors"]
 
@@ -43,7 +43,7 @@ def open_storage(url: str) -> RDBStorage:
         raise StoreError(
             f"study.storage must be a database URL, but got {url!r}. Example: sqlite:///mlruns/optuna.db"
         ) from exc
-    problem = f"The study's storage {parsed.render_as_string(hide_password=True)} cannot be opened"
+    problem = f"The study's storage {_shown(parsed)} cannot be opened"
     try:
         return _open(parsed, problem)
     except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as exc:
@@ -70,7 +70,7 @@ def storage_errors(storage: RDBStorage) -> Iterator[None]:
     except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as exc:
         url = storage.engine.url
         raise StoreError(
-            f"The study's storage {url.render_as_string(hide_password=True)} does not answer: "
+            f"The study's storage {_shown(url)} does not answer: "
             f"{_first_line(exc, url)}. When it works again, go on with `lightsweep resume`."
         ) from exc
 
@@ -119,4 +119,10 @@ def _first_line(exc: BaseException, url: sa.URL) -> str:
     exc = exc.__cause__ if isinstance(exc, optuna.exceptions.StorageInternalError) and exc.__cause__ else exc
     text = str(getattr(exc, "orig", None) or exc).strip()
     line = (text.splitlines() or [type(exc).__name__])[0].strip().rstrip(".")
-    return line.replace(url.password, "***") if url.password else line
+    for secret in passwords_in(url.render_as_string(hide_password=False)):
+        line = line.replace(secret, "***")
+    return line
+
+
+def _shown(url: sa.URL) -> str:
+    return hide_password(url.render_as_string(hide_password=False))

@@ -1,5 +1,6 @@
 """Canaries: real runs with passwords of every origin, and all that they left is searched for them."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -9,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-TYPED, IN_URL, IN_ENVIRONMENT, TAG = "c4n4ry-typed", "c4n4ry-in-url", "c4n4ry-in-environment", "c4n4ry-tag"
+from sweeps.space import quote
+
+TYPED, IN_URL, IN_ENVIRONMENT = "c4n4ry-\\99\"'ö-typed", "c4n4ry-in-url", "c4n4ry-\\99\"'ö in environment"
+TAG = "c4n4ry-tag"
 DATA = f"""
+import json
+from urllib.parse import quote, urlencode
+
+import yaml
+
 from lightning_modules.data.digits import Digits
 
 
@@ -22,13 +31,17 @@ class Guarded(Digits):
         assert (password, token) == ({TYPED!r}, {IN_ENVIRONMENT!r}), "wrong password"
         assert url == "postgresql://me:{IN_URL}@host/data", "wrong URL"
         print("logging in with", password, token, url)
+        print(json.dumps([password, token]), [password, token], json.dumps(dict(message=repr([password, token]))))
+        print(quote(password), urlencode(dict(token=token, password=password)), password.encode(), ascii(token))
+        print(yaml.dump([password, token]), yaml.dump([password, token], allow_unicode=True))
         if fails:
-            raise RuntimeError(f"{{url}} did not let in {{password}} with {{token}}")
+            raise RuntimeError(f"{{url}} did not let in {{password!r}} with {{json.dumps(token)}}")
 """
 OPTION = "defaults: [digits, _self_]\n_target_: guarded.Guarded\n"
 ARGUMENTS = (
-    *("--config-dir", "own", "data=guarded", f"+data.password={TYPED}", "+data.token=${oc.env:MY_VAULT}"),
+    *("--config-dir", "own", "data=guarded", f"+data.password={quote(TYPED)}", "+data.token=${oc.env:MY_VAULT}"),
     *(f"+data.url='postgresql://me:{IN_URL}@host/data'", f"+tracking.tags.api_token={TAG}"),
+    "+extra={user: me, password: correct c4n4ry battery c4n4ry}",
     *("trainer.max_epochs=1", "trainer.accelerator=cpu"),
 )
 
@@ -81,7 +94,7 @@ def test_no_secret_is_in_what_tells_of_a_failure(tmp_path: Path, command: str) -
     failed = run(tmp_path, command, *ARGUMENTS, "+data.fails=true")
 
     assert failed.returncode == 1
-    assert "did not let in *** with ***" in failed.stderr
+    assert "did not let in '***' with \"***\"" in failed.stderr
     assert "c4n4ry" not in failed.stdout + failed.stderr
 
 
@@ -94,7 +107,7 @@ def test_no_secret_is_in_a_composed_configuration_that_is_printed(tmp_path: Path
 
 
 def test_no_secret_is_in_the_message_about_a_wrong_key(tmp_path: Path) -> None:
-    refused = run(tmp_path, "train", f"data.pasword_token={TYPED}", f"optimizer.api_key={TYPED}")
+    refused = run(tmp_path, "train", f"data.pasword_token={quote(TYPED)}", f"optimizer.api_key={quote(TYPED)}")
 
     assert refused.returncode == 2 and "There is no key" in refused.stderr
     assert "c4n4ry" not in refused.stderr
@@ -110,7 +123,9 @@ def test_a_run_is_reproduced_with_secrets_that_are_typed_and_none_is_recorded(tm
     assert "data.password is secret, so that the record does not have it" in without.stdout
     assert "'data.token=${oc.env:NAME}'" in without.stdout and "data.url is secret" not in without.stdout
     assert without.returncode == 5 and "wrong password" in without.stdout
-    done = run(tmp_path, "reproduce", "train#0", *typed, f"data.password={TYPED}", "data.token=${oc.env:MY_VAULT}")
+    done = run(
+        tmp_path, "reproduce", "train#0", *typed, f"data.password={json.dumps(TYPED)}", "data.token=${oc.env:MY_VAULT}"
+    )
     assert done.returncode == 0 and "\nexact: " in done.stdout and "derived" not in done.stdout
     assert "c4n4ry" not in done.stdout + done.stderr + without.stdout + without.stderr
     logs = ("reproductions/0000", "train/0000")

@@ -164,6 +164,7 @@ def test_no_command_shows_the_help(lightsweep: Callable[..., Any]) -> None:
         ("mlruns", None, ""),
         ("my runs", None, " --store-dir 'my runs'"),
         ("mlruns", "postgresql://me:secret@host/db", " --uri 'postgresql://me:***@host/db'"),
+        ("mlruns", "postgresql://h/db?password=secret", " --uri 'postgresql://h/db?password=***'"),
     ],
 )
 def test_commands_to_type_next_find_the_store(store_dir: str, uri: str | None, options: str) -> None:

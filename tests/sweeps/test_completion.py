@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweeps.arguments import options
 from sweeps.completion import complete, script
@@ -112,6 +113,35 @@ def test_studies_and_the_keys_they_search_are_offered_to_enqueue_and_stop(tmp_pa
     assert completed(f"lightsweep enqueue {where} first ") == ["optimizer.lr=", "model.width="]
     assert completed(f"lightsweep enqueue {where} first optimizer.lr=1 mo") == ["model.width="]
     assert completed(f"lightsweep stop {where} first ") == []
+
+
+@pytest.mark.parametrize("harm", ["$(touch harm)", "`id`", "a;id", "a b", "a|b", "a>b", "a&b", "'a", 'a"b'])
+def test_nothing_that_a_shell_would_run_is_offered_from_a_store(tmp_path: Path, harm: str) -> None:
+    for number, name in enumerate(("first", harm, f"first{harm}", "--yes")):
+        (tmp_path / str(number)).mkdir()
+        space = {harm: "interval(0,1)", f"model.{harm}": "interval(0,1)", "--yes": "range(1,5)", "seed": "range(1,5)"}
+        (tmp_path / str(number) / "study.yaml").write_text(yaml.dump({"study": name, "space": space}))
+
+    assert completed(f"lightsweep compare --store-dir {tmp_path} ") == ["first "]
+    assert completed(f"lightsweep show --store-dir {tmp_path} best:f") == ["best:first "]
+    assert completed(f"lightsweep enqueue --store-dir {tmp_path} first ") == ["seed="]
+
+
+def test_nothing_that_a_shell_would_run_is_offered_from_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    option = {"_target_": "mine.Net", "$(touch harm)": 1, "text": "$(touch harm)", "widths": [1, 2]}
+    (tmp_path / "model" / "mine.yaml").write_text(yaml.dump(option))
+    mine = f"lightsweep train --config-dir {tmp_path} model=mine"
+
+    assert completed(f"{mine} model.") == ["model.text=", "model.widths="]
+    assert completed(f"{mine} model.text=") == []
+    assert completed(f"{mine} model.widths=") == ["model.widths=[1,2] "]
+
+
+def test_study_whose_space_is_no_mapping_has_no_keys_to_offer(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "study.yaml").write_text("study: first\nspace: [1, 2]\n")
+    assert completed(f"lightsweep enqueue --store-dir {tmp_path} first ") == []
 
 
 def test_runs_are_offered_by_their_study_and_then_by_number(tmp_path: Path) -> None:

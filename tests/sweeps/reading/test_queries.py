@@ -201,6 +201,7 @@ def test_server_gives_the_same_rows(uri: str, monkeypatch: pytest.MonkeyPatch) -
         ("text.db", "--uri must be a database URL"),
         ("nonsense://host/db", "cannot be opened"),
         ("postgresql://me:secret@127.0.0.1:1/db", "Connection refused"),
+        ("postgresql://127.0.0.1:1/db?user=me&password=secret", "Connection refused"),
     ],
 )
 def test_what_is_no_store_is_told_in_one_line(

@@ -93,6 +93,8 @@ def test_only_what_is_trained_makes_a_derived_run(fashion: Config) -> None:
 def test_secrets_that_are_not_in_the_record_are_named(fashion: Config) -> None:
     recorded = changed(changed(fashion, "data.password", "***"), "data.url", "https://me:***@example.org")
     assert secrets_missing(recorded) == ["data.password", "data.url"]
+    for address in ("https://***@example.org", "postgresql://host/db?password=***"):
+        assert secrets_missing(changed(fashion, "data.url", address)) == ["data.url"]
     assert secrets_missing(fashion) == []
 
 

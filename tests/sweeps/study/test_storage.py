@@ -30,6 +30,7 @@ def test_sqlite_is_made_with_its_folder_in_wal_mode_and_waits_for_others(new_url
         ("sqlite:///{tmp}/a file", "file is not a database"),
         ("postgresql+psycopg://me:secret@127.0.0.1:{port}/db", "Check that the server runs"),
         ("postgresql://me:secret@127.0.0.1:{port}/db", "Check that the server runs"),
+        ("postgresql://127.0.0.1:{port}/db?user=me&password=secret", "Check that the server runs"),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_one_line_without_the_password(tmp_path, bad, words):
