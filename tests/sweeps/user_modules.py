@@ -90,6 +90,24 @@ class Spare(torch.nn.Linear):
         return scores * self.scale - self.mean
 
 
+class Odd(Fragile):
+    """A linear net of digits that holds tensors of all layouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        eye, rows = torch.eye(4), [torch.ones(2, 3), torch.ones(3, 3)]
+        layouts = {
+            "coo": eye.to_sparse(),
+            "csr": eye.to_sparse_csr(),
+            "csc": eye.to_sparse_csc(),
+            "nested": torch.nested.nested_tensor(rows),
+            "jagged": torch.nested.nested_tensor(rows, layout=torch.jagged),
+            "wide": torch.ones(2, dtype=torch.uint64),
+        }
+        for name, tensor in layouts.items():
+            self.register_buffer(name, tensor, persistent=name not in ("nested", "jagged"))
+
+
 class TakesTurns(torch.nn.Module):
     """Two linear nets of digits, one for even batches and one for odd ones."""
 
