@@ -1,11 +1,13 @@
-"""A LightningModule as users write them: hyperparameters saved, its optimizer given, metrics of its own."""
+"""Modules and data as users write them: hyperparameters saved, optimizers given, metrics and splits of their own."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
+from sklearn.datasets import load_digits
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 
 class Own(LightningModule):
@@ -31,6 +33,25 @@ class Own(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self.parameters())
+
+
+class Splits(LightningDataModule):
+    """Digits of which `setup` draws which are for training, and for testing."""
+
+    def setup(self, stage: str | None = None) -> None:
+        digits = load_digits()
+        images = torch.tensor(digits.images[:200], dtype=torch.float32)[:, None] / 16
+        whole = TensorDataset(images, torch.tensor(digits.target[:200]))
+        self.parts = random_split(whole, [100, 50, 50])
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.parts[0], 50)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.parts[1], 50)
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.parts[2], 50)
 
 
 class _FailsBackward(torch.autograd.Function):

@@ -163,3 +163,14 @@ def test_the_driver_knows_what_a_trial_of_the_same_data_has_told() -> None:
     assert known.find({"data": data | {"seed": 2, "num_workers": 4}}) == {"train": "it"}
     assert known.find({"data": data | {"root": "y"}}) is None
     assert known.find({"data": data | {"_target_": "b.Data"}}) is None
+
+
+def test_samples_may_be_drawn_from_the_seed_and_after_the_weights_unless_the_data_says_otherwise() -> None:
+    config = {"data": {"_target_": "a.Data"}, "seed": 1, "model": {"width": 8}, "optimizer": {"lr": 0.1}}
+    others = [config | {"seed": 2}, config | {"model": {"width": 9}}]
+    known = KnownData()
+    known.add(config, {"train": "it"}, ())
+    assert known.find(config | {"optimizer": {"lr": 0.2}}) == {"train": "it"}
+    assert [known.find(other) for other in others] == [None, None]
+    known.add(config, {"train": "it"}, ("seed",))
+    assert [known.find(other) for other in others] == [{"train": "it"}] * 2
