@@ -172,6 +172,7 @@ class _Reproducing:
         self._provenance = capture(
             ["lightsweep", "reproduce", request.run, *request.overrides],
             request.config_dir,
+            store_dir=request.store_dir,
             hide=self._composer.secrets.hide,
         )
         self._differs = self._known_differences()
