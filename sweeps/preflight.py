@@ -18,7 +18,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -28,6 +27,7 @@ from sweeps.errors import ConfigError
 from sweeps.naming import some_of
 from sweeps.ranks import Ranks
 from sweeps.records import CheckPassed, Memory, RankJob, Tried
+from sweeps.reproducing.hashing import parts
 from sweeps.train import (
     DerivedRandomness,
     build_module,
@@ -376,7 +376,8 @@ class _SavedTensors(saved_tensors_hooks):
 
     def __init__(self, module: pl.LightningModule) -> None:
         self._sizes: dict[int, int] = {}
-        self._held = {_address(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        whole = (*module.parameters(), *module.buffers())
+        self._held = {_address(part) for tensor in whole for part in parts(tensor)}
         super().__init__(self._pack, lambda tensor: tensor)
 
     @property
@@ -390,9 +391,10 @@ class _SavedTensors(saved_tensors_hooks):
         return max(self._sizes.values(), default=0)
 
     def _pack(self, tensor: Tensor) -> Tensor:
-        address = _address(tensor)
-        if address not in self._held:
-            self._sizes[address] = max(self._sizes.get(address, 0), _local(tensor).untyped_storage().nbytes())
+        for part in parts(tensor):
+            address = _address(part)
+            if address not in self._held:
+                self._sizes[address] = max(self._sizes.get(address, 0), part.untyped_storage().nbytes())
         return tensor
 
 
@@ -415,28 +417,26 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _num_bytes(tensor: Tensor) -> int:
-    local = _local(tensor)
-    return local.numel() * local.element_size()
+    """Return the bytes of the part of a tensor that this rank holds."""
+    return sum(part.numel() * part.element_size() for part in parts(tensor))
 
 
-def _address(tensor: Tensor) -> int:
-    return _local(tensor).untyped_storage().data_ptr()
+def _address(part: Tensor) -> int:
+    return part.untyped_storage().data_ptr()
 
 
 def _digest(tensor: Tensor) -> str:
     """Return a text that differs if the tensor does: of sums in double precision, piece by piece to save memory."""
-    local = _local(tensor.detach()).reshape(-1)
-    if not local.is_floating_point():
-        return repr(local.sum().item())
+    return " ".join(_sums(part.reshape(-1)) for part in parts(tensor))
+
+
+def _sums(numbers: Tensor) -> str:
+    if not numbers.is_floating_point():
+        return repr(numbers.sum().item())
     found = []
-    for start in range(0, local.numel(), _PIECE):
-        piece = local[start : start + _PIECE].double()
+    for start in range(0, numbers.numel(), _PIECE):
+        piece = numbers[start : start + _PIECE].double()
         found += [float(piece.sum()).hex(), float(piece.abs().sum()).hex()]
     return " ".join(found)
 

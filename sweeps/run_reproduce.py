@@ -173,6 +173,7 @@ class _Reproducing:
         self._provenance = capture(
             ["lightsweep", "reproduce", request.run, *request.overrides],
             request.config_dir,
+            store_dir=request.store_dir,
             hide=self._composer.secrets.hide,
         )
         self._differs = self._known_differences()
@@ -366,8 +367,7 @@ class _Reproducing:
         changes = {name: list(map(plain, words)) for name, words in rank_changes(before.trace, trace).items()}
         self._sort_files(changes.pop("code"), before.trace, trace)
         self._differs = merged(self._differs, changes)
-        if not self._differs["data"]:
-            self._differs["data"] = data_changes(before.trace.data, trace.data)
+        self._differs["data"] = data_changes(before.trace.data, trace.data)  # what was seen before is a forecast
         with open_reader(self._request.store_uri) as reader:
             again = Evidence(trace=trace, points=points_of(reader, reader.run(run_id)), value=outcome.value)
         metric = self._config["objective"]["metric"]

@@ -249,6 +249,7 @@ class _Sweep:
         provenance = capture(
             ["lightsweep", "sweep", *self._command.overrides],
             self._command.config_dir,
+            store_dir=self._store_dir,
             hide=self._composer.secrets.hide,
         )
         recorder.artifact(PARENT, provenance.write(folder))

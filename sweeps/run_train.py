@@ -168,7 +168,10 @@ class _Run:
     def _drive(self, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
         objective, own_tags = self.config["objective"], self.config["tracking"]["tags"]
         provenance = capture(
-            ["lightsweep", "train", *self.command.overrides], self.command.config_dir, hide=self.composer.secrets.hide
+            ["lightsweep", "train", *self.command.overrides],
+            self.command.config_dir,
+            store_dir=Path(self.config["store_dir"]),
+            hide=self.composer.secrets.hide,
         )
         provenance.write(folder)
         return Driver(

@@ -47,9 +47,10 @@ class _SyncedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise N x C x ...; in training by the mean and variance over the samples of all ranks."""
-        is_synced = self.training and dist.is_initialized() and dist.get_world_size() > 1
-        if input.device.type != "cpu" or not is_synced:
+        if input.device.type != "cpu":
             return nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(input)
         self._check_input_dim(input)
         output, mean, variance, count = _Normalize.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         if self.track_running_stats:

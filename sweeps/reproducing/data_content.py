@@ -5,14 +5,14 @@ at: all of a `TensorDataset`, up to a size; some samples of any other, spread ev
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import IterableDataset, TensorDataset
 
-from sweeps.reproducing.hashing import bytes_of, leaves
+from sweeps.reproducing.hashing import Name, feed, leaves
 from sweeps.seeding import seed_streams
 
 __all__ = ["data_content"]
@@ -61,24 +61,28 @@ def _content(loader: Any) -> dict[str, Any]:
         size = sum(tensor.numel() * tensor.element_size() for tensor in dataset.tensors)
         if size <= _MAX_BYTES:
             return {"hash": _hash(dataset.tensors), "hashed": "all samples"}
+    return _of_some(dataset)
+
+
+def _of_some(dataset: Any) -> dict[str, Any]:
     total = len(dataset)
     places = sorted({index * total // _MAX_SAMPLES for index in range(_MAX_SAMPLES)}) if total else []
-    samples = (_sample(dataset, place) for place in places)
-    return {"hash": _hash((total, samples)), "hashed": f"{len(places)} of {total} samples"}
-
-
-def _sample(dataset: Any, place: int) -> Any:
-    seed_streams(place)  # what augments with the usual random numbers does the same every time
-    return dataset[place]
-
-
-def _hash(structure: Any) -> str:
     digest = hashlib.blake2b(digest_size=20)
-    for part in structure:
-        for leaf in leaves(list(part) if isinstance(part, Iterator) else part):
-            if isinstance(leaf, torch.Tensor):
-                digest.update(f"{leaf.dtype} {tuple(leaf.shape)}\n".encode())
-                digest.update(bytes_of(leaf))
-            else:
-                digest.update(leaf if isinstance(leaf, bytes) else f"{leaf!r}\n".encode())
+    feed(digest, total)
+    for place in places:
+        seed_streams(place)  # what augments with the usual random numbers does the same every time
+        sample = dataset[place]
+        has_values = False
+        for leaf in leaves([sample]):
+            feed(digest, leaf)
+            has_values = has_values or not isinstance(leaf, Name)
+        if not has_values:
+            return {"problem": f"sample {place}, a {type(sample).__name__}, has no tensor, number or text to be hashed"}
+    return {"hash": digest.hexdigest(), "hashed": f"{len(places)} of {total} samples"}
+
+
+def _hash(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    for tensor in tensors:
+        feed(digest, tensor)
     return digest.hexdigest()

@@ -1,21 +1,39 @@
-"""What the hashes of batches and samples are made of: tensors and plain values, wherever they are in a structure."""
+"""What the hashes of weights, batches and samples are made of: tensors and plain values, wherever they are."""
 
 from collections.abc import Iterator, Mapping
+from types import MemberDescriptorType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-__all__ = ["bytes_of", "leaves"]
+__all__ = ["Name", "bytes_of", "feed", "form", "leaves", "parts"]
 
 _DEPTH = 6
-_PLAIN = (Tensor, str, bytes, int, float)
+_PLAIN = (Tensor, str, bytes, int, float, complex)
+_FORM = ("dtype", "shape", "mode", "size", "typecode")  # of an array, an image
+_SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+
+
+class Name(str):
+    """A leaf that says what comes next, a key or the form of an array, and is no value."""
+
+    __slots__ = ()
 
 
 def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[object]:
     """Yield the tensors and the plain values; other objects have no bytes that are the same every time."""
     if isinstance(structure, _PLAIN):
         yield structure
+    elif isinstance(structure, bytearray):
+        yield bytes(structure)
     elif depth == 0:  # an object that holds itself
         return
     elif isinstance(structure, list | tuple):
@@ -23,18 +41,78 @@ def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[object]:
             yield from leaves(item, depth - 1)
     elif isinstance(structure, Mapping):
         for key in structure:
-            yield str(key)
+            yield Name(key)
             yield from leaves(structure[key], depth - 1)
+    elif getattr(getattr(structure, "dtype", None), "hasobject", False):  # its bytes are addresses
+        yield from leaves(structure.tolist(), depth - 1)
     elif callable(getattr(structure, "tobytes", None)):  # an array, an image
+        yield Name([getattr(structure, name) for name in _FORM if hasattr(structure, name)])
         yield structure.tobytes()
-    elif hasattr(structure, "__dict__"):
-        yield from leaves(vars(structure), depth - 1)
+    else:
+        yield from leaves(_attributes(structure), depth - 1)
+
+
+def feed(digest: Any, leaf: object) -> None:
+    """Add a leaf to a hash: the type, the shape and the bytes of a tensor, or a plain value."""
+    if not isinstance(leaf, Tensor):
+        digest.update(leaf if isinstance(leaf, bytes) else f"{leaf!r}\n".encode())
+        return
+    inner = parts(leaf)
+    if len(inner) > 1:
+        digest.update(f"{form(leaf)}\n".encode())
+    for part in inner:
+        digest.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
+        digest.update(bytes_of(part))
+
+
+def parts(tensor: Tensor) -> list[Tensor]:
+    """Return the plain tensors that hold all of a tensor; of a usual one itself, of a distributed one what is here.
+
+    A sparse one has indices and values, a nested one sizes or offsets and values, a quantized one whole numbers and
+    what they stand for, and a class of somebody's own what it says.
+    """
+    if isinstance(tensor, DTensor):
+        return parts(tensor.to_local())
+    tensor = tensor.detach()
+    if tensor.layout in _SPARSE:
+        return [getattr(tensor, name)() for name in _SPARSE[tensor.layout]]
+    if tensor.layout is torch.jagged:
+        found = (tensor.values(), tensor.offsets(), tensor.lengths())  # type: ignore[attr-defined]
+        return [part for part in found if part is not None]
+    if tensor.is_nested:
+        return [tensor._nested_tensor_size(), tensor.contiguous().values()]
+    if tensor.is_quantized:
+        return [tensor.int_repr(), tensor.dequantize()]
+    if tensor.layout is not torch.strided:
+        return [tensor.to_dense()]
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return [part for name in names for part in parts(getattr(tensor, name))]
+    return [tensor]
+
+
+def form(tensor: Tensor) -> str:
+    """Return what a tensor is that has several parts: they do not say how they belong together."""
+    shape = None if tensor.is_nested else tuple(tensor.shape)  # of a nested one the numbers are in its parts
+    return f"{tensor.layout} {tensor.dtype} {shape}"
 
 
 def bytes_of(tensor: Tensor) -> Any:
-    """Return the bytes of a tensor, row by row, as `hashlib` takes them.
+    """Return the bytes of a tensor that is one part, row by row, as `hashlib` takes them.
 
     They are a copy: torch never again resizes a storage that NumPy has seen, as FSDP must to gather its weights.
     """
     plain = tensor.detach().to("cpu", copy=True).contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _attributes(thing: object) -> dict[str, Any]:
+    """Return what an object holds by name, in `__slots__` and in `__dict__`."""
+    slots = (
+        name
+        for of in type(thing).__mro__
+        if "__slots__" in vars(of)
+        for name, member in vars(of).items()
+        if isinstance(member, MemberDescriptorType) and hasattr(thing, name)
+    )
+    return {name: getattr(thing, name) for name in slots} | getattr(thing, "__dict__", {})

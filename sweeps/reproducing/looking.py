@@ -1,14 +1,20 @@
 """Look at the data of a config before anything is trained: a rank's side."""
 
+import pickle
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
+import torch
 
 from sweeps.channel import Channel
 from sweeps.config import Config, build
 from sweeps.ranks import Ranks
 from sweeps.records import CheckPassed, DataContent, RankJob
 from sweeps.reproducing.data_content import data_content
-from sweeps.seeding import seed_streams
+from sweeps.train import build_module, seed_process
 
 __all__ = ["loader_of", "look"]
 
@@ -20,13 +26,20 @@ def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob
         FileNotFoundError: The data is not on this machine.
         ConfigError: The data cannot be built.
     """
-    seed_streams(configs[0]["seed"])
-    data = build(configs[0]["data"], key="data", allowed=job.allowed_modules)
+    config = configs[0]
+    seed_process(config["seed"])
+    data = build(config["data"], key="data", allowed=job.allowed_modules)
+    with suppress(Exception):  # training will tell
+        build_module(config, allowed=job.allowed_modules)  # as it does first: a split may be drawn after the weights
     if ranks.is_first:
         data.prepare_data()
-        for stage in ("fit", "test"):
-            data.setup(stage)
-        loaders = {name: loader_of(data, name) for name in ("train", "val", "test")}
+        data.setup("fit")
+        loaders = {name: loader_of(data, name) for name in ("train", "val")}
+        before = _streams()
+        data.setup("test")
+        test = loader_of(data, "test")
+        if _streams() == before:  # else it is drawn after all of training, and not known before
+            loaders["test"] = test
         channel.send(DataContent(content=data_content(loaders)))
     return CheckPassed()
 
@@ -37,3 +50,8 @@ def loader_of(data: Any, split: str) -> Any:
         return getattr(data, f"{split}_dataloader")()
     except Exception:  # Lightning raises several kinds for a method that is not there; training will tell
         return None
+
+
+def _streams() -> tuple[object, ...]:
+    """Return where the random streams of this process are."""
+    return torch.get_rng_state().tolist(), random.getstate(), pickle.dumps(np.random.get_state())

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,9 @@ _NO_MATTER = ("_NUM_THREADS",)  # ranks are given as many as their slot has, whi
 _NETS = "lightning_modules/"
 _COMPUTING = ("torch", "numpy", "pytorch-lightning", "lightning", "torchmetrics", "python", "scipy", "scikit-learn")
 _COMPUTING_PREFIXES = ("torch", "nvidia-", "triton", "mkl", "intel-")
+_CUT = "..."  # in place of files that were not looked at
+_NO_WORD = {"cut": "git could not tell"}
+_PACKAGES = "site-packages"
 _SECRET_FILES = ("secret", "credential", "password")
 Hide = Callable[[str], str]
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
@@ -78,6 +81,7 @@ def capture(
     config_dir: Path | None = None,
     *,
     folder: Path | None = None,
+    store_dir: Path | None = None,
     hide: Callable[[str], str] = hide_password,
 ) -> Provenance:
     """Look at the code, the packages and the machine; takes some tens of milliseconds.
@@ -86,17 +90,22 @@ def capture(
         command: What was typed; what is secret in it is hidden.
         config_dir: The folder of the user's own options and modules.
         folder: The working folder.
+        store_dir: The store, whose files are nobody's code, unless one of the other folders is in it.
         hide: Hides what is secret in a text.
     """
     folder = (folder or Path.cwd()).resolve()
     config_dir = config_dir.resolve() if config_dir else None
+    repository = _repository(folder, hide)
+    store = (folder / store_dir).resolve() if store_dir else None
+    if store and any(place.is_relative_to(store) for place in (folder, config_dir) if place):
+        store = None
     return Provenance(
         {
             "command": [hide_typed(word) for word in command],
             "code": {
-                **_repository(folder, hide),
+                **repository,
                 **({"config_dir": os.path.relpath(config_dir, folder)} if config_dir else {}),
-                "files": _files(folder, config_dir, hide),
+                "files": _files(folder, config_dir, store, repository["commit"] is not None, hide),
                 "lightsweep": _own_code(),
             },
             "packages": _packages(),
@@ -116,10 +125,12 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, li
     code: list[str] = []
     if code_then.get("commit") and code_now.get("commit") and code_then["commit"] != code_now["commit"]:
         code.append(f"commit {str(code_then['commit'])[:12]} (now {str(code_now['commit'])[:12]})")
-    if code_then.get("commit") and code_then.get("diff_sha256") != code_now.get("diff_sha256"):
+    diffs = code_then.get("diff_sha256"), code_now.get("diff_sha256")
+    if all(diffs) and diffs[0] != diffs[1]:
         code.append("the uncommitted changes")
     files_then, files_now = _mapping(code_then.get("files")), _mapping(code_now.get("files"))
-    for name in sorted({*files_then, *files_now}):
+    are_all = _CUT not in {*files_then, *files_now} and bool(code_then.get("commit")) == bool(code_now.get("commit"))
+    for name in sorted({*files_then, *files_now} if are_all else files_then.keys() & files_now.keys()):
         old, new = _mapping(files_then.get(name)).get("sha256"), _mapping(files_now.get(name)).get("sha256")
         if old != new:
             code.append(f"{name} {'is new' if old is None else 'is gone' if new is None else 'has changed'}")
@@ -192,32 +203,34 @@ def _repository(folder: Path, hide: Hide) -> dict[str, Any]:
     if commit is None:
         return {"commit": None}
     root = os.fsdecode(_git(folder, "rev-parse", "--show-toplevel") or b"").removesuffix("\n")
-    diff = _git(folder, *_DIFF) or b""
+    diff = _git(folder, *_DIFF)
     return {
         "commit": commit.decode().strip(),
         "root": root,
         "folder": os.path.relpath(folder, root) if root else ".",
-        "diff_sha256": hashlib.sha256(diff).hexdigest(),
-        "diff": _content(diff, _MAX_DIFF, hide),
+        "diff_sha256": None if diff is None else hashlib.sha256(diff).hexdigest(),
+        "diff": _NO_WORD if diff is None else _content(diff, _MAX_DIFF, hide),
     }
 
 
-def _files(folder: Path, config_dir: Path | None, hide: Hide) -> dict[str, Any]:
-    """Return the files that no commit holds: Python and YAML of the config folder, untracked Python below the other.
+def _files(folder: Path, config_dir: Path | None, store: Path | None, is_in_git: bool, hide: Hide) -> dict[str, Any]:
+    """Return the files that no commit may hold: Python and YAML of the config folder, untracked Python below the other.
 
     YAML elsewhere is not composed, and may be anything.
     """
-    listed = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
-    found = [folder / os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
+    found: list[Path] = []
     if config_dir is not None:
-        found += [
-            path for path in sorted(config_dir.rglob("*")) if path.suffix in KINDS and "__pycache__" not in path.parts
-        ]
-    files: dict[str, Any] = {}
+        own = _listed(config_dir, KINDS, "--cached", "--others")
+        found += sorted(own or _walked(config_dir, store))  # git may ignore all of it
+    untracked = _listed(folder, (".py",), "--others")
+    found += untracked or []
+    if store is not None:
+        found = [path for path in found if not path.is_relative_to(store)]
+    files: dict[str, Any] = {_CUT: _NO_WORD} if is_in_git and untracked is None else {}
     total = 0
     for path in dict.fromkeys(found):
         if len(files) >= _MAX_FILES:
-            files["..."] = {"cut": f"{len(set(found)) - _MAX_FILES} more files"}
+            files[_CUT] = {"cut": f"{len(set(found)) - _MAX_FILES} more files"}
             break
         try:
             raw = path.read_bytes()
@@ -231,6 +244,26 @@ def _files(folder: Path, config_dir: Path | None, hide: Hide) -> dict[str, Any]:
             **({"cut": "its name says that it is secret"} if is_secret else _content(raw, _left(total), hide)),
         }
     return files
+
+
+def _listed(folder: Path, kinds: Iterable[str], *which: str) -> list[Path] | None:
+    """Return the files below a folder that git lists and does not ignore; None if it cannot tell."""
+    listed = _git(folder, "ls-files", *which, "--exclude-standard", "-z", "--", *(f"*{kind}" for kind in kinds))
+    if listed is None:
+        return None
+    names = (os.fsdecode(name) for name in listed.split(b"\0") if name)
+    return [folder / name for name in names if _PACKAGES not in name.split("/")]
+
+
+def _walked(top: Path, store: Path | None) -> Iterator[Path]:
+    """Yield the Python and YAML below a folder, but what is in environments, caches and the store."""
+    for place, folders, names in os.walk(top):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and name not in (_PACKAGES, "__pycache__") and Path(place, name) != store
+        ]
+        yield from (Path(place, name) for name in names if name.endswith(KINDS))
 
 
 def _left(total: int) -> int:

@@ -9,11 +9,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
 from sweeps.ranks import Ranks
-from sweeps.reproducing.hashing import bytes_of, leaves
+from sweeps.reproducing.hashing import bytes_of, feed, form, leaves, parts
 from sweeps.reproducing.sources import imported_sources
 from sweeps.reproducing.traces import Epoch, Segment, TraceFile
 
@@ -21,6 +20,13 @@ __all__ = ["Tracer", "environment_of", "weights_hash"]
 
 _SAMPLE = 64  # numbers of each tensor of a batch
 _HELD = 4096  # samples that wait on the device: two megabytes of floats
+_TAKEN = frozenset(  # the types of which torch can take a sample
+    (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex128, torch.complex64),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+)
+_AS_WIDE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _STRIDE = 0.6180339887498949  # places that no period of a shape hits again and again
 
 
@@ -108,9 +114,8 @@ def weights_hash(module: torch.nn.Module) -> str:
             if is_lazy(tensor):
                 digest.update(f"{name} is not there yet\n".encode())
                 continue
-            own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            digest.update(f"{name} {own.dtype} {tuple(own.shape)}\n".encode())
-            digest.update(bytes_of(own))
+            digest.update(f"{name} ".encode())
+            feed(digest, tensor)
     return digest.hexdigest()
 
 
@@ -150,6 +155,8 @@ class _Order:
     def __init__(self) -> None:
         self.num_batches = 0
         self._digest = hashlib.blake2b(digest_size=20)
+        self._others = hashlib.blake2b(digest_size=20)  # what is no tensor: it may be large, and is not kept
+        self._has_others = False
         self._held: list[Tensor] = []
         self._described: list[object] = []
         self._places: dict[int, Tensor] = {}
@@ -158,7 +165,13 @@ class _Order:
         """Keep a sample of each tensor of a batch; of the usual one, some plain tensors, without a word too much."""
         self.num_batches += 1
         for leaf in batch if type(batch) in (list, tuple) else (batch,):
-            if type(leaf) is Tensor and not leaf.requires_grad and leaf.layout is torch.strided:
+            if (
+                type(leaf) is Tensor
+                and leaf.dtype in _TAKEN
+                and leaf.layout is torch.strided
+                and not leaf.requires_grad
+                and not leaf.is_nested
+            ):
                 self._keep(leaf)
             else:
                 self._add_any(leaf)
@@ -178,17 +191,25 @@ class _Order:
     def _add_any(self, structure: Any) -> None:
         for leaf in leaves(structure):
             if not isinstance(leaf, Tensor):
-                self._described.append(leaf)
+                self._has_others = True
+                self._others.update(f"{self.num_batches} {len(self._described)} ".encode())
+                feed(self._others, leaf)
                 continue
-            own = leaf.to_local() if isinstance(leaf, DTensor) else leaf.detach()
-            if own.layout is torch.strided and not own.is_nested and not own.is_quantized:
-                self._keep(own)
-            else:
-                self._described.append((own.layout, own.dtype, None if own.is_nested else own.shape))
+            inner = parts(leaf)
+            if len(inner) > 1:
+                self._described.append(form(leaf))
+            for part in inner:
+                if part.dtype in _TAKEN:
+                    self._keep(part)
+                else:
+                    self._described.append(part.dtype)
+                    self._keep(part.view(_AS_WIDE[part.element_size()]))
 
     def digest(self) -> str:
         """Return the hash of all that was added."""
         self._hash()
+        if self._has_others:
+            self._digest.update(self._others.digest())
         return self._digest.hexdigest()
 
     def _hash(self) -> None:

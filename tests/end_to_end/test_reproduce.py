@@ -327,6 +327,21 @@ def test_another_order_of_the_batches_is_named(store: Store) -> None:
     assert "the samples came in another order" in found["reason"] and "my_digits.py has changed" in found["reason"]
 
 
+@pytest.mark.slow
+def test_data_that_only_a_trainer_sets_up_as_it_was_is_not_blamed(store: Store) -> None:
+    folder = store.folder / "mine"
+    (folder / "data").mkdir(parents=True)
+    (folder / "my_digits.py").write_text(OWN_DATA.replace("[:1500]", "[: 1500 if self.trainer else 1400]"))
+    (folder / "data" / "my_digits.yaml").write_text(
+        "_target_: my_digits.MyDigits\nnum_classes: 10\ninput_shape: [1, 8, 8]\n"
+    )
+    arguments = ("--config-dir", "mine")
+    store.run("train", *arguments, "data=my_digits", *SMALL)
+    before, _, after = store.run("reproduce", "train#0", *arguments).partition("run started")
+    assert "data: the samples of train" in before  # what is seen without a Trainer
+    assert "exact: " in after and "data" not in after.partition("exact: ")[2].replace("order of the data", "")
+
+
 # --- what cannot be verified, and what is no reproduction ------------------------------------------------
 
 

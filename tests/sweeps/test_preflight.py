@@ -124,6 +124,16 @@ def test_the_estimate_is_near_what_the_process_really_takes(config: Config, tmp_
     assert 0.6 < tried.memory.total / (resident("VmHWM") - before) < 1.3
 
 
+def test_nets_with_tensors_of_all_layouts_are_tried(config: Config, tmp_path: Path) -> None:
+    (plain,) = attempt(preflight.measure, [own(config, "Fragile")], tmp_path)
+    (odd,) = attempt(preflight.compare, [own(config, "Odd")], tmp_path)
+    (checked,) = attempt(preflight.check, [own(config, "Odd")], tmp_path)
+    assert plain.memory is not None and odd.memory is not None and checked.memory is not None
+    sparse = (2 * 4 * 8 + 4 * 4) + 2 * (5 * 8 + 4 * 8 + 4 * 4)
+    nested = (4 * 8 + 15 * 4) + (3 * 8 + 15 * 4)
+    assert odd.memory.parameters - plain.memory.parameters == sparse + nested + 2 * 8
+
+
 def test_the_optimizers_state_is_measured(config: Config, tmp_path: Path) -> None:
     sgd = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
     configs = [changed(config, optimizer=sgd), changed(config, optimizer=sgd | {"momentum": 0.9})]

@@ -104,7 +104,16 @@ def test_changed_layers_keep_their_keys_and_come_back():
     assert vars(reverted[1]).keys() == vars(layers()[1]).keys()
 
 
-def test_without_other_ranks_it_is_the_plain_layer():
+@pytest.fixture(params=[False, True], ids=["no group", "a group of one"])
+def group_of_one(request, tmp_path: Path):
+    if request.param:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+    yield
+    if request.param:
+        torch.distributed.destroy_process_group()
+
+
+def test_without_other_ranks_it_is_the_plain_layer(group_of_one):
     plain, changed = step(layers(), images()), step(SyncBatchNorm().apply(layers()), images())
     assert all(torch.equal(changed[name], value) for name, value in plain.items())
 

@@ -48,6 +48,13 @@ def test_a_module_that_saves_its_hyperparameters_is_tested_at_its_best_checkpoin
     assert finished.value == max(channel.reports)
 
 
+def test_a_net_with_tensors_of_all_layouts_is_trained(configure: Any, tmp_path: Path) -> None:
+    config = configure("val/acc")
+    config["model"] = {"_target_": "user_modules.Odd"}
+    finished, _ = fit(config, tmp_path)
+    assert finished.state == "complete"
+
+
 def test_an_objective_of_training_is_reported_with_the_value_of_its_own_epoch(configure: Any, tmp_path: Path) -> None:
     finished, channel = fit(configure("train_loss", "minimize"), tmp_path)
     logged = [value for key, value in channel.points if key == "train_loss"]

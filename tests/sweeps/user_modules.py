@@ -1,11 +1,13 @@
-"""A LightningModule as users write them: hyperparameters saved, its optimizer given, metrics of its own."""
+"""Modules and data as users write them: hyperparameters saved, optimizers given, metrics and splits of their own."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
+from sklearn.datasets import load_digits
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 
 class Own(LightningModule):
@@ -31,6 +33,25 @@ class Own(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self.parameters())
+
+
+class Splits(LightningDataModule):
+    """Digits of which `setup` draws which are for training, and for testing."""
+
+    def setup(self, stage: str | None = None) -> None:
+        digits = load_digits()
+        images = torch.tensor(digits.images[:200], dtype=torch.float32)[:, None] / 16
+        whole = TensorDataset(images, torch.tensor(digits.target[:200]))
+        self.parts = random_split(whole, [100, 50, 50])
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.parts[0], 50)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.parts[1], 50)
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.parts[2], 50)
 
 
 class _FailsBackward(torch.autograd.Function):
@@ -88,6 +109,24 @@ class Spare(torch.nn.Linear):
             self.mean.lerp_(scores.detach().mean(0), 1 - self.decay)
             return scores
         return scores * self.scale - self.mean
+
+
+class Odd(Fragile):
+    """A linear net of digits that holds tensors of all layouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        eye, rows = torch.eye(4), [torch.ones(2, 3), torch.ones(3, 3)]
+        layouts = {
+            "coo": eye.to_sparse(),
+            "csr": eye.to_sparse_csr(),
+            "csc": eye.to_sparse_csc(),
+            "nested": torch.nested.nested_tensor(rows),
+            "jagged": torch.nested.nested_tensor(rows, layout=torch.jagged),
+            "wide": torch.ones(2, dtype=torch.uint64),
+        }
+        for name, tensor in layouts.items():
+            self.register_buffer(name, tensor, persistent=name not in ("nested", "jagged"))
 
 
 class TakesTurns(torch.nn.Module):

@@ -1,8 +1,11 @@
 """The fingerprint of the data: of its samples, not of their order or their augmentation."""
 
+import copy
 import random
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -84,6 +87,70 @@ def test_what_cannot_be_hashed_says_why() -> None:
     assert one(DataLoader(Broken())) == {"problem": "ValueError: a broken file"}
 
 
+@dataclass(slots=True)
+class Base:
+    x: Any
+
+
+@dataclass(slots=True)
+class Slotted(Base):
+    name: str = ""
+
+
+class Of(Dataset[Any]):
+    """Samples that are given."""
+
+    def __init__(self, *samples: Any) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+@pytest.mark.parametrize(
+    ("one_sample", "another"),
+    [
+        (Slotted(X), Slotted(with_a_pixel())),
+        (Slotted(X, "a"), Slotted(X, "b")),
+        (np.array([1]), np.array([1, 0], dtype=np.int32)),
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (np.array(["a", None], dtype=object), np.array(["b", None], dtype=object)),
+        (bytearray(b"a"), bytearray(b"b")),
+        (1 + 2j, 1 + 3j),
+    ],
+    ids=[
+        "slots",
+        "slots of a subclass",
+        "types of arrays",
+        "shapes of arrays",
+        "objects in arrays",
+        "bytes",
+        "complex",
+    ],
+)
+def test_samples_of_any_kind_are_told_apart(one_sample: Any, another: Any) -> None:
+    assert one(Of(one_sample)) == one(Of(copy.deepcopy(one_sample)))
+    assert one(Of(one_sample))["hash"] != one(Of(another))["hash"]
+
+
+@pytest.mark.parametrize("sample", [object(), None, {"x": object()}, []])
+def test_a_sample_in_which_nothing_can_be_hashed_says_so(sample: Any) -> None:
+    assert one(Of(1, sample)) == {
+        "problem": f"sample 1, a {type(sample).__name__}, has no tensor, number or text to be hashed"
+    }
+
+
+def test_tensors_have_the_hashes_that_old_records_have() -> None:
+    x, y = torch.arange(6000.0).reshape(100, 60), torch.arange(100)
+    samples = Of(*({"x": x[index], "y": (y[index], 3, "a", 1.5)} for index in range(100)))
+    assert one(TensorDataset(x, y))["hash"] == "90b2a042b05b9cb65cac20ea6d4b7ab3dc2916ce"
+    assert one(samples)["hash"] == "5cd8c591d03dbb136ecabf2c044f4974bb0bd65d"
+    assert one(TensorBatches(x, y, batch_size=3))["hash"].startswith("e8e185fe17bfe01c442c37fad352b7a4d6de6b05")
+
+
 def test_several_loaders_of_a_split_are_told_apart() -> None:
     loader = DataLoader(TensorDataset(X))
     assert set(data_content({"val": [loader, loader], "test": None, "train": loader})) == {"val/0", "val/1", "train"}
@@ -96,3 +163,14 @@ def test_the_driver_knows_what_a_trial_of_the_same_data_has_told() -> None:
     assert known.find({"data": data | {"seed": 2, "num_workers": 4}}) == {"train": "it"}
     assert known.find({"data": data | {"root": "y"}}) is None
     assert known.find({"data": data | {"_target_": "b.Data"}}) is None
+
+
+def test_samples_may_be_drawn_from_the_seed_and_after_the_weights_unless_the_data_says_otherwise() -> None:
+    config = {"data": {"_target_": "a.Data"}, "seed": 1, "model": {"width": 8}, "optimizer": {"lr": 0.1}}
+    others = [config | {"seed": 2}, config | {"model": {"width": 9}}]
+    known = KnownData()
+    known.add(config, {"train": "it"}, ())
+    assert known.find(config | {"optimizer": {"lr": 0.2}}) == {"train": "it"}
+    assert [known.find(other) for other in others] == [None, None]
+    known.add(config, {"train": "it"}, ("seed",))
+    assert [known.find(other) for other in others] == [{"train": "it"}] * 2

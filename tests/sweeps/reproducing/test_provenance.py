@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.reproducing.original import IncompleteError
 from sweeps.reproducing.provenance import Provenance, artifact_name, capture, differences
+from sweeps.reproducing.recorded_code import recorded_code
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -25,6 +27,11 @@ def repository(tmp_path: Path) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "first")
     return folder
+
+
+def write(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("A: 1\n")
 
 
 def code(folder: Path, config_dir: Path | None = None) -> Any:
@@ -92,6 +99,68 @@ def test_a_changed_file_of_the_config_folder_is_named(tmp_path: Path) -> None:
     assert before.content["code"]["files"]["mine/net.py"]["text"] == "A = 1\n"
     assert set(after.content["code"]["files"]) == {"mine/net.py", "mine/model/net.yaml"}
     assert differences(before.content, after.content)["code"] == ["mine/net.py has changed"]
+
+
+def test_environments_caches_and_the_store_are_no_code_of_the_user(tmp_path: Path) -> None:
+    for name in (".venv/own.py", "env/lib/site-packages/six.py", "__pycache__/x.py", ".hidden/x.yaml"):
+        write(tmp_path / name)
+    for name in ("mlruns/s/0000/config.yaml", "own_net.py", "model/own.yaml", "notes.txt"):
+        write(tmp_path / name)
+    found = capture(["train"], tmp_path, folder=tmp_path, store_dir=Path("mlruns")).content["code"]["files"]
+    assert set(found) == {"own_net.py", "model/own.yaml"}
+
+
+def test_a_folder_that_is_the_store_itself_is_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "own_net.py")
+    found = capture(["train"], tmp_path, folder=tmp_path, store_dir=tmp_path).content["code"]["files"]
+    assert set(found) == {"own_net.py"}
+
+
+def test_in_a_repository_the_config_folder_has_what_git_lists(repository: Path) -> None:
+    (repository / ".gitignore").write_text("env/\nscratch/\n")
+    for name in ("env/a.py", "new.yaml", "mlruns/s/config.yaml", "mlruns/s/code.py", "scratch/model/own.yaml"):
+        write(repository / name)
+    whole, ignored = (
+        capture(["train"], place, folder=repository, store_dir=Path("mlruns")).content["code"]["files"]
+        for place in (repository, repository / "scratch")
+    )
+    assert set(whole) == {"net.py", "new.yaml"}
+    assert set(ignored) == {"scratch/model/own.yaml"}  # the whole folder is ignored, and was named all the same
+
+
+def test_many_untracked_files_leave_room_for_the_config_folder(repository: Path) -> None:
+    for index in range(510):
+        write(repository / "a" / f"{index}.py")
+    write(repository / "mine" / "own_net.py")
+    found = code(repository, repository / "mine")["files"]
+    assert "mine/own_net.py" in found and found["..."] == {"cut": "11 more files"}
+
+
+def test_what_git_cannot_tell_is_said_and_is_no_difference(repository: Path) -> None:
+    write(repository / "more.py")
+    before = capture(["train"], folder=repository)
+    index = (repository / ".git" / "index").read_bytes()
+    (repository / ".git" / "index").write_bytes(b"broken")
+    broken = capture(["train"], folder=repository)
+    found = broken.content["code"]
+    assert found["diff_sha256"] is None and found["diff"] == found["files"]["..."] == {"cut": "git could not tell"}
+    (repository / ".git" / "index").write_bytes(index)
+    (repository / "net.py").write_text("WIDTH = 9\n")
+    after = capture(["train"], folder=repository)
+    assert not any(differences(before.content, broken.content).values())
+    assert not any(differences(broken.content, after.content).values())
+    assert differences(before.content, after.content)["code"] == ["the uncommitted changes"]
+    with pytest.raises(IncompleteError, match="The uncommitted changes are not in the record: git could not tell"):
+        recorded_code(broken.content, repository)
+
+
+def test_outside_git_the_repository_of_the_record_is_no_difference(repository: Path, tmp_path: Path) -> None:
+    write(repository / "more.py")
+    before = capture(["train"], folder=repository)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert told(elsewhere, before)["code"] == []
+    assert differences(capture(["train"], folder=elsewhere).content, before.content)["code"] == []
 
 
 def test_what_may_be_secret_is_not_kept(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
