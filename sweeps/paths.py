@@ -53,6 +53,7 @@ __all__ = [
     "study_dir",
     "train_dir",
     "trial_dir",
+    "write_bytes",
     "write_text",
 ]
 
@@ -164,14 +165,19 @@ def rank_logs(folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` aside and move it into place, so that a reader sees the old file or the new one."""
+    """Write `text` as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write aside and move into place, so that a reader sees the old file or the new one; a link is replaced."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

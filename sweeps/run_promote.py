@@ -3,7 +3,7 @@
 import ast
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -26,10 +26,9 @@ from sweeps.reproducing.todays_config import as_of_today, derived, deriving
 from sweeps.run_request import RunRequest
 from sweeps.secrecy import hide_typed
 from sweeps.tracking import tags
-from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
+from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
 from sweeps.tracking.server import StoredRun
-from sweeps.untrusted import is_own
 from sweeps.urls import hide_password, store_options
 from sweeps.workbench import python_path
 
@@ -260,16 +259,14 @@ def _require_exact(label: str, verdict: str, request: PromoteRequest) -> None:
 # --- its files -----------------------------------------------------------------------------------------
 
 
-def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapping[Path, bool]:
-    """Return the checkpoints that were kept of a run, and of each whether it is this user's alone.
+def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> list[Path]:
+    """Return the checkpoints that were kept of a run.
 
     They are those that the run recorded, which is the best one; without these, those that lie in its folder.
     """
     prefix = f"{paths.CHECKPOINTS}/"
     if any(artifact.path.startswith(prefix) for artifact in list_artifacts(run, uri)):
-        folder = local_artifacts(run)
-        copies = download_artifacts(run, aside, uri=uri, wanted=lambda path: path.startswith(prefix))
-        return {copy: folder is not None and is_own(folder / copy.relative_to(aside)) for copy in copies}
+        return download_artifacts(run, aside, uri=uri, wanted=lambda path: path.startswith(prefix))
     own = run_folder(run, store_dir)
     kept = [] if own is None else [path for path in (own / paths.CHECKPOINTS).glob("*") if path.is_file()]
     if not kept:
@@ -277,7 +274,7 @@ def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapp
             "There is no checkpoint of the run, neither among its artifacts nor in its folder. Train it again: "
             f"`lightsweep reproduce {run.run_id[:8]}` makes a run that is equal, and has one."
         )
-    return {path: is_own(path) for path in kept}
+    return kept
 
 
 def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -312,6 +312,27 @@ def test_a_checkpoint_that_was_not_proved_equal_is_told(promoted: Promoted, here
     assert lax[0] == 0 and "has other weights than trace.jsonl" in lax[1]
 
 
+class Harmful:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (open, ("harm", "w"))
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run_though_the_file_is_this_users(promoted: Promoted, here: Any) -> None:
+    run_id = json.loads(here("show", "train#0", "--format", "json")[1])["run_id"]
+    (file,) = promoted.folder.glob(f"mlruns/artifacts/{run_id}/artifacts/checkpoints/*.ckpt")
+    before = file.read_bytes()
+    torch.save(torch.load(file, weights_only=True) | {"hyper_parameters": Harmful()}, file)
+    try:
+        status, told = here("promote", "train#0", "--name", "digits", "--require-reproduced")
+    finally:
+        file.write_bytes(before)
+
+    assert status == 0 and "digits/1 was there already" in told
+    assert not (promoted.folder / "harm").exists()
+
+
 @pytest.mark.parametrize(
     ("state", "verdict", "message"),
     [
