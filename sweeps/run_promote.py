@@ -9,6 +9,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -31,6 +32,9 @@ from sweeps.tracking.registry import NewVersion, Registered, Registry
 from sweeps.tracking.server import StoredRun
 from sweeps.urls import hide_password, store_options
 from sweeps.workbench import python_path
+
+if TYPE_CHECKING:
+    from sweeps.promotion.promoting import Prepared
 
 __all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
 
@@ -139,20 +143,11 @@ def promote(request: PromoteRequest) -> Promotion:
         except ConfigError as error:
             hint = " Modules of your own are found with --config-dir DIR or --allow MODULE."
             raise ConfigError(f"{error}{hint if 'allowed module' in str(error) else ''}") from error
-        if request.needs_exact and prepared.is_traced is False:
-            raise NotReproducedError(
-                f"The checkpoint {prepared.model.checkpoint} has other weights than the run had at the end of epoch "
-                f"{prepared.model.epoch}, of which {original.name} was proved exact: it is not promoted. Without "
-                "--require-reproduced it is."
-            )
+        if request.needs_exact and not prepared.is_traced:
+            raise NotReproducedError(_unproved(original, prepared))
         notes = [*original.notes, *said, *prepared.notes]
-        if prepared.is_traced is None and request.needs_exact:
-            notes.append(
-                f"trace.jsonl has no hash of all weights at epoch {prepared.model.epoch}, step {prepared.model.step}: "
-                "whether those of the checkpoint were proved equal is not checked."
-            )
         if prepared.is_traced is False:
-            notes.append(f"{prepared.model.checkpoint} has other weights than trace.jsonl at the end of its epoch.")
+            notes.append(f"{prepared.model.checkpoint} has weights that trace.jsonl has at the end of no epoch.")
         packages = [*map(_pinned, _NEEDED), *requirements]
         shipped = [paths.code_dir() / "sweeps", paths.code_dir() / "lightning_modules"]
         digest = content_digest(data, [*shipped, *code], packages)
@@ -253,6 +248,20 @@ def _require_exact(label: str, verdict: str, request: PromoteRequest) -> None:
     raise NotReproducedError(
         f"{label} is not promoted: --require-reproduced asks for the verdict exact, over the whole run, and {told}"
         f"{'' if told.endswith('.') else '.'} Run: lightsweep reproduce {shlex.quote(label)}{request.options()}"
+    )
+
+
+def _unproved(original: Original, prepared: "Prepared") -> str:
+    if prepared.is_traced is None:
+        why = (
+            f"cannot be checked: {original.name} has no {paths.TRACE} with a hash of all weights, which a training has "
+            "whose ranks each hold all of them (one device, or trainer=ddp)"
+        )
+    else:
+        why = f"are none that {original.name} had at the end of an epoch, which is what was proved exact"
+    return (
+        f"The weights of the checkpoint {plain(prepared.model.checkpoint)} {why}: it is not promoted. Without "
+        "--require-reproduced it is."
     )
 
 

@@ -42,7 +42,7 @@ class Prepared:
         model: What it is.
         examples: Some samples of the run's data.
         num_values: How many numbers it gives for a sample.
-        is_traced: Whether the trace of the run has just these weights; None where it cannot tell.
+        is_traced: Whether the trace of the run has just these weights, of whatever epoch; None where it cannot tell.
         notes: What there is to say of the choice of the checkpoint.
     """
 
@@ -224,14 +224,12 @@ def _kept(checkpoint: _Checkpoint, module: pl.LightningModule) -> dict[str, Any]
 
 
 def _is_traced(original: Original, model: ServedModel) -> bool | None:
-    """Tell whether the run's trace has the weights of the checkpoint at its epoch."""
+    """Tell whether the run's trace has the weights of the checkpoint; which epoch they are of only the file says."""
     trace = original.evidence.trace
-    if not trace.segments or any(rank.get("strategy") not in _WHOLE for rank in trace.segments[0].ranks):
+    ranks = [rank for segment in trace.segments for rank in segment.ranks]
+    if not ranks or not trace.epochs or any(rank.get("strategy") not in _WHOLE for rank in ranks):
         return None
-    for epoch in trace.epochs:
-        if (epoch.epoch, epoch.step) == (model.epoch, model.step):
-            return model.weights in epoch.weights
-    return None
+    return any(model.weights in epoch.weights for epoch in trace.epochs)
 
 
 # --- the data ------------------------------------------------------------------------------------------
