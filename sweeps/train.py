@@ -359,6 +359,7 @@ def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[
     for name, node in (config["callbacks"] or {}).items():
         target = locate(node.get("_target_"), key=f"callbacks.{name}", allowed=allowed)
         if target is ModelCheckpoint and node.get("dirpath") is None:
+            paths.require_no_link(folder / paths.CHECKPOINTS)
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
         built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
     return built
@@ -411,14 +412,19 @@ def _own_object(obj: Any, src: int = 0) -> Any:
 
 
 def _save_unwritable(trainer: pl.Trainer) -> None:
-    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `opened`."""
+    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `opened`.
+
+    Nor is one written through a link that others have put in its place, which Lightning does from another disk.
+    """
     save = trainer.save_checkpoint
 
-    def save_unwritable(*arguments: Any, **more: Any) -> None:
+    def save_unwritable(filepath: str | Path, *arguments: Any, **more: Any) -> None:
         before = os.umask(0o022)
         os.umask(before | 0o022)
+        if Path(filepath).is_symlink():
+            Path(filepath).unlink(missing_ok=True)
         try:
-            save(*arguments, **more)
+            save(filepath, *arguments, **more)
         finally:
             os.umask(before)
 
