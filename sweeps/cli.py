@@ -226,7 +226,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from sweeps.conclusion import advice_lines
-    from sweeps.paths import REPORT, study_dir
+    from sweeps.paths import REPORT, require_no_link, study_dir
     from sweeps.run_report import make_report
     from sweeps.urls import store_options
 
@@ -234,7 +234,10 @@ def _report(args: argparse.Namespace) -> int:
     report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
     for line in advice_lines(report.advice, args.study, args.store_dir):
         print(line)
-    path = args.output or study_dir(args.store_dir, args.study) / REPORT
+    folder = study_dir(args.store_dir, args.study)
+    if not args.output:
+        require_no_link(folder)
+    path = args.output or folder / REPORT
     report.write(path)
     print(f"The report is in {path}")
     if args.png is not None:

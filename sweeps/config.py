@@ -406,7 +406,12 @@ def to_yaml(tree: Any) -> str:
 
 
 def freeze(config: Config, folder: Path) -> Path:
-    """Write the config that every rank of the trial reads, and return its path."""
+    """Write the config that every rank of the trial reads, and return its path.
+
+    Raises:
+        StoreError: The folder is a link.
+    """
+    paths.require_no_link(folder)
     path = folder / paths.CONFIG
     paths.write_text(path, to_yaml(config))
     return path

@@ -65,7 +65,13 @@ class Inbox:
         self._folder = paths.inbox_dir(study_folder)
 
     def write(self, order: Enqueue | Halt) -> str:
-        """Leave an order, behind all others, and return the name of its letter."""
+        """Leave an order, behind all others, and return the name of its letter.
+
+        Raises:
+            StoreError: The folder of the study, or that of its orders, is a link.
+        """
+        for folder in (self._folder.parent, self._folder):
+            paths.require_no_link(folder)
         written_ns = max([time.time_ns(), *(_written_ns(name) + 1 for name in self._names())])
         name = f"{written_ns:020d}-{secrets.token_hex(4)}"
         kind = "enqueue" if isinstance(order, Enqueue) else "halt"

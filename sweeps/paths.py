@@ -1,5 +1,9 @@
 """Every file and folder name of the store, and how a file is written so that readers never see half of it.
 
+A store may be shared. Only its own folder may be a link: one that somebody has put into it would lead what is written
+there to any file of the user's. So a study's or a trial's folder that is a link is refused (`require_no_link`), and a
+file is never written through one (`write_bytes`, `open_to_append`).
+
 mlruns/                       the store
     mlflow.db  optuna.db      SQL
     artifacts/                MLflow's artifacts
@@ -23,8 +27,11 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
+
+from sweeps.errors import StoreError
 
 __all__ = [
     "ARTIFACTS",
@@ -44,15 +51,18 @@ __all__ = [
     "conf_dir",
     "guest_dir",
     "inbox_dir",
+    "open_to_append",
     "rank_log",
     "rank_logs",
     "replicate_dir",
     "reproduction_dir",
+    "require_no_link",
     "resume_point",
     "resume_points",
     "study_dir",
     "train_dir",
     "trial_dir",
+    "write_bytes",
     "write_text",
 ]
 
@@ -120,6 +130,7 @@ def reproduction_dir(store: Path) -> Path:
 
 
 def _new_numbered(parent: Path) -> Path:
+    require_no_link(parent)
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()), default=-1) + 1
     while True:  # another `train` may take the number between the look and the creation
@@ -163,15 +174,49 @@ def rank_logs(folder: Path) -> list[Path]:
     return sorted(folder.glob("rank*.log"), key=lambda log: (len(log.name), log.name))
 
 
+def require_no_link(folder: Path) -> None:
+    """Refuse a folder of the store that is a link.
+
+    Raises:
+        StoreError: It is one.
+    """
+    if folder.is_symlink():
+        raise StoreError(
+            f"{folder} must be a folder, but is a link: nothing is written to where it leads. Remove it; only the "
+            "store's own folder (store_dir) may be a link."
+        )
+
+
+def open_to_append(path: Path) -> int:
+    """Open a file to append to it, made if it is not there, and return its descriptor; a link is replaced by a file.
+
+    Raises:
+        OSError: It cannot be opened, or is no file.
+    """
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    kind = os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe that nobody reads would be waited for
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | kind, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a file", str(path))
+    return descriptor
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write `text` aside and move it into place, so that a reader sees the old file or the new one."""
+    """Write `text` as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write aside and move into place, so that a reader sees the old file or the new one; a link is replaced."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

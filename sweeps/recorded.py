@@ -6,9 +6,15 @@ from typing import Any
 
 from sweeps import paths
 from sweeps.errors import StoreError, StudyError, did_you_mean
-from sweeps.untrusted import read_yaml, require_own
+from sweeps.untrusted import read_yaml
 
-__all__ = ["read_record", "require_own_record"]
+__all__ = ["read_record"]
+
+_FOREIGN = (
+    "has the command line that would be run, but others than you can have written it. If it is as it should be, make "
+    "it yours alone (chown and chmod go-w). Or type the whole command line: `lightsweep sweep study.name=NAME ...` "
+    "goes on with a study, too."
+)
 
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "study": str,
@@ -18,35 +24,27 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-def read_record(name: str, store_dir: Path) -> Mapping[str, Any]:
+def read_record(name: str, store_dir: Path, *, is_run: bool = False) -> Mapping[str, Any]:
     """Return what `study.yaml` holds of a study: its command line, and its space as text.
+
+    Args:
+        name: Of the study.
+        store_dir: The folder with the store.
+        is_run: Whether the command line will be run: one that others can have written names code of their choice.
 
     Raises:
         StudyError: There is no such study in the store.
-        StoreError: The record cannot be read.
+        StoreError: The record cannot be read, or has to be the user's alone and is not.
     """
     record = paths.study_dir(store_dir, name) / paths.STUDY
     if not record.is_file():
         hint = did_you_mean(name, _known(store_dir)) or "There is none yet."
         raise StudyError(f"There is no study {name!r} in {store_dir}. {hint}")
-    return _read(record)
+    return _read(record, unless_own=_FOREIGN if is_run else "")
 
 
-def require_own_record(name: str, store_dir: Path) -> None:
-    """Refuse to run the command line of a record that others can have written: it names code of their choice.
-
-    Raises:
-        StoreError: The record is not the user's alone.
-    """
-    require_own(
-        paths.study_dir(store_dir, name) / paths.STUDY,
-        use="has the command line that would be run",
-        way_out="Or type the whole command line: `lightsweep sweep study.name=NAME ...` goes on with a study, too.",
-    )
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    found = read_yaml(path)
+def _read(path: Path, *, unless_own: str = "") -> Mapping[str, Any]:
+    found = read_yaml(path, unless_own=unless_own)
     for key, kind in _KINDS.items():
         if not isinstance(found, dict) or not isinstance(found.get(key), kind):
             raise StoreError(f"{path} is no record of a study: {key} is missing, or is not what it should be.")

@@ -3,12 +3,13 @@
 import ast
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -25,13 +26,15 @@ from sweeps.reproducing.original import IncompleteError, Original, load_original
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving
 from sweeps.run_request import RunRequest
 from sweeps.tracking import tags
-from sweeps.tracking.artifacts import download_artifacts, list_artifacts, local_artifacts
+from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
 from sweeps.tracking.server import StoredRun
 from sweeps.typed_secrets import hide_typed
-from sweeps.untrusted import is_own
 from sweeps.urls import hide_password, store_options
 from sweeps.workbench import python_path
+
+if TYPE_CHECKING:
+    from sweeps.promotion.promoting import Prepared
 
 __all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
 
@@ -140,20 +143,11 @@ def promote(request: PromoteRequest) -> Promotion:
         except ConfigError as error:
             hint = " Modules of your own are found with --config-dir DIR or --allow MODULE."
             raise ConfigError(f"{error}{hint if 'allowed module' in str(error) else ''}") from error
-        if request.needs_exact and prepared.is_traced is False:
-            raise NotReproducedError(
-                f"The checkpoint {prepared.model.checkpoint} has other weights than the run had at the end of epoch "
-                f"{prepared.model.epoch}, of which {original.name} was proved exact: it is not promoted. Without "
-                "--require-reproduced it is."
-            )
+        if request.needs_exact and not prepared.is_traced:
+            raise NotReproducedError(_unproved(original, prepared))
         notes = [*original.notes, *said, *prepared.notes]
-        if prepared.is_traced is None and request.needs_exact:
-            notes.append(
-                f"trace.jsonl has no hash of all weights at epoch {prepared.model.epoch}, step {prepared.model.step}: "
-                "whether those of the checkpoint were proved equal is not checked."
-            )
         if prepared.is_traced is False:
-            notes.append(f"{prepared.model.checkpoint} has other weights than trace.jsonl at the end of its epoch.")
+            notes.append(f"{prepared.model.checkpoint} has weights that trace.jsonl has at the end of no epoch.")
         packages = [*map(_pinned, _NEEDED), *requirements]
         shipped = [paths.code_dir() / "sweeps", paths.code_dir() / "lightning_modules"]
         digest = content_digest(data, [*shipped, *code], packages)
@@ -257,19 +251,31 @@ def _require_exact(label: str, verdict: str, request: PromoteRequest) -> None:
     )
 
 
+def _unproved(original: Original, prepared: "Prepared") -> str:
+    if prepared.is_traced is None:
+        why = (
+            f"cannot be checked: {original.name} has no {paths.TRACE} with a hash of all weights, which a training has "
+            "whose ranks each hold all of them (one device, or trainer=ddp)"
+        )
+    else:
+        why = f"are none that {original.name} had at the end of an epoch, which is what was proved exact"
+    return (
+        f"The weights of the checkpoint {plain(prepared.model.checkpoint)} {why}: it is not promoted. Without "
+        "--require-reproduced it is."
+    )
+
+
 # --- its files -----------------------------------------------------------------------------------------
 
 
-def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapping[Path, bool]:
-    """Return the checkpoints that were kept of a run, and of each whether it is this user's alone.
+def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> list[Path]:
+    """Return the checkpoints that were kept of a run.
 
     They are those that the run recorded, which is the best one; without these, those that lie in its folder.
     """
     prefix = f"{paths.CHECKPOINTS}/"
     if any(artifact.path.startswith(prefix) for artifact in list_artifacts(run, uri)):
-        folder = local_artifacts(run)
-        copies = download_artifacts(run, aside, uri=uri, wanted=lambda path: path.startswith(prefix))
-        return {copy: folder is not None and is_own(folder / copy.relative_to(aside)) for copy in copies}
+        return download_artifacts(run, aside, uri=uri, wanted=lambda path: path.startswith(prefix))
     own = run_folder(run, store_dir)
     kept = [] if own is None else [path for path in (own / paths.CHECKPOINTS).glob("*") if path.is_file()]
     if not kept:
@@ -277,7 +283,7 @@ def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> Mapp
             "There is no checkpoint of the run, neither among its artifacts nor in its folder. Train it again: "
             f"`lightsweep reproduce {run.run_id[:8]}` makes a run that is equal, and has one."
         )
-    return {path: is_own(path) for path in kept}
+    return kept
 
 
 def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:

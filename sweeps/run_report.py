@@ -67,7 +67,7 @@ class Report:
         try:
             for chart in self.charts:
                 files.append(folder / f"{chart.name}.png")
-                files[-1].write_bytes(png(chart))
+                paths.write_bytes(files[-1], png(chart))
         finally:
             if is_collecting:
                 gc.enable()
@@ -142,6 +142,7 @@ class FinalReport:
             report = make_report(self._name, store_dir=store_dir, uri=self._uri, where=where, state=state)
             report.write(self._folder / paths.REPORT)
             self._recorder.artifact(PARENT, self._folder / paths.REPORT)
+            paths.require_no_link(self._folder / paths.PLOTS)
             for file in report.write_plots(self._folder / paths.PLOTS):
                 self._recorder.artifact(PARENT, file, paths.PLOTS)
             return report

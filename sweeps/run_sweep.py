@@ -377,6 +377,7 @@ def _enqueue_first(study: Study, enqueue: Sequence[Mapping[str, Any]]) -> None:
 @contextmanager
 def _only_driver(name: str, folder: Path) -> Iterator[int]:
     """Hold the study for this process, and say since when; the kernel frees it if the process dies."""
+    paths.require_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / paths.LOCK, timeout=_LOCK_WITHIN_S)
     try:

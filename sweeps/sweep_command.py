@@ -10,7 +10,7 @@ from sweeps.driver import NUM_PARAMS
 from sweeps.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.further import with_further
 from sweeps.randomness import derive_seed
-from sweeps.recorded import read_record, require_own_record
+from sweeps.recorded import read_record
 from sweeps.replicates import Replication
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import ENUMERATING, parse_constraints, parse_objectives
@@ -81,8 +81,7 @@ def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) ->
         StudyError: There is no such study in the store.
         StoreError: Its record cannot be read, or others can have written it.
     """
-    stored = read_record(name, store_dir)
-    require_own_record(name, store_dir)
+    stored = read_record(name, store_dir, is_run=True)
     config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
     fixed = {"study.name": name, "store_dir": str(store_dir)}
     overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]

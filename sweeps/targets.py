@@ -56,6 +56,7 @@ _FACTORIES = ("lightning_modules.schedulers",)
 _LOADING = (
     "torchmetrics.audio.dnsmos",
     "torchmetrics.audio.nisqa",
+    "torchmetrics.functional",
     "torchmetrics.image.arniqa",
     "torchmetrics.image.dists",
     "torchmetrics.image.fid",
@@ -68,7 +69,9 @@ _LOADING = (
     "torchmetrics.text.bert",
     "torchmetrics.text.infolm",
 )
-"""Modules of classes that load a model from a file, or from the network, which their arguments name."""
+"""Modules of classes that load a model from a file, or from the network, which their arguments name.
+
+Below `functional` are the nets of such metrics; what else is there are functions, which are not built."""
 
 
 def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
@@ -150,10 +153,11 @@ def _require_buildable(found: Any, home: str, *, key: str, target: str, allowed:
         if inspect.isclass(found)
         else set()
     )
-    is_factory = inspect.isfunction(found) and _is_of(home, _FACTORIES) and not found.__name__.startswith("_")
-    if not is_factory and not bases & _BASES:
+    is_factory = inspect.isfunction(found) and _is_of(home, _FACTORIES)
+    is_private = any(part.startswith("_") for part in (target.rpartition(".")[2], *found.__qualname__.split(".")))
+    if is_private or (not is_factory and not bases & _BASES):
         kind = "class" if inspect.isclass(found) else "function"
         raise ConfigError(
-            f"{key}._target_: {target!r} is a {kind} that is not meant to be built: it is no module, metric, data "
-            f"module, optimizer, scheduler, callback, strategy, sampler or pruner. {way_out}"
+            f"{key}._target_: {target!r} is a {kind} that is not meant to be built: it is private, or no module, "
+            f"metric, data module, optimizer, scheduler, callback, strategy, sampler or pruner. {way_out}"
         )

@@ -5,8 +5,8 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from sweeps.seeding import seed_streams
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry
 from sweeps.tracking.logger import ChannelLogger
-from sweeps.untrusted import is_own
+from sweeps.untrusted import opened
 
 __all__ = [
     "DerivedRandomness",
@@ -126,15 +126,14 @@ def fit(
         allowed=allowed,
     )
     resume_from = resume_from if resume_from is not None and resume_from.is_file() else None
-    is_foreign = resume_from is not None and not is_own(resume_from)
-    with _told_of_pickles(resume_from), operations_without_form() as operations:
+    with operations_without_form() as operations:
         trainer.fit(
             module,
             datamodule=data,
             ckpt_path=None if resume_from is None else str(resume_from),
-            # Callbacks may keep any object in a file that this trial wrote. Without a file there may still be one
-            # that Lightning takes on SLURM, `hpc_ckpt_1.ckpt` in the trial's folder
-            weights_only=resume_from is None or _is_weights_only(resume_from, trainer),
+            # Callbacks may keep any object in a file that this trial wrote; see `_load_what_is_judged`. Without a
+            # file there may still be one that Lightning takes on SLURM, `hpc_ckpt_1.ckpt` in the trial's folder
+            weights_only=resume_from is None,
         )
 
     is_stopping = ranks.decide(channel.stop_requested.is_set)
@@ -156,15 +155,14 @@ def fit(
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
     if config["test"] and has_test(data, module) and not is_stopping and stop_step is None:
         best = _at_hand(best, ranks, folder)
-        with _told_of_pickles(best):
-            trainer.test(
-                module,
-                datamodule=data,
-                ckpt_path=None if best is None else str(best),
-                # A module's saved hyperparameters may be any object in a file that this trial wrote
-                weights_only=best is None or is_foreign or _is_weights_only(best, trainer),
-                verbose=False,
-            )
+        trainer.test(
+            module,
+            datamodule=data,
+            ckpt_path=None if best is None else str(best),
+            # A module's saved hyperparameters may be any object in a file that this trial wrote
+            weights_only=best is None,
+            verbose=False,
+        )
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
     tell_trace()
     return Finished(state="complete", value=value, metrics=metrics)
@@ -345,6 +343,7 @@ def trainer_for(
             f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
         )
     _save_unwritable(trainer)
+    _load_what_is_judged(trainer)
     if ranks.size > 1:
         deal_evenly(trainer)
         weigh_exactly()
@@ -360,6 +359,7 @@ def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[
     for name, node in (config["callbacks"] or {}).items():
         target = locate(node.get("_target_"), key=f"callbacks.{name}", allowed=allowed)
         if target is ModelCheckpoint and node.get("dirpath") is None:
+            paths.require_no_link(folder / paths.CHECKPOINTS)
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
         built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
     return built
@@ -375,38 +375,56 @@ def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
     return None
 
 
-def _is_weights_only(checkpoint: Path, trainer: pl.Trainer) -> bool:
-    """Tell whether a checkpoint may have nothing but plain data and tensors in it: if others can have written it."""
-    if is_own(checkpoint):
-        return False
-    if trainer.strategy.restore_checkpoint_after_setup:  # Lightning then forgets what it was asked for
-        raise StoreError(f"{checkpoint} is not loaded: others than you can have written it. {_OWN_AGAIN}")
-    return True
+def _load_what_is_judged(trainer: pl.Trainer) -> None:
+    """Load a checkpoint that others can have written as plain data and tensors alone, and all that follows from it.
+
+    Each rank judges the file that it has open, and loads from that: by its path, somebody could put another there.
+    """
+    strategy, load, broadcast = trainer.strategy, trainer.strategy.load_checkpoint, trainer.strategy.broadcast
+    has_foreign = False
+
+    def load_what_is_judged(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        nonlocal has_foreign
+        path = Path(checkpoint_path)
+        with opened(path) as (file, is_own):
+            has_foreign = has_foreign or not is_own
+            weights_only = has_foreign or bool(weights_only)
+            if weights_only and strategy.restore_checkpoint_after_setup:  # Lightning forgets what it was asked for
+                raise StoreError(f"{path} is not loaded: others than you can have written it. {_OWN_AGAIN}")
+            strategy.broadcast = _own_object  # type: ignore[method-assign]  # else rank 0's path would be every rank's
+            try:
+                return load(f"/dev/fd/{file.fileno()}", weights_only=weights_only)
+            except pickle.UnpicklingError as error:
+                if not weights_only:
+                    raise
+                raise StoreError(
+                    f"{path} is not loaded: others than you can have written it, and it has more in it than weights, "
+                    f"which might run. {_OWN_AGAIN}"
+                ) from error
+            finally:
+                strategy.broadcast = broadcast  # type: ignore[method-assign]
+
+    strategy.load_checkpoint = load_what_is_judged  # type: ignore[method-assign]
 
 
-@contextmanager
-def _told_of_pickles(checkpoint: Path | None) -> Iterator[None]:
-    """Say in a line what torch says in twenty when a file has more in it than plain data and tensors."""
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        if checkpoint is None or is_own(checkpoint):
-            raise
-        raise StoreError(
-            f"{checkpoint} is not loaded: others than you can have written it, and it has more in it than weights, "
-            f"which might run. {_OWN_AGAIN}"
-        ) from error
+def _own_object(obj: Any, src: int = 0) -> Any:
+    return obj
 
 
 def _save_unwritable(trainer: pl.Trainer) -> None:
-    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `is_own`."""
+    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `opened`.
+
+    Nor is one written through a link that others have put in its place, which Lightning does from another disk.
+    """
     save = trainer.save_checkpoint
 
-    def save_unwritable(*arguments: Any, **more: Any) -> None:
+    def save_unwritable(filepath: str | Path, *arguments: Any, **more: Any) -> None:
         before = os.umask(0o022)
         os.umask(before | 0o022)
+        if Path(filepath).is_symlink():
+            Path(filepath).unlink(missing_ok=True)
         try:
-            save(*arguments, **more)
+            save(filepath, *arguments, **more)
         finally:
             os.umask(before)
 
@@ -427,7 +445,7 @@ def _at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
         return best
     copy = folder / paths.CHECKPOINTS / best.name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_bytes(content)
+    paths.write_bytes(copy, content)
     return copy
 
 

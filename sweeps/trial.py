@@ -38,7 +38,7 @@ def main(connection: Connection) -> None:
     A process that ends without such a last word has failed, whatever its exit code.
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
-    _redirect_output(Path(os.devnull))
+    _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
     try:
@@ -52,7 +52,8 @@ def main(connection: Connection) -> None:
     if any(job.hidden.values()):
         secrets.add(value for hidden in job.hidden.values() for _, value in hidden)
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
-    _redirect_output(paths.rank_log(folder, job.place.rank))
+    folder.mkdir(parents=True, exist_ok=True)
+    _redirect_output(paths.open_to_append(paths.rank_log(folder, job.place.rank)))
     os.environ.update(_environment(job))
     sys.path[:0] = [path for path in job.python_path if path not in sys.path]
     config = load_frozen(folder)
@@ -222,9 +223,7 @@ def _one_line(error: BaseException) -> str:
     return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _redirect_output(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def _redirect_output(descriptor: int) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

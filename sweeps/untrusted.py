@@ -4,17 +4,19 @@ Nothing that is read here is run, imported, resolved or looked up. It says nothi
 `_target_` may be built is for `targets.py` to say.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from sweeps.errors import StoreError
 
-__all__ = ["MAX_BYTES", "is_own", "read_config", "read_text", "read_yaml", "require_own"]
+__all__ = ["MAX_BYTES", "opened", "read_config", "read_text", "read_yaml"]
 
 MAX_BYTES = 1_000_000
 """of a text; a frozen configuration has some thousand"""
@@ -62,15 +64,19 @@ def read_config(source: Path | str) -> dict[str, Any]:
     return found
 
 
-def read_yaml(source: Path | str) -> Any:
+def read_yaml(source: Path | str, *, unless_own: str = "") -> Any:
     """Read YAML as plain data, within the limits that `read_config` states.
+
+    Args:
+        source: A file, or the text itself.
+        unless_own: See `read_text`.
 
     Raises:
         OSError: The file cannot be read.
         StoreError: It is too large or too deep, not valid, or has more in it than plain data.
     """
     what = str(source) if isinstance(source, Path) else "The text"
-    text = read_text(source) if isinstance(source, Path) else _bounded(source, what)
+    text = read_text(source, unless_own=unless_own) if isinstance(source, Path) else _bounded(source, what)
     try:
         _require_shallow(text, what)
         loader = _LOADER(text)
@@ -83,52 +89,65 @@ def read_yaml(source: Path | str) -> Any:
         raise StoreError(f"{what} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
 
 
-def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES, unless_own: str = "") -> str:
     """Read a text file, unless it is too large.
+
+    Args:
+        path: The file.
+        max_bytes: The most that it may have.
+        unless_own: What to say of a file that others can have written, which is then refused; empty to read any.
 
     Raises:
         OSError: It cannot be read.
-        StoreError: It is larger than `max_bytes`, no UTF-8, or not a file but a device or a pipe, which may never end.
+        StoreError: It is larger than `max_bytes`, no UTF-8, or not a file but a device or a pipe, which may never end;
+            or it is not the user's alone, and has to be.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StoreError(f"{path} must be a file, but is a device, a pipe or a folder.")
+    with _file(path, link=unless_own and f"{path} {unless_own}") as (file, status):
+        if unless_own and not _is_own(status):
+            raise StoreError(f"{path} {unless_own}")
         content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
-            size = os.fstat(descriptor).st_size
-            raise StoreError(f"{path} may have {max_bytes:,} bytes, but has {size:,}: it is not read.")
+            raise StoreError(f"{path} may have {max_bytes:,} bytes, but has {status.st_size:,}: it is not read.")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise StoreError(f"{path} must be UTF-8, but is not: {error.reason} at byte {error.start}.") from error
 
 
-def is_own(path: Path) -> bool:
-    """Tell whether only this user can have written a file: it is theirs, no link, and nobody else may write it."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """Open a file, and tell whether only this user can have written it: it is theirs, and nobody else may write it.
 
-
-def require_own(path: Path, *, use: str, way_out: str) -> None:
-    """Refuse a file that others can have written.
-
-    Args:
-        path: The file.
-        use: What reading it would do.
-        way_out: What to do instead.
+    What is told is of the file that is open. A path says nothing: who owns a folder on its way puts another file
+    there between the look and the reading.
 
     Raises:
-        StoreError: It is not the user's alone.
+        OSError: It cannot be opened.
+        StoreError: It is no file, but a link, a device, a pipe or a folder.
     """
-    if not is_own(path):
-        raise StoreError(
-            f"{path} {use}, but others than you can have written it. If it is as it should be, make it yours alone "
-            f"(chown and chmod go-w). {way_out}"
-        )
+    with _file(path, link=f"{path} must be a file, but is a link, which is not followed.") as (file, status):
+        yield file, _is_own(status)
+
+
+@contextmanager
+def _file(path: Path, *, link: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open what is a file; `link` is what to say of a link, or empty to follow it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if link else 0))
+    except OSError as error:
+        if link and error.errno == errno.ELOOP:
+            raise StoreError(link) from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise StoreError(f"{path} must be a file, but is a device, a pipe or a folder.")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file, status
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _bounded(text: str, what: str) -> str:

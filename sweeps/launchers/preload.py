@@ -11,6 +11,9 @@ import signal
 import sys
 import traceback
 from importlib.metadata import entry_points
+from pathlib import Path
+
+from sweeps.paths import open_to_append
 
 __all__ = ["VARIABLE"]
 
@@ -35,7 +38,7 @@ def _preload() -> None:
         return
     for signum in (signal.SIGINT, signal.SIGTERM):  # torchrun and srun signal all that a process has started, and
         signal.signal(signum, signal.SIG_IGN)  # ranks whose server is gone cannot finish their step
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = open_to_append(Path(order["log"]))
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,21 @@ from torch import Tensor
 from sweeps import paths
 from sweeps.config import Config, build, to_yaml
 from sweeps.errors import ConfigError, StoreError
-from sweeps.naming import number
+from sweeps.naming import number, plain
 from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
 from sweeps.promotion.serving import Predictor, load_predictor, restored, transform_of
 from sweeps.reproducing.looking import loader_of
 from sweeps.reproducing.original import Original
 from sweeps.reproducing.tracing import weights_hash
 from sweeps.seeding import seed_streams
+from sweeps.untrusted import opened
 
 __all__ = ["Prepared", "prepare"]
 
 _NUM_EXAMPLES = 4
 _OF_MODEL = ("state_dict", "epoch", "global_step", "pytorch-lightning_version")
 _OF_TRAINING = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "hyper_parameters")
+_CONTAINERS: Mapping[str, type] = {"collections.defaultdict": dict, "collections.deque": list}
 _WHOLE = ("SingleDeviceStrategy", "DDPStrategy")  # each rank hashes all weights, as the checkpoint has them
 
 
@@ -40,7 +42,7 @@ class Prepared:
         model: What it is.
         examples: Some samples of the run's data.
         num_values: How many numbers it gives for a sample.
-        is_traced: Whether the trace of the run has just these weights; None where it cannot tell.
+        is_traced: Whether the trace of the run has just these weights, of whatever epoch; None where it cannot tell.
         notes: What there is to say of the choice of the checkpoint.
     """
 
@@ -58,17 +60,19 @@ class _Checkpoint:
 
     def score(self, metric: str) -> float | None:
         """Return the value of a metric that the checkpoint was saved for."""
-        for key, state in dict(self.content.get("callbacks") or {}).items():
+        callbacks = self.content.get("callbacks")
+        for key, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
             if str(key).startswith("ModelCheckpoint") and isinstance(state, Mapping) and state.get("monitor") == metric:
                 score = state.get("current_score")
-                return None if score is None or not math.isfinite(float(score)) else float(score)
+                if isinstance(score, int | float) or (isinstance(score, Tensor) and score.numel() == 1):
+                    return float(score) if math.isfinite(score) else None
         return None
 
 
 def prepare(
     original: Original,
     config: Config,
-    files: Mapping[Path, bool],
+    files: Sequence[Path],
     folder: Path,
     *,
     allowed: Sequence[str],
@@ -79,7 +83,7 @@ def prepare(
     Args:
         original: The run.
         config: Its config, with the folders of this machine.
-        files: The checkpoints of the run, and of each whether nobody but this user can have written it.
+        files: The checkpoints of the run, which others may have written: nothing in them is run.
         folder: Where the model goes.
         allowed: The modules that a `_target_` may come from.
         modules: Those among them that are the user's own.
@@ -88,7 +92,7 @@ def prepare(
         StoreError: No checkpoint can be read, or it does not fit the config.
         ConfigError: The config cannot be built, or gives what cannot be served.
     """
-    best, notes = _best([_read(path, is_own) for path, is_own in sorted(files.items())], original, config)
+    best, notes = _best([_read(path) for path in sorted(files)], original, config)
     try:
         module = restored(config, best.content, allowed=allowed)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -140,25 +144,54 @@ def content_digest(folder: Path, code: Sequence[Path], requirements: Sequence[st
 # --- the checkpoint ------------------------------------------------------------------------------------
 
 
-def _read(path: Path, is_own: bool) -> _Checkpoint:
+def _read(path: Path) -> _Checkpoint:
+    """Read a checkpoint and run nothing of it, whoever has written it.
+
+    A training may leave any object in it. What is neither plain data nor a tensor is replaced by a thing that does
+    nothing: a model is weights, and what is needed of the rest, the best metric and the epoch, is plain.
+    """
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            if not is_own:
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=False)
+        with opened(path) as (file, _):
+            others = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            file.seek(0)
+            with torch.serialization.safe_globals([(_stand_in(name), name) for name in others]):
+                content = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
             raise ValueError("it is no checkpoint of Lightning's")
+        for key in ("epoch", "global_step"):
+            if not isinstance(content.get(key, 0), int):
+                raise ValueError(f"its {key} is no whole number")
     except pickle.UnpicklingError as error:
         raise StoreError(
-            f"The checkpoint {path.name} is not loaded: others than you can have written it, and it has more in it "
-            "than weights, which might run. If it is as it should be, make it yours alone (chown and chmod go-w)."
+            f"The checkpoint {path.name} is not loaded: it has more in it than weights, which might run. Keep such "
+            "objects out of it, by save_hyperparameters(ignore=[...]) or in what a callback saves."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, EOFError) as error:
         text = " ".join(str(error).split())[:200]
         raise StoreError(f"The checkpoint {path.name} cannot be read: {text}") from error
     return _Checkpoint(name=path.name, content=content)
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    """Return what is called in place of a class or function that a pickle names."""
+    if name in _CONTAINERS:  # pickle fills what the call has given
+        return lambda *arguments, kind=_CONTAINERS[name]: kind()
+
+    class StandIn:
+        def __new__(cls, *arguments: Any) -> "StandIn":
+            return object.__new__(cls)
+
+        def __init__(self, *arguments: Any) -> None: ...
+
+        def __setstate__(self, state: Any) -> None: ...
+
+        def __reduce__(self) -> Any:
+            raise StoreError(
+                f"The checkpoint holds {plain(name)[:200]}, which the module reads (on_load_checkpoint): a model holds "
+                "plain data and tensors alone."
+            )
+
+    return StandIn
 
 
 def _best(found: Sequence[_Checkpoint], original: Original, config: Config) -> tuple[_Checkpoint, list[str]]:
@@ -191,14 +224,12 @@ def _kept(checkpoint: _Checkpoint, module: pl.LightningModule) -> dict[str, Any]
 
 
 def _is_traced(original: Original, model: ServedModel) -> bool | None:
-    """Tell whether the run's trace has the weights of the checkpoint at its epoch."""
+    """Tell whether the run's trace has the weights of the checkpoint; which epoch they are of only the file says."""
     trace = original.evidence.trace
-    if not trace.segments or any(rank.get("strategy") not in _WHOLE for rank in trace.segments[0].ranks):
+    ranks = [rank for segment in trace.segments for rank in segment.ranks]
+    if not ranks or not trace.epochs or any(rank.get("strategy") not in _WHOLE for rank in ranks):
         return None
-    for epoch in trace.epochs:
-        if (epoch.epoch, epoch.step) == (model.epoch, model.step):
-            return model.weights in epoch.weights
-    return None
+    return any(model.weights in epoch.weights for epoch in trace.epochs)
 
 
 # --- the data ------------------------------------------------------------------------------------------

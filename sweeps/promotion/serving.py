@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sweeps import paths
 from sweeps.config import ALLOWED_MODULES, Config, build
 from sweeps.errors import StoreError, UsageError
-from sweeps.promotion.served_model import WEIGHTS, ServedModel, read_model
+from sweeps.promotion.served_model import MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.train import build_module, quieten
 from sweeps.untrusted import read_config
 
@@ -81,6 +81,7 @@ class Predictor:
 
         Raises:
             UsageError: They are not what the model takes.
+            StoreError: The module gives another number of values than the model has classes.
         """
         self._check(samples)
         with torch.inference_mode():
@@ -88,7 +89,13 @@ class Predictor:
                 self._values(torch.from_numpy(np.ascontiguousarray(samples[start : start + _BATCH])))
                 for start in range(0, len(samples), _BATCH)
             ]
-        return Predictions(values=torch.cat(parts).numpy(), classes=self.model.classes)
+        values = torch.cat(parts).numpy()
+        if len(self.model.classes) not in (0, values.shape[1]):
+            raise StoreError(
+                f"{MODEL} has the names of {len(self.model.classes)} classes, but the module of {self.model.label} "
+                f"gives {values.shape[1]} values: the model is damaged. Promote its run again."
+            )
+        return Predictions(values=values, classes=self.model.classes)
 
     def outputs(self, samples: Tensor) -> Tensor:
         """Return what the module gives for samples: N x K."""

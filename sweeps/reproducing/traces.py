@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -124,7 +125,9 @@ class TraceFile:
         self._append(json.dumps({"operations": list(operations)}) + "\n")
 
     def _append(self, line: str) -> None:
-        with self.path.open("ab") as file:  # one write: a process that is killed leaves it whole
+        with os.fdopen(
+            paths.open_to_append(self.path), "ab"
+        ) as file:  # one write: a process that is killed leaves it whole
             file.write(line.encode())
 
 

@@ -19,9 +19,21 @@ from sweeps.naming import plain
 from sweeps.tracking.server import Artifact, is_server
 from sweeps.urls import hide_password
 
-__all__ = ["Recorded", "download_artifacts", "is_safe_path", "list_artifacts", "local_artifacts", "read_artifact"]
+__all__ = [
+    "Recorded",
+    "download_artifacts",
+    "is_safe_path",
+    "list_artifacts",
+    "local_artifacts",
+    "read_artifact",
+    "repository",
+]
 
-_CLOUDS = ("s3", "gs", "wasbs", "abfss")
+_BUCKETS = ("s3", "gs")  # whose hosts are the cloud's own, or the user's choice in the environment
+_AZURE = re.compile(
+    r"[\w$-]+@[a-z0-9-]+\.([a-z0-9-]+\.)*(core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)|fabric\.microsoft\.com)",
+    re.ASCII,
+)
 _MAX_FILES = 10_000
 _MAX_BYTES = 10_000_000_000
 _MAX_READ = 200_000_000  # bytes; larger files are none of ours
@@ -77,7 +89,7 @@ def list_artifacts(run: Recorded, uri: str) -> list[Artifact]:
     if folder is not None:
         return sorted(_files(folder), key=lambda artifact: artifact.path)
     with _told(run):
-        return _all_files(_repository(run, uri).list_artifacts)
+        return _all_files(repository(run, uri).list_artifacts)
 
 
 def download_artifacts(
@@ -114,7 +126,7 @@ def download_artifacts(
     to.mkdir(parents=True, exist_ok=True)
     folder, copies, left = local_artifacts(run), [], max_bytes
     with _told(run):
-        fetch = None if folder is not None else _repository(run, uri)._download_file
+        fetch = None if folder is not None else repository(run, uri)._download_file
         for artifact in chosen:
             copy = to / artifact.path
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -141,12 +153,24 @@ def read_artifact(run: Recorded, name: str, uri: str) -> bytes | None:
     if folder is not None:
         return _content(folder / name)
     with _told(run), TemporaryDirectory() as aside:
-        repository = _repository(run, uri)
-        sizes = {file.path: file.file_size or 0 for file in repository.list_artifacts()}
+        door = repository(run, uri)
+        sizes = {file.path: file.file_size or 0 for file in door.list_artifacts()}
         if sizes.get(name, _MAX_READ + 1) > _MAX_READ:
             return None
-        repository._download_file(name, str(Path(aside) / "content"))
+        door._download_file(name, str(Path(aside) / "content"))
         return _content(Path(aside) / "content")
+
+
+def repository(run: Recorded, uri: str) -> Any:
+    """Return MLflow's door to the artifacts of a run, if they are where a record may lead.
+
+    Raises:
+        StoreError: They are not.
+    """
+    _require_led(run, uri)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(run.artifact_uri, tracking_uri=uri)
 
 
 def _content(path: Path) -> bytes | None:
@@ -162,21 +186,22 @@ def _is_name(part: str) -> bool:
     return is_whole and not re.search(r"\\|^~|^[A-Za-z]:", part)
 
 
-def _repository(run: Recorded, uri: str) -> Any:
-    """Return MLflow's door to the artifacts of a run, if they are where a record may lead."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
+def _require_led(run: Recorded, uri: str) -> None:
+    """Refuse artifacts that are where a record must not lead, be it to read or to write: see the top of this file."""
+    if local_artifacts(run) is not None:
+        return
     address, store = urlsplit(run.artifact_uri), urlsplit(uri)
     is_of_server = is_server(uri) and (
         (address.scheme == "mlflow-artifacts" and address.netloc in ("", store.netloc))
         or (address.scheme in ("http", "https") and address.netloc == store.netloc)
     )
-    if not is_of_server and address.scheme not in _CLOUDS:
+    is_of_azure = address.scheme in ("wasbs", "abfss") and _AZURE.fullmatch(address.netloc)
+    if not is_of_server and not is_of_azure and address.scheme not in _BUCKETS:
         raise StoreError(
             f"The record says that the artifacts are at {plain(hide_password(run.artifact_uri))[:200]}, which is not "
-            f"asked: it is neither the store's own server nor one of {', '.join(_CLOUDS)}."
+            f"asked: it is neither the store's own server nor a cloud ({', '.join(_BUCKETS)}; wasbs and abfss at "
+            "Azure's own domains)."
         )
-    return get_artifact_repository(run.artifact_uri, tracking_uri=uri)
 
 
 class _told:

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sweeps.locks import schema_lock, sqlite_file
 from sweeps.reading.mlflow_tables import version_problem
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
+from sweeps.tracking.artifacts import repository
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
@@ -28,6 +30,12 @@ _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    run_id: str
+    artifact_uri: str
 
 
 class MlflowStore:
@@ -148,14 +156,16 @@ class MlflowStore:
         self._client.log_batch(run_id, tags=entities, synchronous=True)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
-        """Copy a file into the run's artifacts."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        """Copy a file into the run's artifacts.
 
+        Raises:
+            StoreError: The record says that they are where it must not lead: the upload has the user's credentials.
+        """
         if run_id not in self._artifact_uris:
             self._artifact_uris[run_id] = self._client.get_run(run_id).info.artifact_uri
         # The client would read the run from the database again for each file
-        repository = get_artifact_repository(self._artifact_uris[run_id], tracking_uri=self._uri)
-        repository.log_artifact(str(path), artifact_path or None)
+        run = _Place(run_id=run_id, artifact_uri=self._artifact_uris[run_id])
+        repository(run, self._uri).log_artifact(str(path), artifact_path or None)
 
     def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
         """End a run as FINISHED, FAILED or KILLED."""

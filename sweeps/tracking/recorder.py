@@ -9,7 +9,9 @@ What describes a run for people (`note`) may change often: it is written once in
 
 import json
 import logging
+import os
 import queue
+import stat
 import threading
 import time
 from collections import deque
@@ -20,6 +22,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.exc import DataError, IntegrityError
 
+from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.secrecy import Secrets
@@ -399,7 +402,10 @@ class Recorder:
         elif operation.kind == "tags":
             store.set_tags(run_id, arguments["run_tags"])
         elif operation.kind == "artifact":
-            with self._secrets.public_copy(Path(arguments["path"])) as public:
+            path = Path(arguments["path"])
+            if not stat.S_ISREG(path.lstat().st_mode):  # a link, put there by others, would publish what it leads to
+                raise StoreError(f"{path} must be a file, but is a link or none: it is not recorded.")
+            with self._secrets.public_copy(path) as public:
                 if public is None:
                     _LOG.warning(
                         "%s is not recorded: it has a secret of the configuration in it. A module saves what it was "
@@ -426,7 +432,7 @@ class Recorder:
         record = asdict(operation) | {"run_id": self._run_ids.get(operation.run), "error": str(error)}
         try:
             self._unsent.parent.mkdir(parents=True, exist_ok=True)
-            with self._unsent.open("a", encoding="utf-8") as file:
+            with os.fdopen(paths.open_to_append(self._unsent), "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as problem:  # the disk is full: the others may still get through
             _LOG.error("not even kept: %s", problem)

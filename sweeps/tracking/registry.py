@@ -18,6 +18,7 @@ from sweeps.naming import plain
 from sweeps.promotion.model_names import ModelName, chosen_version
 from sweeps.reading.database import require_store
 from sweeps.tracking import tags
+from sweeps.tracking.artifacts import repository
 from sweeps.tracking.server import give_up_soon, is_server
 from sweeps.urls import hide_password, with_installed_driver
 
@@ -151,7 +152,8 @@ class Registry:
             try:
                 folder = Path(aside) / "model"
                 _write(folder, new, model_id)
-                self._client.log_model_artifacts(model_id, str(folder))
+                place = Registered(name=new.name, version=0, model_id=model_id, artifact_uri=logged.artifact_location)
+                repository(place, self._uri).log_artifacts(str(folder))
                 self._client.finalize_logged_model(model_id, "READY")
             except BaseException:
                 self._client.finalize_logged_model(model_id, "FAILED")

@@ -340,3 +340,47 @@ def test_sweep_whose_name_leads_out_stays_in_the_store(lightsweep: Any, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
     assert [path.name for path in folder.iterdir()] == ["mlruns"]
+
+
+SHORT = ("study.name=s", "study.num_trials=1", "trainer.max_epochs=1", "trainer.accelerator=cpu", "launcher.slots=1")
+
+
+@pytest.mark.slow
+def test_links_in_the_folders_of_a_study_lead_nowhere(lightsweep: Any, tmp_path: Path) -> None:
+    """Whoever may write to the store puts links where the next sweep writes: to files of the user's."""
+    first = lightsweep("sweep", *SHORT, cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    study, victim = tmp_path / "mlruns" / "s", tmp_path / "victim"
+    victim.write_text("own")
+    (study / "0001").mkdir()
+    plots = list((study / "plots").glob("*.png"))
+    for file in (*plots, study / "report.html", tmp_path / "mlruns" / "server.log", study / "server.log"):
+        file.unlink(missing_ok=True)
+        file.symlink_to(victim)
+    for name in ("config.yaml", "rank0.log", "trace.jsonl", "checkpoints/epoch=0-step=5.ckpt"):
+        (study / "0001" / name).parent.mkdir(exist_ok=True)
+        (study / "0001" / name).symlink_to(victim)
+
+    done = lightsweep("resume", "s", "study.num_trials=2", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert plots and victim.read_text() == "own"
+    assert not any(file.is_symlink() for file in (*plots, study / "report.html", study / "0001" / "rank0.log"))
+    assert (study / "0001" / "trace.jsonl").read_text().count("\n") > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", ["s", "s/0000", "s/0000/checkpoints"])
+def test_folder_that_is_a_link_is_refused(lightsweep: Any, tmp_path: Path, planted: str) -> None:
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "mlruns" / planted
+    elsewhere.mkdir()
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+
+    done = lightsweep("sweep", *SHORT, cwd=tmp_path)
+
+    assert done.returncode == 1 and not list(elsewhere.iterdir())
+    assert f"{planted} must be a folder, but is a link: nothing is written to where it leads" in (
+        done.stdout + done.stderr
+    )
+    assert "Traceback" not in done.stdout + done.stderr

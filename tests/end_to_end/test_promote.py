@@ -294,22 +294,60 @@ def test_samples_of_another_shape_are_told_with_what_is_expected(here: Any) -> N
     assert "but sample 0 has a 17." in here("predict", "digits", "bright.npy")[1]
 
 
-def test_a_checkpoint_that_was_not_proved_equal_is_told(promoted: Promoted, here: Any, client: Any) -> None:
-    """The verdict is of weights; a checkpoint with others, whoever put it there, has none."""
+@pytest.mark.parametrize("told", [{}, {"epoch": 7, "global_step": 99}], ids=["its epoch", "an epoch that none is"])
+def test_a_checkpoint_that_was_not_proved_equal_is_told(
+    promoted: Promoted, here: Any, client: Any, told: dict[str, int]
+) -> None:
+    """The verdict is of weights; a checkpoint with others, whoever put it there, has none, whatever it says it is."""
     run_id = json.loads(here("show", "train#0", "--format", "json")[1])["run_id"]
     (file,) = promoted.folder.glob(f"mlruns/artifacts/{run_id}/artifacts/checkpoints/*.ckpt")
     before = file.read_bytes()
     content = torch.load(file, weights_only=True)
     next(iter(content["state_dict"].values())).view(-1)[0] += 1
-    torch.save(content, file)
+    torch.save(content | told, file)
     try:
         strict = here("promote", "train#0", "--name", "digits", "--require-reproduced")
         lax = here("promote", "train#0", "--name", "edited")
     finally:
         file.write_bytes(before)
 
-    assert strict[0] == 1 and "has other weights than the run had at the end of epoch" in strict[1]
-    assert lax[0] == 0 and "has other weights than trace.jsonl" in lax[1]
+    assert strict[0] == 1 and "are none that train#0 had at the end of an epoch" in strict[1]
+    assert lax[0] == 0 and "has weights that trace.jsonl has at the end of no epoch" in lax[1]
+
+
+def test_weights_that_cannot_be_checked_are_refused(promoted: Promoted, here: Any) -> None:
+    """A rank that holds a part of the weights has a hash of that alone."""
+    run_id = json.loads(here("show", "train#0", "--format", "json")[1])["run_id"]
+    trace = promoted.folder / f"mlruns/artifacts/{run_id}/artifacts/trace.jsonl"
+    before = trace.read_text()
+    trace.write_text(before.replace('"SingleDeviceStrategy"', '"FullySharded"'))
+    try:
+        status, told = here("promote", "train#0", "--name", "digits", "--require-reproduced")
+    finally:
+        trace.write_text(before)
+
+    assert status == 1 and "cannot be checked: train#0 has no trace.jsonl with a hash of all weights" in told
+
+
+class Harmful:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (open, ("harm", "w"))
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run_though_the_file_is_this_users(promoted: Promoted, here: Any) -> None:
+    run_id = json.loads(here("show", "train#0", "--format", "json")[1])["run_id"]
+    (file,) = promoted.folder.glob(f"mlruns/artifacts/{run_id}/artifacts/checkpoints/*.ckpt")
+    before = file.read_bytes()
+    torch.save(torch.load(file, weights_only=True) | {"hyper_parameters": Harmful()}, file)
+    try:
+        status, told = here("promote", "train#0", "--name", "digits", "--require-reproduced")
+    finally:
+        file.write_bytes(before)
+
+    assert status == 0 and "digits/1 was there already" in told
+    assert not (promoted.folder / "harm").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes import FakeChannel
 
+from lightning_modules.data.digits import Digits
 from sweeps import paths, train
 from sweeps.config import ALLOWED_MODULES, Composer, Config, fingerprint
 from sweeps.errors import StoreError
@@ -87,6 +88,32 @@ def test_bare_pickle_in_place_of_a_state_is_refused_and_did_not_run(config: Conf
     left.write_bytes(pickle.dumps(Harm(canary)))
 
     with pytest.raises(StoreError, match="is not loaded"):
+        fit(config, trained, step)
+    assert not canary.exists()
+
+
+def test_state_that_is_put_there_after_the_look_is_judged_itself(
+    config: Config, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the folder waits until the user's own state has been looked at."""
+    canary = trained / "harm"
+    (own,) = [path for path in paths.resume_points(trained) if fingerprint(config)[:16] in path.name][:1] or [None]
+    assert own is not None
+    mine = own.read_bytes()
+    step = state(config, trained, lambda content: content["callbacks"].update(x=Harm(canary)))
+    theirs = own.rename(trained / "theirs")
+    own.write_bytes(mine)
+    own.chmod(0o600)
+    setup = Digits.setup
+
+    def swap(self: Digits, stage: str | None = None) -> None:
+        if theirs.exists():
+            theirs.replace(own)
+        setup(self, stage)
+
+    monkeypatch.setattr(Digits, "setup", swap)
+
+    with pytest.raises(StoreError, match="is not loaded: others than you can have written it"):
         fit(config, trained, step)
     assert not canary.exists()
 

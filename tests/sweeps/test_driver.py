@@ -188,6 +188,7 @@ def test_a_grid_that_is_exhausted_ends_the_sweep(tmp_path: Path) -> None:
 
 
 def test_metrics_and_artifacts_reach_the_run(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").touch()
     points = tuple(MetricPoint("train/loss", 1.0 / (step + 1), step, step) for step in range(3))
     events = [
         Started(time_s=0.0, num_parameters=10),

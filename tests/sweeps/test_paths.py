@@ -1,11 +1,64 @@
 """The names of files, and files that readers never see half written."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from sweeps import paths
+from sweeps.errors import StoreError
+
+
+def linked(folder: Path) -> tuple[Path, Path]:
+    """Return a file of the user's, and a link to it that somebody has put into the store."""
+    own, link = folder / "own", folder / "link"
+    own.write_text("own")
+    link.symlink_to(own)
+    return own, link
+
+
+@pytest.mark.parametrize("how", ["append", "write"])
+def test_link_in_the_store_is_replaced_and_not_written_through(tmp_path: Path, how: str) -> None:
+    own, link = linked(tmp_path)
+
+    if how == "append":
+        with os.fdopen(paths.open_to_append(link), "w") as file:
+            file.write("a line")
+    else:
+        paths.write_bytes(link, b"a line")
+
+    assert own.read_text() == "own" and not link.is_symlink() and link.read_text() == "a line"
+
+
+def test_what_is_appended_comes_behind(tmp_path: Path) -> None:
+    for line in "ab":
+        with os.fdopen(paths.open_to_append(tmp_path / "log"), "w") as file:
+            file.write(line)
+
+    assert (tmp_path / "log").read_text() == "ab"
+
+
+def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+
+    with pytest.raises(OSError, match="Not a file"):
+        paths.open_to_append(tmp_path / "log")
+    os.close(reader)
+    with pytest.raises(OSError, match="log"):
+        paths.open_to_append(tmp_path / "log")
+
+
+def test_only_the_stores_own_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    store = tmp_path / "mlruns"
+    store.symlink_to(tmp_path / "disk")
+    assert paths.train_dir(store) == store / "train" / "0000"
+
+    (store / "reproductions").symlink_to(tmp_path)
+    with pytest.raises(StoreError, match="reproductions must be a folder, but is a link: nothing is written"):
+        paths.reproduction_dir(store)
 
 
 @pytest.mark.parametrize("name", ["digits-mlp-1", "a.b_c", "x" * 80])

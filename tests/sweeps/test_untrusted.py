@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.config import Composer, to_yaml
 from sweeps.errors import StoreError
-from sweeps.untrusted import MAX_BYTES, is_own, read_config, read_yaml
+from sweeps.untrusted import MAX_BYTES, opened, read_config, read_text, read_yaml
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 40))
 
@@ -101,16 +101,54 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "config.yaml")
 
 
+def is_own(path: Path) -> bool:
+    with opened(path) as (_, is_own):
+        return is_own
+
+
 def test_file_is_own_if_nobody_else_can_have_written_it(tmp_path: Path) -> None:
-    own, link = tmp_path / "own", tmp_path / "link"
+    own = tmp_path / "own"
     own.write_text("")
     own.chmod(0o644)
-    link.symlink_to(own)
 
-    assert is_own(own) and not is_own(link) and not is_own(tmp_path / "none") and not is_own(tmp_path)
+    assert is_own(own)
     for mode in (0o664, 0o646):
         own.chmod(mode)
         assert not is_own(own)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(__file__)])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "a.ckpt")
+
+    with pytest.raises(StoreError, match="must be a file, but is a"):
+        is_own(tmp_path / "a.ckpt")
+
+
+def test_it_is_the_open_file_that_is_judged_and_read(tmp_path: Path) -> None:
+    """Who owns the folder puts another file there, between the look and the reading."""
+    theirs, own = tmp_path / "theirs", tmp_path / "own"
+    theirs.write_text("theirs")
+    theirs.chmod(0o666)
+    own.write_text("own")
+    own.chmod(0o600)
+
+    with opened(theirs) as (file, is_own):
+        own.replace(theirs)
+        assert (is_own, file.read()) == (False, b"theirs")
+
+
+def test_text_that_has_to_be_own_is_judged_as_it_is_read(tmp_path: Path) -> None:
+    own, link = tmp_path / "own", tmp_path / "link"
+    own.write_text("own")
+    own.chmod(0o644)
+    link.symlink_to(own)
+
+    assert read_text(own, unless_own="is foreign") == read_text(link) == "own"
+    own.chmod(0o646)
+    for path in (own, link):
+        with pytest.raises(StoreError, match=f"{path.name} is foreign"):
+            read_text(path, unless_own="is foreign")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -1,5 +1,9 @@
 """What a model is made of: which checkpoint, which samples, and what its numbers mean."""
 
+import os
+import pickle
+from collections import defaultdict, deque
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,15 +149,47 @@ def test_of_several_checkpoints_the_best_is_taken(scores: Any, direction: str, c
     assert notes == ([] if scores[0] else ["2 is the last checkpoint of 3: none was saved for val/acc."])
 
 
-def test_a_checkpoint_of_others_with_more_than_weights_is_not_loaded(tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> Any:
-            return (open, (str(tmp_path / "harm"), "w"))
+class Harmful:
+    """Runs when it is unpickled."""
 
-    torch.save({"state_dict": {}, "hyper_parameters": Harmful()}, tmp_path / "a.ckpt")
-    with pytest.raises(StoreError, match="others than you can have written it"):
-        promoting._read(tmp_path / "a.ckpt", is_own=False)
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.canary), "w"))
+
+
+def test_nothing_of_a_checkpoint_is_run_even_if_it_seems_to_be_ones_own(tmp_path: Path) -> None:
+    """An artifact is a copy that this user has made of a file that others may have put there."""
+    odd = [Path("a"), partial(torch.optim.Adam, lr=1), defaultdict(list, {1: [2]}), deque([1]), Harmful, len, Plain()]
+    content = {"state_dict": {"w": torch.ones(2)}, "hyper_parameters": [Harmful(tmp_path / "harm"), *odd]}
+    torch.save(content, tmp_path / "a.ckpt")
+    (tmp_path / "a.ckpt").chmod(0o600)
+
+    found = promoting._read(tmp_path / "a.ckpt")
+
+    assert torch.equal(found.content["state_dict"]["w"], torch.ones(2))
     assert not (tmp_path / "harm").exists()
+    with pytest.raises(StoreError, match=r"holds io.open, which the module reads"):
+        torch.save(found.content, tmp_path / "b.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"state_dict": {}}), "cannot be read"),
+        ({"state_dict": {}, "epoch": [1]}, "its epoch is no whole number"),
+        ({"state_dict": 1}, "is no checkpoint of Lightning's"),
+        ({"state_dict": {}, "x": os.system}, "has more in it than weights, which might run"),
+    ],
+    ids=["bare pickle", "epoch", "weights", "system"],
+)
+def test_file_that_is_no_checkpoint_is_told(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+
+    with pytest.raises(StoreError, match=message):
+        promoting._read(path)
 
 
 def test_code_of_ones_own_brings_the_packages_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

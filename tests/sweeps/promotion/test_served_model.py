@@ -141,3 +141,12 @@ def test_weights_of_another_net_are_told(folder: Path) -> None:
 def test_what_is_no_classifier_gives_values() -> None:
     assert Predictions(values=np.array([[0.5], [2.0]])).records() == [{"value": 0.5}, {"value": 2.0}]
     assert Predictions(values=np.array([[1.0, 2.0]])).records() == [{"value0": 1.0, "value1": 2.0}]
+
+
+@pytest.mark.parametrize("output", ["scores", "probabilities", "values"])
+def test_a_model_with_the_names_of_other_classes_is_damaged(folder: Path, output: Any) -> None:
+    write_model(folder, a_model(output=output, classes=("cat", "dog")))
+    predictor = load_predictor(folder, allowed=ALLOWED_MODULES)
+
+    with pytest.raises(StoreError, match=r"has the names of 2 classes, but the module of train#0 gives 10 values"):
+        predictor.predict(np.zeros((1, 1, 8, 8), np.uint8))

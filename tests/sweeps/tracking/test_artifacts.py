@@ -17,7 +17,7 @@ from run_stores import StoreWriter
 
 from sweeps.errors import StoreError
 from sweeps.reading.run_reader import open_reader
-from sweeps.tracking.artifacts import _all_files, download_artifacts, is_safe_path, list_artifacts
+from sweeps.tracking.artifacts import _all_files, _require_led, download_artifacts, is_safe_path, list_artifacts
 from sweeps.tracking.server import StoredRun
 
 
@@ -42,6 +42,18 @@ def run(store: tuple[str, str]) -> StoredRun:
 def moved(run: StoredRun, artifact_uri: str, run_id: str | None = None) -> StoredRun:
     whole = {name: getattr(run, name) for name in ("run_id", "name", "status", "start_ms", "end_ms", "tags", "metrics")}
     return StoredRun(**whole | {"run_id": run_id or run.run_id}, params={}, artifact_uri=artifact_uri)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("s3://bucket/x", "gs://bucket/x", "abfss://files@account.dfs.core.windows.net/x"),
+        *("wasbs://c@a.blob.core.usgovcloudapi.net/x", "abfss://f@a.z1.privatelink.dfs.core.windows.net/x"),
+        "abfss://workspace@onelake.dfs.fabric.microsoft.com/x",
+    ],
+)
+def test_cloud_of_its_own_hosts_is_asked(run: StoredRun, address: str) -> None:
+    _require_led(moved(run, address), "sqlite:///x.db")
 
 
 def test_artifacts_are_copied_with_their_folders(run: StoredRun, store: tuple[str, str], tmp_path: Path) -> None:
@@ -83,6 +95,12 @@ def test_path_that_stays_is_safe(path: str) -> None:
         ("hdfs://evil.example/x", "which is not asked"),
         ("models:/x/1", "which is not asked"),
         ("runs:/x/1", "which is not asked"),
+        ("abfss://c@evil.example/x", "which is not asked"),
+        ("wasbs://c@evil.example/x", "which is not asked"),
+        ("abfss://c@a.core.windows.net.evil.example/x", "which is not asked"),
+        ("abfss://c@evil.example\\.dfs.core.windows.net/x", "which is not asked"),
+        ("abfss://c@evil.example:80@a.dfs.core.windows.net/x", "which is not asked"),
+        ("abfss://c@evil.example#.dfs.core.windows.net/x", "which is not asked"),
     ],
 )
 def test_address_of_the_attackers_choice_is_not_asked(

@@ -2,9 +2,11 @@
 
 import math
 import sqlite3
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - here, once, rather than in each of six processes
 import pytest
@@ -202,3 +204,33 @@ def test_six_processes_on_an_empty_sqlite_file_share_an_experiment_in_silence(tm
 @pytest.mark.postgres
 def test_six_processes_on_an_empty_postgresql_share_an_experiment_in_silence(postgres_url: str, tmp_path: Path) -> None:
     assert_six_share_an_experiment(postgres_url, tmp_path)
+
+
+class Listener(BaseHTTPRequestHandler):
+    """The host of somebody who would like to have a token."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self.asked.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+
+
+def test_no_credentials_go_to_a_host_that_the_store_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can write to the database says where the artifacts of an experiment are to go."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    MlflowStore(uri, "an experiment", tmp_path / "artifacts")
+    (tmp_path / "rank0.log").write_text("a line")
+    with HTTPServer(("127.0.0.1", 0), Listener) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+            location = f"http://127.0.0.1:{host.server_port}/x"
+            database.execute("update experiments set artifact_location = ?", (location,))
+        store = MlflowStore(uri, "an experiment", tmp_path / "artifacts")
+        with pytest.raises(StoreError, match=r"127\.0\.0\.1.*, which is not asked: it is neither"):
+            store.log_artifact(new_run(store), tmp_path / "rank0.log")
+        host.shutdown()
+
+    assert Listener.asked == []

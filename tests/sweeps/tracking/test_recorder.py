@@ -256,3 +256,29 @@ def test_a_note_points_to_runs_of_an_earlier_driver(tmp_path: Path) -> None:
     recorder.close()
     text = store.named("parent")["tags"]["mlflow.note.content"]
     assert "/runs/earlier?" in text and "/runs/earlier/artifacts/a%20b.html?" in text
+
+
+def test_link_in_place_of_a_log_publishes_nothing(tmp_path: Path) -> None:
+    """Logs are found by their names, in a folder that others may write to."""
+    (tmp_path / "id_rsa").write_text("private")
+    (tmp_path / "rank7.log").symlink_to(tmp_path / "id_rsa")
+    (tmp_path / "rank0.log").write_text("a line")
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    for name in ("rank0.log", "rank7.log"):
+        recorder.artifact(0, tmp_path / name)
+
+    assert recorder.close() == 1
+    assert store.named("child")["artifacts"] == [("rank0.log", "")]
+    (line,) = (tmp_path / "unsent.jsonl").read_text().splitlines()
+    assert "rank7.log must be a file, but is a link or none: it is not recorded" in line and "private" not in line
+
+
+def test_unsent_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("own")
+    (tmp_path / "unsent.jsonl").symlink_to(tmp_path / "own")
+    recorder = make(FakeStore(), tmp_path)
+    recorder.artifact(0, tmp_path / "gone.log")
+
+    assert recorder.close() == 1
+    assert (tmp_path / "own").read_text() == "own" and "gone.log" in (tmp_path / "unsent.jsonl").read_text()
