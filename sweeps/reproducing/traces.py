@@ -50,6 +50,8 @@ class Epoch:
     Attributes:
         epoch: Its number, from 0.
         step: The optimizer steps since the beginning of the training.
+        metrics_end: The step of metrics that come next: all of the epoch have lower ones. Where a module optimizes by
+            itself it is another than `step`, which older traces have in its place.
         batches: The batches of the epoch.
         order: What was in the batches, and in which order.
         weights: All parameters and buffers at its end.
@@ -57,6 +59,7 @@ class Epoch:
 
     epoch: int
     step: int
+    metrics_end: int
     batches: int
     order: tuple[str, ...]
     weights: tuple[str, ...]
@@ -205,6 +208,7 @@ def _epoch(item: Mapping[str, Any]) -> Epoch:
     return Epoch(
         epoch=int(item["epoch"]),
         step=int(item["step"]),
+        metrics_end=int(item.get("metrics_end", item["step"])),  # older traces have none
         batches=int(item["batches"]),
         order=_texts(item["order"]),
         weights=_texts(item["weights"]),
