@@ -12,7 +12,7 @@ from sweeps import paths, train
 from sweeps.config import Composer
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
-from sweeps.records import StopAfter
+from sweeps.records import Saved, StopAfter
 from sweeps.reproducing.determinism import explained
 from sweeps.reproducing.traces import read_trace
 from sweeps.reproducing.verdict import Evidence, judge
@@ -127,6 +127,7 @@ def stepped(module: Any, batch: Any, is_due: bool = True) -> torch.Tensor:
         module.optimizers().step()
         module.optimizers().zero_grad()
     module.log("train_loss", loss, on_step=False, on_epoch=True)
+    module.log("loss_now", loss)
     return loss
 
 
@@ -145,7 +146,11 @@ def test_what_is_stopped_after_an_epoch_is_the_beginning_of_the_same_training(
         monkeypatch.setattr(user_modules.Own, "training_step", step)
     config = configure("val_score", check_val_every_n_epoch=2, max_epochs=4)
     config["tracking"]["log_every_n_steps"] = 5
-    before = evidence_of(*fit(config, tmp_path / "whole"), tmp_path / "whole")
+    config["tracking"]["resume_overhead"] = 1e9
+    finished, channel = fit(config, tmp_path / "whole")
+    before = evidence_of(finished, channel, tmp_path / "whole")
+    saved = [event.step for event in channel.events if isinstance(event, Saved)]
+    assert saved == [epoch.metrics_end for epoch in before.trace.epochs[:3]] == [21, 42, 63]
     for last in before.trace.epochs[:3]:
         folder = tmp_path / str(last.epoch)
         stop_after = StopAfter(epoch=last.epoch, batches=last.batches)
