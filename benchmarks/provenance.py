@@ -92,7 +92,7 @@ def main() -> None:
     file, known = TraceFile(folder), KnownData()
     known.add(config, {"train": {}}, ())
     segment = Segment(begins=0, config="", seed=0, provenance="", ranks=({},), weights=("",))
-    one = Epoch(epoch=0, step=1, batches=1, order=("",), weights=("",))
+    one = Epoch(epoch=0, step=1, metrics_end=1, batches=1, order=("",), weights=("",))
     roots = [str(Path(__file__).parents[1])]
     imported_sources(roots)  # the server has looked already
 

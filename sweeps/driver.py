@@ -399,7 +399,7 @@ class Driver:
                 answers=self._setup.answers,
                 resume_step=job.resume_step,
                 hidden={fingerprint(config): hidden} if (hidden := self._setup.hidden(config)) else {},
-                stop_step=self._setup.stop_step,
+                stop_after=self._setup.stop_after,
                 provenance=self._setup.provenance,
                 known_data=self._known_data.find(config),
             ),

@@ -60,6 +60,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopAfter:
+    """Where a training is stopped, as the trace of another has it: after an epoch, or so many batches of it."""
+
+    epoch: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankJob:
     """What a rank is started with.
 
@@ -74,7 +82,7 @@ class RankJob:
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
         answers: Whether the driver answers each report; without a pruner nothing waits.
         resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
-        stop_step: The step after which training stops, for a reproduction of a part; None trains to its end.
+        stop_after: Where training stops, for a reproduction of a part; None trains to its end.
         provenance: The hash of what the driver knows of code, packages and machine, for the trace.
         known_data: What the samples of this data are, if another trial has told.
         join_timeout_s: How long to wait for the other ranks.
@@ -92,7 +100,7 @@ class RankJob:
     environment: tuple[tuple[str, str], ...] = ()
     answers: bool = False
     resume_step: int | None = None
-    stop_step: int | None = None
+    stop_after: StopAfter | None = None
     provenance: str = ""
     known_data: Mapping[str, Any] | None = None
     join_timeout_s: float = 120.0

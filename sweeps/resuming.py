@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from sweeps.channel import Channel
 from sweeps.ranks import Ranks
 from sweeps.records import Saved
+from sweeps.telemetry import logged_step
 
 __all__ = ["ResumePoint"]
 
@@ -65,11 +66,12 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         began = self._clock()
-        path = self._path_at(trainer.global_step)
+        step = logged_step(trainer)  # metrics from there on come again
+        path = self._path_at(step)
         half_done = path.with_suffix(".half")
         trainer.save_checkpoint(half_done)
         if self._ranks.is_first:
             half_done.replace(path)
-        self._channel.send(Saved(step=trainer.global_step))
+        self._channel.send(Saved(step=step))
         self._saved_at_s = self._clock()
         self._cost_s = self._saved_at_s - began

@@ -21,12 +21,12 @@ from sweeps.naming import plain
 from sweeps.one_run import OneRun
 from sweeps.outcome import Outcome
 from sweeps.reading.run_reader import open_reader
-from sweeps.records import DataContent, Exited, Failed, RankJob
+from sweeps.records import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.reproducing.exporting import is_export, load_exported
 from sweeps.reproducing.original import IncompleteError, Original, load_original, points_of
 from sweeps.reproducing.provenance import capture, differences
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
-from sweeps.reproducing.traces import Trace, read_trace
+from sweeps.reproducing.traces import Epoch, Trace, read_trace
 from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.run_request import RunRequest
 from sweeps.secrecy import withhold
@@ -40,6 +40,7 @@ __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproductio
 
 _MOST_THREADS = 1024
 _OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
+_FIRST = " (the first "  # the mark of a verdict over the first epochs alone
 _LOOK = -1  # the number of the look at the data among the trials
 
 
@@ -69,6 +70,7 @@ class Reproduction:
         run_id: The run that records it.
         folder: Where its log and checkpoints are.
         num_unsent: How many messages the store did not take.
+        is_whole: Whether the verdict is the original's: over all of its record, trained with as many threads as it had.
     """
 
     original: str
@@ -77,6 +79,7 @@ class Reproduction:
     run_id: str | None = None
     folder: Path | None = None
     num_unsent: int = 0
+    is_whole: bool = False
 
     @classmethod
     def impossible(cls, name: str, error: IncompleteError) -> "Reproduction":
@@ -132,7 +135,7 @@ def print_reproduction(
     verdict = found.verdict
     style = {"exact": "bold green", "diverged": "bold red"}.get(verdict.kind, "bold yellow")
     say(f"{verdict.kind}: {verdict.reason}", style)
-    if verdict.kind == "exact" and request.epochs is request.threads is None and not is_export(request.run):
+    if verdict.kind == "exact" and found.is_whole:
         register = f"lightsweep promote {shlex.quote(request.run)} --name NAME --require-reproduced"
         say(f"To register it: {register}{request.options()}")
 
@@ -168,7 +171,7 @@ class _Reproducing:
         self._config, self._hidden = withhold(whole, self._composer.secrets)
         self._secrets_missing = secrets_missing(whole)
         self._deriving = [hide_typed(override) for override in deriving(request.overrides, original.config)]
-        self._stop_step = _stop_step(original, request.epochs)
+        self._last, self._is_part = _last_epoch(original, request.epochs)
         self._slot = self._planned()
         self._provenance = capture(
             ["lightsweep", "reproduce", request.run, *request.overrides],
@@ -211,12 +214,12 @@ class _Reproducing:
             if run_id is not None:
                 store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
                 if verdict.kind not in ("derived", "not verifiable") and self._is_of_the_run:
-                    short = "" if self._request.epochs is None else f" (the first {verdict.num_epochs} epochs)"
-                    told = {
-                        tags.REPRODUCED: f"{verdict.kind}{short}: {verdict.reason}",
-                        tags.REPRODUCED_BY: run_id,
-                    }
-                    store.set_tags(self._original.run.run_id, told)
+                    with open_reader(self._request.store_uri) as reader:
+                        known = reader.run(self._original.run.run_id).tags.get(tags.REPRODUCED, "")
+                    told = _told(verdict, known, is_part=self._is_part)
+                    if told is not None:
+                        named = {tags.REPRODUCED: told, tags.REPRODUCED_BY: run_id}
+                        store.set_tags(self._original.run.run_id, named)
         return Reproduction(
             original=self._original.name,
             verdict=verdict,
@@ -224,18 +227,24 @@ class _Reproducing:
             run_id=run_id,
             folder=folder,
             num_unsent=num_unsent,
+            is_whole=self._is_of_the_run and not self._is_part,
         )
 
     @property
     def _is_of_the_run(self) -> bool:
         """Whether the verdict is the original's, and that is in the store."""
-        return self._request.threads is None and self._original.is_stored
+        threads = self._request.threads
+        return self._original.is_stored and threads in (None, _recorded_threads(self._original.evidence.trace))
 
     # --- before training
 
     def _planned(self) -> Slot:
         """Return a lease with as many devices and threads as the original had."""
         trainer = self._config["trainer"]
+        for key in ("devices", "num_nodes"):
+            if type(trainer.get(key)) is not int:
+                got = plain(repr(trainer.get(key)))[:100]
+                raise IncompleteError(f"trainer.{key} must be a whole number, but the record has {got}.")
         if trainer["num_nodes"] != 1:
             raise IncompleteError(f"It was trained on {trainer['num_nodes']} hosts, and this command uses one.")
         threads = self._request.threads or _recorded_threads(self._original.evidence.trace)
@@ -336,7 +345,9 @@ class _Reproducing:
                 answers=False,
                 has_parent=False,
                 provenance=self._provenance.digest,
-                stop_step=self._stop_step,
+                stop_after=None
+                if self._last is None
+                else StopAfter(epoch=self._last.epoch, batches=self._last.batches),
             ),
             slots=[self._slot],
             limits=Limits(num_trials=1, grace_s=self._composer.base()["launcher"]["grace_s"]),
@@ -371,17 +382,19 @@ class _Reproducing:
         with open_reader(self._request.store_uri) as reader:
             again = Evidence(trace=trace, points=points_of(reader, reader.run(run_id)), value=outcome.value)
         metric = self._config["objective"]["metric"]
+        reference = before.reference(metric)
         verdict = judge(
             before,
             again,
             metric=metric,
-            tolerance=None if before.value is None else Tolerance.of(before.value, self._original.replicates),
+            tolerance=None if reference is None else Tolerance.of(reference, self._original.replicates),
             differs={name: words for name, words in self._differs.items() if words},
             midway=[
                 (begins, {name: list(map(plain, words)) for name, words in changes.items() if words})
                 for begins, changes in self._original.midway
             ],
-            stop_step=self._stop_step,
+            last=self._last,
+            is_record_end=not self._is_part,
         )
         if self._deriving:
             return Verdict(
@@ -409,20 +422,44 @@ class _Reproducing:
         self._differs["other files"] = [word for word in known if word not in (*told, *ours)]
 
 
-def _stop_step(original: Original, epochs: int | None) -> int | None:
-    """Return the step at which training is stopped; None where the original came to its end, too.
+def _last_epoch(original: Original, epochs: int | None) -> tuple[Epoch | None, bool]:
+    """Return the epoch that is the last one to train, and whether the record has more; None if it comes to its end.
 
-    The number of epochs is left as it is, since schedules may depend on it.
+    The number of epochs is left as it is, since schedules may depend on it. Of a run that did not come to its end, the
+    trace may tell of epochs whose metrics were still to be sent, or the metrics of one that the trace does not have.
+
+    Raises:
+        IncompleteError: There is nothing to compare.
     """
-    recorded = original.evidence.trace.epochs
-    if epochs is not None:
+    evidence = original.evidence
+    recorded = evidence.trace.epochs
+    if epochs is not None and not recorded:
+        raise IncompleteError("--epochs needs a trace, which the run does not have.")
+    is_complete = original.state == "complete"
+    if not is_complete and evidence.trace.segments:
+        metrics_end = 1 + max((step for of in evidence.points.values() for step, _ in of), default=-1)
+        recorded = tuple(epoch for epoch in recorded if epoch.metrics_end <= metrics_end)
         if not recorded:
-            raise IncompleteError("--epochs needs a trace, which the run does not have.")
-        if epochs < len(recorded):
-            return recorded[epochs - 1].step
-    if original.state == "complete":
+            raise IncompleteError("It ended before trace and metrics had a whole epoch: there is nothing to compare.")
+    if epochs is not None and epochs < len(recorded):
+        return recorded[epochs - 1], True
+    return (None if is_complete or not recorded else recorded[-1]), False
+
+
+def _told(verdict: Verdict, known: str, *, is_part: bool) -> str | None:
+    """Return what the original is told, in which a part of it never takes the place of the whole; None for nothing.
+
+    Args:
+        verdict: The verdict.
+        known: What it was told before; empty if nothing.
+        is_part: Whether only its first epochs were trained again.
+    """
+    if not is_part:
+        return f"{verdict.kind}: {verdict.reason}"
+    if known and _FIRST not in known.partition(":")[0]:
         return None
-    return recorded[-1].step if recorded else None
+    epochs = "epoch" if verdict.num_epochs == 1 else f"{verdict.num_epochs} epochs"
+    return f"{verdict.kind}{_FIRST}{epochs}): {verdict.reason}"
 
 
 def _recorded_threads(trace: Trace) -> int | None:

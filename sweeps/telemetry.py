@@ -13,7 +13,7 @@ from sweeps.pruning import stop
 from sweeps.ranks import Ranks
 from sweeps.records import Progress, Started
 
-__all__ = ["DivergedError", "Telemetry"]
+__all__ = ["DivergedError", "Telemetry", "logged_step"]
 
 _LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 
@@ -56,7 +56,7 @@ class Telemetry(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin at the step at which training begins: not the first where it goes on."""
-        self._last_step = trainer.global_step - 1
+        self._last_step = logged_step(trainer) - 1
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -70,7 +70,8 @@ class Telemetry(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the step's loss; once in a while send what is kept."""
-        step = trainer.global_step - 1
+        # What the logger is told after this batch has this step; a batch that is accumulated belongs to the last one
+        step = logged_step(trainer) - trainer.fit_loop._should_accumulate()
         if self._every and step // self._every != self._last_step // self._every:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             if isinstance(loss, torch.Tensor) and loss.numel() == 1:  # manual optimization may return anything
@@ -154,6 +155,15 @@ class Telemetry(Callback):
                 num_steps=_num_steps(trainer, trainer.num_training_batches),
             )
         )
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step of the metrics that Lightning logs next.
+
+    It counts batches after which an optimizer may step: where a module optimizes by itself, `global_step` has several
+    steps of such a batch, or none.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def _num_steps(trainer: pl.Trainer, num_batches: float) -> int:

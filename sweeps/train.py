@@ -26,7 +26,7 @@ from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.records import Artifact, DataContent, Finished
+from sweeps.records import Artifact, DataContent, Finished, StopAfter
 from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.determinism import operations_without_form
 from sweeps.reproducing.tracing import Tracer
@@ -34,7 +34,7 @@ from sweeps.resuming import ResumePoint
 from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
 from sweeps.targets import locate
-from sweeps.telemetry import Telemetry
+from sweeps.telemetry import Telemetry, logged_step
 from sweeps.tracking.logger import ChannelLogger
 from sweeps.untrusted import opened
 
@@ -63,7 +63,7 @@ def fit(
     allowed: Sequence[str],
     resume_step: int | None = None,
     hidden: Hidden = (),
-    stop_step: int | None = None,
+    stop_after: StopAfter | None = None,
     provenance: str = "",
     known_data: Mapping[str, Any] | None = None,
     python_path: Sequence[str] = (),
@@ -78,7 +78,7 @@ def fit(
         allowed: The modules that a `_target_` may name.
         resume_step: The step to go on from, if the trial was interrupted and its state there is still in `folder`.
         hidden: What the frozen config hides.
-        stop_step: The step after which to stop as at the end; None for the end.
+        stop_after: Where to stop as at the end; None for the end.
         provenance: The hash of what the driver knows of code, packages and machine, for the trace.
         known_data: What the samples are, if the driver has heard of that from another trial.
         python_path: Where the user's modules are, for the trace.
@@ -118,7 +118,7 @@ def fit(
             ),
             DerivedRandomness(config["seed"]),
             telemetry,
-            *([] if stop_step is None else [_StopAt(stop_step)]),
+            *([] if stop_after is None else [_Stop(stop_after)]),
             *_callbacks(config, folder=folder, allowed=allowed),
             reporter,
         ],
@@ -137,12 +137,12 @@ def fit(
         )
 
     is_stopping = ranks.decide(channel.stop_requested.is_set)
-    if ranks.decide(lambda: reporter.value is None) and not is_stopping:
+    if ranks.decide(lambda: reporter.value is None) and not is_stopping and stop_after is None:
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     value = reporter.value  # the checkpoint that is tested takes the reporter back to before its epoch
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
-    if not telemetry.is_stopped and stop_step is None:  # else it may go on
-        channel.log(_restated(reporter, trainer), step=trainer.global_step + 1)
+    if not telemetry.is_stopped and stop_after is None:  # else it may go on
+        channel.log(_restated(reporter, trainer), step=logged_step(trainer) + 1)
     best = _best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
@@ -153,7 +153,7 @@ def fit(
     if telemetry.is_stopped:
         channel.send(Artifact(path=str(tracer.file.path)))
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
-    if config["test"] and has_test(data, module) and not is_stopping and stop_step is None:
+    if config["test"] and has_test(data, module) and not is_stopping and stop_after is None:
         best = _at_hand(best, ranks, folder)
         trainer.test(
             module,
@@ -273,15 +273,34 @@ def _has_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-class _StopAt(Callback):
-    """Stops after a step; what was to come is not trained, and schedules that know the end go as they would."""
+class _Stop(Callback):
+    """Stops after an epoch, or within it; what was to come is not trained, and schedules that know the end go as ever.
 
-    def __init__(self, step: int) -> None:
-        self._step = step
+    It counts batches, as the trace does: optimizers step once, several times or not at all in each. Where the epoch
+    ends by itself it is let alone until then, since Lightning validates and logs more when it is stopped before.
+    """
+
+    def __init__(self, after: StopAfter) -> None:
+        self._after = after
+        self._num_batches = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count anew."""
+        self._num_batches = 0
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Count."""
+        self._num_batches += 1
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop if it is time to."""
-        if trainer.global_step >= self._step:
+        """Stop within the epoch if it is time to."""
+        is_there = trainer.current_epoch >= self._after.epoch and self._num_batches >= self._after.batches
+        if is_there and not trainer.is_last_batch:
+            stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop after the epoch."""
+        if trainer.current_epoch >= self._after.epoch:
             stop(trainer)
 
 

@@ -154,7 +154,7 @@ def _run(
                 allowed=job.allowed_modules,
                 resume_step=job.resume_step,
                 hidden=job.hidden.get(fingerprint(config), ()),
-                stop_step=job.stop_step,
+                stop_after=job.stop_after,
                 provenance=job.provenance,
                 known_data=job.known_data,
                 python_path=job.python_path,

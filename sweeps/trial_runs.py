@@ -13,7 +13,7 @@ from sweeps.config import Config, fingerprint, flatten, load_frozen
 from sweeps.errors import StoreError
 from sweeps.markdown import escaped, link
 from sweeps.naming import number
-from sweeps.records import Failed, MetricPoint, Place
+from sweeps.records import Failed, MetricPoint, Place, StopAfter
 from sweeps.reproducing.provenance import artifact_name
 from sweeps.search import Ask, Told
 from sweeps.secrecy import Hidden
@@ -88,7 +88,7 @@ class TrialSetup:
         place: The place of the rank in a group that others start, too; else the launcher gives the places.
         environment: Variables that every rank gets, beside those of its slot.
         provenance: The hash of what is known of code, packages and machine.
-        stop_step: The step after which each training stops; None for its end.
+        stop_after: Where each training stops; None for its end.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
         hidden: What a config hides, for the ranks alone.
     """
@@ -107,7 +107,7 @@ class TrialSetup:
     place: Place | None = None
     environment: tuple[tuple[str, str], ...] = ()
     provenance: str = ""
-    stop_step: int | None = None
+    stop_after: StopAfter | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
     hidden: Callable[[Config], Hidden] = lambda config: ()
 

@@ -1,9 +1,8 @@
 """`lightsweep export`: a folder with all that training a run again elsewhere takes, which `reproduce` reads."""
 
-import base64
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 from sweeps import paths
 from sweeps.config import to_yaml
 from sweeps.errors import UsageError
+from sweeps.naming import plain
 from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, Original, config_of, load_original, parsed_object
+from sweeps.reproducing.recorded_code import kept_content
 from sweeps.reproducing.recorded_env import recorded_lock
-from sweeps.reproducing.traces import read_trace, trace_text
+from sweeps.reproducing.traces import read_trace
 from sweeps.reproducing.verdict import Evidence
 from sweeps.tracking.server import StoredRun
 
@@ -42,11 +43,6 @@ def export(name: str, target: Path, *, uri: str, store_dir: Path) -> Original:
         raise UsageError(f"{target} is there already, and not empty: name a new folder.")
     with open_reader(uri) as reader:
         original = load_original(reader, uri, name, store_dir)
-    lock = _lock_text(original)
-    target.mkdir(parents=True, exist_ok=True)
-    paths.write_text(target / paths.CONFIG, to_yaml(original.config))
-    paths.write_text(target / paths.TRACE, trace_text(original.evidence.trace))
-    paths.write_text(target / PROVENANCE, json.dumps(original.provenance, indent=1, sort_keys=True) + "\n")
     record = {
         "name": original.name,
         "notes": list(original.notes),
@@ -55,13 +51,24 @@ def export(name: str, target: Path, *, uri: str, store_dir: Path) -> Original:
         "value": original.evidence.value,
         "replicates": list(original.replicates),
         "points": {key: [list(point) for point in of] for key, of in original.evidence.points.items()},
+        "midway": [[begins, changes] for begins, changes in original.midway],
         "run": asdict(original.run),
     }
-    paths.write_text(target / RECORD, json.dumps(record, indent=1) + "\n")
     code = original.provenance.get("code")
-    has_patch = _write_patch(code if isinstance(code, Mapping) else {}, target)
-    paths.write_text(target / LOCK, lock)
-    paths.write_text(target / README, _readme(original, has_patch))
+    patch = kept_content(code.get("diff")) if isinstance(code, Mapping) else None
+    files = {  # all of them before the folder: what the record has may be refused
+        paths.CONFIG: to_yaml(original.config).encode(),
+        paths.TRACE: original.trace_file,
+        PROVENANCE: (json.dumps(original.provenance, indent=1, sort_keys=True) + "\n").encode(),
+        PATCH: patch or None,
+        LOCK: _lock_text(original).encode(),
+        README: _readme(original, bool(patch)).encode(),
+        RECORD: (json.dumps(record, indent=1) + "\n").encode(),  # the last one: it makes the folder an export
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        if content is not None:
+            (target / file).write_bytes(content)
     return original
 
 
@@ -95,6 +102,7 @@ def load_exported(folder: Path) -> Original:
             ),
             provenance=parsed_object(_bytes(folder / PROVENANCE)),
             replicates=tuple(float(one) for one in record["replicates"]),
+            midway=tuple(_midway(record.get("midway", []))),  # older exports have none
             is_stored=False,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -106,15 +114,9 @@ def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if is_sound else None
 
 
-def _write_patch(code: Mapping[str, Any], target: Path) -> bool:
-    """Write the uncommitted changes as a patch, and the files that no commit holds as they were, to be looked at."""
-    diff = code.get("diff")
-    if not isinstance(diff, Mapping):
-        return False
-    raw = str(diff["text"]).encode() if "text" in diff else base64.b64decode(str(diff.get("base64", "")))
-    if raw:
-        (target / PATCH).write_bytes(raw)
-    return bool(raw)
+def _midway(recorded: Iterable[Any]) -> Iterator[tuple[int, dict[str, list[str]]]]:
+    for begins, changes in recorded:
+        yield int(begins), {str(kind): [str(word) for word in words] for kind, words in changes.items()}
 
 
 def _lock_text(original: Original) -> str:
@@ -132,10 +134,13 @@ def _readme(original: Original, has_patch: bool) -> str:
     commit = code.get("commit") if isinstance(code, Mapping) else None
     python = original.provenance.get("machine")
     python = python.get("python") if isinstance(python, Mapping) else None
-    lines = [f"# {original.name}", "", "To train this run again and compare it bit for bit:", ""]
-    lines += [f"    # {python or 'the Python of requirements.txt'}", "    pip install -r requirements.txt"]
+    lines = [f"# {plain(original.name)}", "", "To train this run again and compare it bit for bit:", ""]
+    lines += [
+        f"    # {plain(str(python)) if python else 'the Python of requirements.txt'}",
+        "    pip install -r requirements.txt",
+    ]
     if commit:
-        lines.append(f"    git checkout {shlex.quote(str(commit))}")
+        lines.append(f"    git checkout {shlex.quote(plain(str(commit)))}")
     if has_patch:
         lines.append(f"    git apply {PATCH}    # look at it before: it is code")
     lines += ["    lightsweep reproduce .    # --config-dir DIR for modules of your own", ""]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from sweeps.reading.run_detail import run_folder
 from sweeps.reading.run_names import find_run, label
 from sweeps.reading.run_reader import RunReader
 from sweeps.reproducing.provenance import artifact_name, differences
-from sweeps.reproducing.traces import Trace, read_trace
+from sweeps.reproducing.traces import Trace, parsed_trace
 from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
 from sweeps.tracking import tags
 from sweeps.tracking.server import StoredRun
@@ -47,6 +46,7 @@ class Original:
         provenance: Code, packages and machine; empty if that was not recorded.
         replicates: The objective of its replicates, or of those beside it.
         midway: What had changed when it was interrupted and went on: the epoch, and words by kind.
+        trace_file: What is in the file of its trace, also what cannot be read; None if it left none, or is exported.
         is_stored: Whether the run is in the store; else it comes from an exported folder.
     """
 
@@ -60,6 +60,7 @@ class Original:
     provenance: Mapping[str, Any]
     replicates: tuple[float, ...]
     midway: tuple[tuple[int, Mapping[str, Sequence[str]]], ...] = ()
+    trace_file: bytes | None = None
     is_stored: bool = True
 
 
@@ -79,7 +80,8 @@ def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Or
     run = _trained(reader, run, notes)
     folder = run_folder(run, store_dir)
     config = config_of(_read(reader, run, folder, paths.CONFIG))
-    trace = _trace(_read(reader, run, folder, paths.TRACE))
+    trace_file = _read(reader, run, folder, paths.TRACE)
+    trace = parsed_trace(trace_file or b"")
     if len(trace.segments) > 1:
         where = ", ".join(str(segment.begins) for segment in trace.segments[1:])
         notes.append(f"It was interrupted, and went on at epoch {where}.")
@@ -99,6 +101,7 @@ def load_original(reader: RunReader, uri: str, name: str, store_dir: Path) -> Or
         provenance=_provenance(reader, run, store_dir, _first_digest(trace, run)),
         replicates=tuple(_replicates(reader, run)),
         midway=tuple(_midway(reader, run, store_dir, trace)),
+        trace_file=trace_file,
     )
 
 
@@ -158,15 +161,6 @@ def config_of(content: bytes | None) -> Config:
     if others:
         raise IncompleteError(f"The record's {paths.CONFIG} must have keys and values in {', '.join(others)}.")
     return config
-
-
-def _trace(content: bytes | None) -> Trace:
-    if content is None:
-        return Trace()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / paths.TRACE
-        path.write_bytes(content)
-        return read_trace(path)
 
 
 def _first_digest(trace: Trace, run: StoredRun) -> str:

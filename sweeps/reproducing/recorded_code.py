@@ -19,7 +19,16 @@ from sweeps.naming import plain
 from sweeps.reproducing.original import IncompleteError
 from sweeps.reproducing.provenance import KINDS
 
-__all__ = ["COMMIT", "RecordedCode", "RecordedFile", "is_below", "recorded_code", "refused", "require_no_git"]
+__all__ = [
+    "COMMIT",
+    "RecordedCode",
+    "RecordedFile",
+    "is_below",
+    "kept_content",
+    "recorded_code",
+    "refused",
+    "require_no_git",
+]
 
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """the name of a commit, and nothing that git could take for an option"""
@@ -122,7 +131,7 @@ def is_below(place: str, folder: str) -> bool:
 
 def _patch(code: Mapping[str, Any], notes: list[str]) -> bytes:
     entry = code.get("diff")
-    content = _content(entry)
+    content = kept_content(entry)
     if content is None or not isinstance(entry, Mapping):
         cut = entry.get("cut", "it is missing") if isinstance(entry, Mapping) else "it is missing"
         raise IncompleteError(f"The uncommitted changes are not in the record: {plain(str(cut))}.")
@@ -143,7 +152,7 @@ def _files(
             notes.append(f"Not all files are in the record: {plain(str(entry))[:100]}.")
             continue
         place = _place(name, root, folder, config_dir)
-        content, recorded = _content(entry), entry.get("sha256")
+        content, recorded = kept_content(entry), entry.get("sha256")
         if content is None or _sha256(content) != recorded:
             own = _today(today, place, root)
             if own is not None and _sha256(own) == recorded:
@@ -184,7 +193,7 @@ def require_no_git(name: str) -> None:
             raise refused("git's own files are none of a user's", name)
 
 
-def _content(entry: Any) -> bytes | None:
+def kept_content(entry: Any) -> bytes | None:
     """Return what `provenance` has kept of a file; None if that is nothing."""
     if not isinstance(entry, Mapping):
         return None

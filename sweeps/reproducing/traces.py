@@ -15,7 +15,7 @@ from typing import Any
 from sweeps import paths
 from sweeps.errors import StoreError
 
-__all__ = ["Epoch", "Segment", "Trace", "TraceFile", "read_trace", "trace_text"]
+__all__ = ["Epoch", "Segment", "Trace", "TraceFile", "parsed_trace", "read_trace"]
 
 _OPERATION = re.compile(r"[\w:.() ]{1,200}")  # a record of others is shown in terminals
 _MAX_BYTES = 200_000_000  # a million epochs
@@ -51,6 +51,8 @@ class Epoch:
     Attributes:
         epoch: Its number, from 0.
         step: The optimizer steps since the beginning of the training.
+        metrics_end: The step of metrics that come next: all of the epoch have lower ones. Where a module optimizes by
+            itself it is another than `step`, which older traces have in its place.
         batches: The batches of the epoch.
         order: What was in the batches, and in which order.
         weights: All parameters and buffers at its end.
@@ -58,6 +60,7 @@ class Epoch:
 
     epoch: int
     step: int
+    metrics_end: int
     batches: int
     order: tuple[str, ...]
     weights: tuple[str, ...]
@@ -110,7 +113,7 @@ class TraceFile:
             segments=tuple(old for old in before.segments if old.begins < segment.begins),
             epochs=tuple(epoch for epoch in before.epochs if epoch.epoch < segment.begins),
         )
-        paths.write_text(self.path, trace_text(kept) + _line(segment))
+        paths.write_text(self.path, _text(kept) + _line(segment))
 
     def add(self, epoch: Epoch) -> None:
         """Add an epoch."""
@@ -140,15 +143,25 @@ def read_trace(path: Path) -> Trace:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise StoreError(f"{path} is no trace: it has {path.stat().st_size} bytes.")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return parsed_trace(path.read_bytes())
     except FileNotFoundError:
         return Trace()
+
+
+def parsed_trace(content: bytes) -> Trace:
+    """Read what was in the file of a trace, as `read_trace` does.
+
+    Raises:
+        StoreError: It is far too large to be a trace.
+    """
+    if len(content) > _MAX_BYTES:
+        raise StoreError(f"The record's {paths.TRACE} is no trace: it has {len(content)} bytes.")
     segments: list[Segment] = []
     epochs: list[Epoch] = []
     data: Mapping[str, Any] = {}
     operations: tuple[str, ...] = ()
     is_damaged = False
-    for line in text.splitlines():
+    for line in content.decode("utf-8", errors="replace").splitlines():
         try:
             item = json.loads(line)
             if "begins" in item:
@@ -167,7 +180,7 @@ def read_trace(path: Path) -> Trace:
     )
 
 
-def trace_text(trace: Trace) -> str:
+def _text(trace: Trace) -> str:
     """Return a trace as its file has it: each segment before its epochs."""
     lines = []
     begins = [segment.begins for segment in trace.segments]
@@ -198,6 +211,7 @@ def _epoch(item: Mapping[str, Any]) -> Epoch:
     return Epoch(
         epoch=int(item["epoch"]),
         step=int(item["step"]),
+        metrics_end=int(item.get("metrics_end", item["step"])),  # older traces have none
         batches=int(item["batches"]),
         order=_texts(item["order"]),
         weights=_texts(item["weights"]),

@@ -15,6 +15,7 @@ from sweeps.ranks import Ranks
 from sweeps.reproducing.hashing import bytes_of, feed, form, leaves, parts
 from sweeps.reproducing.sources import imported_sources
 from sweeps.reproducing.traces import Epoch, Segment, TraceFile
+from sweeps.telemetry import logged_step
 
 __all__ = ["Tracer", "environment_of", "weights_hash"]
 
@@ -95,6 +96,7 @@ class Tracer(Callback):
                 Epoch(
                     epoch=trainer.current_epoch,
                     step=trainer.global_step,
+                    metrics_end=logged_step(trainer),
                     batches=self._order.num_batches,
                     order=tuple(order for order, _ in gathered),
                     weights=tuple(weights for _, weights in gathered),

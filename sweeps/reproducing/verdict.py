@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sweeps.naming import number, some_of
 from sweeps.reproducing.provenance import computes
-from sweeps.reproducing.traces import Segment, Trace
+from sweeps.reproducing.traces import Epoch, Segment, Trace
 
 __all__ = [
     "EXIT_STATUS",
@@ -40,21 +40,28 @@ Points = Mapping[str, Sequence[tuple[int, float]]]
 _RTOL = 0.01
 _SPREADS = 3.0
 _FLAGS = "flags"
-_ENDED = "end"
+_ENDED, _LACKING = "end", "lacking"
 _COMPUTING = "computing packages"  # a kind of suspect, and told as packages
+_OTHER_LENGTH = ("configuration", "data", "code", _COMPUTING, "threads", "hardware", _FLAGS, "environment", "seed")
 _SUSPECTS = {  # by what differs first: what can have done it, the likeliest first; what is not named comes last
     "initial weights": ("seed", "configuration", "code", _COMPUTING, "hardware", _FLAGS, "threads", "environment"),
     "order": ("data", "seed", "configuration", "code", _COMPUTING, "environment"),
     "weights": ("data", "threads", "hardware", _FLAGS, _COMPUTING, "code", "configuration", "environment", "seed"),
     "much": ("data", "configuration", "code", "seed", _COMPUTING, _FLAGS, "threads", "hardware", "environment"),
-    _ENDED: ("configuration", "data", "code", _COMPUTING, "threads", "hardware", _FLAGS, "environment", "seed"),
+    _ENDED: _OTHER_LENGTH,
+    _LACKING: _OTHER_LENGTH,
     "metrics": ("data", "code", _COMPUTING, "configuration", "threads", "hardware", _FLAGS, "environment"),
 }
 _MUCH = 1e-3  # of a loss at the first step that differs; rounding alone changes a millionth
 _NO_FORM = "these operations have no deterministic form: {}"
 _TRAIN_CHANGED = "the samples of train"
-_THREADS = ("threads", "interop_threads")
-_HARDWARE = ("cpu_capability", "device", "device_name", "device_capability", "cuda", "cudnn")
+_OF_RANKS: Mapping[str, Sequence[str]] = {  # what a trace has of each rank, by kind; what is not named is a flag
+    "threads": ("threads", "interop_threads"),
+    "hardware": ("cpu_capability", "device", "device_name", "device_capability", "cuda", "cudnn"),
+    _FLAGS: (),
+    "packages": ("torch",),
+    "code": (),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,11 @@ class Evidence:
     trace: Trace
     points: Points
     value: float | None
+
+    def reference(self, metric: str) -> float | None:
+        """Return the value of the objective or, of a training that came to no end, its last point; None without any."""
+        points = self.points.get(metric)
+        return points[-1][1] if self.value is None and points else self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +143,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Mismatch:
-    """Where two traces part: `initial weights`, `order`, `weights` or `end`."""
+    """Where two traces part: `initial weights`, `order`, `weights`, `end` or `lacking`."""
 
     stage: str
     epoch: int
@@ -145,7 +157,8 @@ def judge(
     tolerance: Tolerance | None,
     differs: Mapping[str, Sequence[str]],
     midway: Sequence[tuple[int, Mapping[str, Sequence[str]]]] = (),
-    stop_step: int | None = None,
+    last: Epoch | None = None,
+    is_record_end: bool = False,
 ) -> Verdict:
     """Compare a training with its repetition.
 
@@ -156,22 +169,26 @@ def judge(
         tolerance: How far that may be off; None if its value is not known.
         differs: What is known to differ between both, by kind.
         midway: What had changed when it was interrupted and went on, and at which epoch.
-        stop_step: The step after which the repetition was stopped; points from there on are not compared.
+        last: The epoch of the record after which the repetition was stopped; what comes later is not compared. None if
+            it was let alone: then it must have come to its end where the record does.
+        is_record_end: Whether the record ends with that epoch, or within it: then nobody knows what it lacks there.
     """
-    epochs = [epoch for epoch in before.trace.epochs if stop_step is None or epoch.step <= stop_step]
-    mismatch = _first_mismatch(before.trace, again.trace, [epoch.epoch for epoch in epochs])
-    old, new = (_before(of.points, stop_step) for of in (before, again))
-    if stop_step is not None and all(step != stop_step - 1 for step, _ in old.get(metric, ())):
-        new = _without_end(new, old, stop_step - 1)
+    mismatch = _first_mismatch(before.trace, again.trace, last)
+    old, new = (_before(of.points, last) for of in (before, again))
+    if last is not None and is_record_end:
+        begins = max((epoch.metrics_end for epoch in before.trace.epochs if epoch.epoch < last.epoch), default=0)
+        new = _as_far_as(old, new, begins)
     step, keys = _first_step(old, new)
-    num = len(epochs)
+    num = sum(last is None or epoch.epoch <= last.epoch for epoch in before.trace.epochs)
     for begins, changes in midway:
-        if mismatch is None or mismatch.epoch >= begins:
+        if (mismatch is None or mismatch.epoch >= begins) and (last is None or last.epoch >= begins):
             differs = merged(differs, changes)
     known: dict[str, Any] = {"num_epochs": num, "differs": differs}
     if before.trace.is_whole and mismatch is None and step is None:
         what = f"{num} epochs" if num != 1 else "1 epoch"
         reason = f"Weights, order of the data and all metrics are equal bit for bit, over {what}"
+        if last is not None and is_record_end:
+            reason += ", where the record ends"
         if any(differs.values()):
             reason += f", although not all is as it was ({_named(differs)})"
         return Verdict(kind="exact", reason=f"{reason}.", **known)
@@ -183,17 +200,19 @@ def judge(
     where = _where(mismatch, step, keys, before.trace)
     blame = _blame(stage, suspects, differs) if differs else _unexplained(stage, before.trace, again.trace)
     known |= {"epoch": mismatch.epoch if mismatch else None, "step": step, "ingredient": ingredient}
-    closeness = _closeness(metric, old, new, before.value, again.value, tolerance, stop_step)
+    values = (before.value, again.value) if last is None else (None, None)  # else the best may come later
+    closeness = _closeness(metric, old, new, *values, tolerance)
     if closeness is None:
-        return Verdict(kind="not verifiable", reason=f"{where}, and {metric} was never recorded.", **known)
+        when = "in the epochs that are compared" if before.points.get(metric) else "ever"
+        return Verdict(kind="not verifiable", reason=f"{where}, and no {metric} was recorded {when}.", **known)
     is_close, words = closeness
     return Verdict(kind="within tolerance" if is_close else "diverged", reason=f"{where}; {blame}. {words}", **known)
 
 
 def rank_changes(before: Trace, again: Trace) -> dict[str, list[str]]:
-    """Return in words what ranks knew of themselves and differs: threads, hardware, flags; and the user's sources."""
+    """Return in words what ranks knew of themselves and differs, by kind, and which sources of the user's do."""
     if not before.segments or not again.segments:
-        return {"threads": [], "hardware": [], _FLAGS: [], "code": []}
+        return {kind: [] for kind in _OF_RANKS}
     return _segment_changes(before.segments[0], again.segments[0], "now ")
 
 
@@ -206,19 +225,30 @@ def midway_changes(trace: Trace) -> list[tuple[int, dict[str, list[str]]]]:
 
 
 def merged(one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the words of both, by kind, each once."""
+    """Return the words of both, by kind, each once; a package, too, whose version torch may name otherwise."""
     kinds = dict.fromkeys((*one, *other))
-    return {kind: list(dict.fromkeys((*one.get(kind, ()), *other.get(kind, ())))) for kind in kinds}
+    found = {kind: list(dict.fromkeys((*one.get(kind, ()), *other.get(kind, ())))) for kind in kinds}
+    if "packages" in found:
+        packages: dict[tuple[str, str], str] = {}
+        for word in found["packages"]:
+            packages.setdefault((word.partition(" ")[0], _when(word)), word)
+        found["packages"] = list(packages.values())
+    return found
+
+
+def _when(word: str) -> str:
+    """Return since when something is other: `now`, or `from epoch 2 on`."""
+    return word.rpartition("(")[2].rpartition(" ")[0]
 
 
 def _segment_changes(old: Segment, new: Segment, when: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"threads": [], "hardware": [], _FLAGS: [], "code": []}
+    found: dict[str, list[str]] = {kind: [] for kind in _OF_RANKS}
     if len(old.ranks) != len(new.ranks):
         found[_FLAGS].append(f"{len(old.ranks)} ranks ({when}{len(new.ranks)})")
     for then, now in zip(old.ranks, new.ranks, strict=False):
         for name in sorted(then.keys() & now.keys()):
             if then[name] != now[name] and name != "interop_threads":
-                kind = "threads" if name in _THREADS else "hardware" if name in _HARDWARE else _FLAGS
+                kind = next((kind for kind, names in _OF_RANKS.items() if name in names), _FLAGS)
                 words = f"{name} {then[name]} ({when}{now[name]})"
                 if words not in found[kind]:
                     found[kind].append(words)
@@ -238,16 +268,20 @@ def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return changed
 
 
-def _first_mismatch(before: Trace, again: Trace, epochs: Sequence[int]) -> _Mismatch | None:
+def _first_mismatch(before: Trace, again: Trace, last: Epoch | None) -> _Mismatch | None:
     if not before.is_whole:
         return None
     if before.segments[0].weights != (again.segments[0].weights if again.segments else ()):
         return _Mismatch("initial weights", -1)
     olds, news = ({epoch.epoch: epoch for epoch in of.epochs} for of in (before, again))
-    for epoch in epochs:
-        old, new = olds[epoch], news.get(epoch)
+    for epoch in sorted(olds.keys() | news.keys()):
+        if last is not None and epoch > last.epoch:
+            break
+        old, new = olds.get(epoch), news.get(epoch)
         if new is None:
             return _Mismatch(_ENDED, epoch)
+        if old is None:
+            return _Mismatch(_LACKING, epoch)
         if old.order != new.order or old.batches != new.batches:
             return _Mismatch("order", epoch)
         if old.weights != new.weights or old.step != new.step:
@@ -255,24 +289,24 @@ def _first_mismatch(before: Trace, again: Trace, epochs: Sequence[int]) -> _Mism
     return None
 
 
-def _before(points: Points, stop_step: int | None) -> dict[str, list[tuple[int, float]]]:
-    if stop_step is None:
+def _before(points: Points, last: Epoch | None) -> dict[str, list[tuple[int, float]]]:
+    if last is None:
         return {key: list(of) for key, of in points.items()}
-    kept = {key: [(step, value) for step, value in of if step < stop_step] for key, of in points.items()}
+    kept = {key: [(step, value) for step, value in of if step < last.metrics_end] for key, of in points.items()}
     return {key: of for key, of in kept.items() if of}
 
 
-def _without_end(points: Points, before: Points, last: int) -> dict[str, list[tuple[int, float]]]:
-    """Leave out what the end of an epoch logs, where the original was stopped within one and did not log that."""
-    return {
-        key: kept
-        for key, of in points.items()
-        if (
-            kept := [
-                (step, value) for step, value in of if step < last or any(step == at for at, _ in before.get(key, ()))
-            ]
-        )
+def _as_far_as(before: Points, again: Points, begins: int) -> dict[str, list[tuple[int, float]]]:
+    """Leave out what comes after the last recorded point of each metric, from a step on.
+
+    Whoever was stopped within an epoch did not log its end, and of whoever was killed the last points were not sent.
+    """
+    ends = {key: max(step for step, _ in of) for key, of in before.items() if of}
+    kept = {
+        key: [(step, value) for step, value in of if step < begins or step <= ends.get(key, -1)]
+        for key, of in again.items()
     }
+    return {key: of for key, of in kept.items() if of}
 
 
 def _first_step(before: Points, again: Points) -> tuple[int | None, list[str]]:
@@ -295,6 +329,8 @@ def _where(mismatch: _Mismatch | None, step: int | None, keys: Sequence[str], tr
     words = []
     if mismatch is not None and mismatch.stage == _ENDED:
         words.append(f"The training ended before epoch {mismatch.epoch}")
+    elif mismatch is not None and mismatch.stage == _LACKING:
+        words.append(f"The training has an epoch {mismatch.epoch}, which the record lacks")
     elif mismatch is not None and mismatch.epoch < 0:
         words.append("The weights differ before the first step")
     elif mismatch is not None:
@@ -373,6 +409,8 @@ def _unexplained(stage: str, before: Trace, again: Trace) -> str:
         )
     if stage == "initial weights":
         return f"{nothing}: the model draws numbers that are not derived from the seed"
+    if stage == _LACKING:
+        return f"{nothing}: the record may have lost lines of its trace"
     if stage == "metrics":
         return f"{nothing}: such a metric measures the machine, or draws numbers that are not derived from the seed"
     if operations:
@@ -397,14 +435,13 @@ def _closeness(
     value: float | None,
     new_value: float | None,
     tolerance: Tolerance | None,
-    stop_step: int | None,
 ) -> tuple[bool, str] | None:
     """Return whether objective and curve are within the tolerance, and by how much they are off."""
     old, new = dict(before.get(metric, ())), dict(again.get(metric, ()))
     if tolerance is None or not old:
         return None
     shared = sorted(old.keys() & new.keys())
-    if stop_step is not None or value is None or new_value is None:  # the best may come later
+    if value is None or new_value is None:
         value, new_value = (of[shared[-1]] if shared else math.nan for of in (old, new))
     gap = abs(value - new_value)
     curve = math.fsum(abs(old[step] - new[step]) for step in shared) / len(shared) if shared else math.nan

@@ -124,6 +124,15 @@ def test_some_epochs_are_a_part_of_the_same_curve(store: Store) -> None:
     found = store.reproduce("train#0", "--epochs", "2")
     assert (found["verdict"], found["num_epochs"]) == ("exact", 2)
     assert store.show("reproduction#0")["config"]["trainer.max_epochs"] == "5"
+    assert store.show("train#0")["tags"]["lightsweep.reproduced"].startswith("exact (the first 2 epochs): ")
+    assert "promote" in store.run("reproduce", "train#0", "--threads", "1")  # as many as it had
+    whole = store.show("train#0")["tags"]
+    assert whole["lightsweep.reproduced"].startswith("exact: ")
+    assert "promote" not in store.run("reproduce", "train#0", "--epochs", "1")
+    tags = store.show("train#0")["tags"]
+    assert {key: tags[key] for key in tags if "reproduced" in key} == {
+        key: whole[key] for key in whole if "reproduced" in key
+    }
 
 
 @pytest.mark.slow
@@ -145,7 +154,7 @@ def knows_where_to_go_on(folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
-def test_a_trial_that_was_cut_off_and_resumed_is_exact(store: Store, signum: signal.Signals) -> None:
+def test_a_trial_that_was_cut_off_is_exact_and_still_is_when_resumed(store: Store, signum: signal.Signals) -> None:
     overrides = ("optimizer.lr=0.001,0.01", "study.name=s", "study.num_trials=1", "pruner=none", "launcher.threads=1")
     command = [sys.executable, "-m", "sweeps", "sweep", *overrides, "launcher.slots=1"]
     command += ["trainer.accelerator=cpu", "trainer.max_epochs=60", "tracking.resume_overhead=1e9"]
@@ -156,6 +165,9 @@ def test_a_trial_that_was_cut_off_and_resumed_is_exact(store: Store, signum: sig
         time.sleep(0.02)  # the driver needs the core
     driver.send_signal(signum)
     driver.wait()
+    found = store.reproduce("s#0")
+    assert found["verdict"] == "exact" and 1 <= found["num_epochs"] < 60
+    assert "where the record ends" in found["reason"]
     store.run("resume", "s")
     segments = [line for line in store.artifact("s#0", "trace.jsonl").read_text().splitlines() if "begins" in line]
     assert len(segments) == 2, "it went on, and did not begin anew"
@@ -256,11 +268,17 @@ def test_a_package_of_another_version_is_named(trained: Store) -> None:
     record = json.loads(path.read_text())
     record["packages"]["torch"] = "2.1.0"
     path.write_text(json.dumps(record))
-    found = trained.reproduce("train#0")
-    assert found["verdict"] == "exact" and "packages" in found["reason"]
-    assert found["differs"]["packages"][0].startswith("torch 2.1.0 (now ")
     trace = trained.artifact("train#0", "trace.jsonl")
     lines = trace.read_text().splitlines()
+    begin = json.loads(lines[0])
+    begin["ranks"][0]["torch"] = "2.1.0+cpu"
+    lines[0] = json.dumps(begin)
+    trace.write_text("\n".join(lines) + "\n")
+    found = trained.reproduce("train#0")
+    assert found["verdict"] == "exact" and "packages" in found["reason"]
+    assert found["differs"].keys() == {"packages"}
+    (change,) = found["differs"]["packages"]
+    assert change.startswith("torch 2.1.0 (now ")
     second = json.loads(lines[2]) | {"weights": ["0" * 40]}
     trace.write_text("\n".join([*lines[:2], json.dumps(second), *lines[3:]]) + "\n")
     assert parted(trained.reproduce("train#0", status=3)) == ("packages", 1)

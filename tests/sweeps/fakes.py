@@ -275,6 +275,7 @@ class FakeChannel:
         self.stop_requested = threading.Event()
         self.events: list[Event] = []
         self.points: list[tuple[str, float]] = []
+        self.curves: dict[str, list[tuple[int, float]]] = {}
         self.reports: list[float] = []
         self._stop_at_report = stop_at_report
         self._stop_at_step = stop_at_step
@@ -286,6 +287,8 @@ class FakeChannel:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.points += metrics.items()
+        for key, value in metrics.items():
+            self.curves.setdefault(key, []).append((step, value))
         if step == self._stop_at_step:
             self.stop_requested.set()
 

@@ -12,8 +12,10 @@ from sweeps import paths, train
 from sweeps.config import Composer
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
+from sweeps.records import Saved, StopAfter
 from sweeps.reproducing.determinism import explained
 from sweeps.reproducing.traces import read_trace
+from sweeps.reproducing.verdict import Evidence, judge
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,10 @@ def configure(store: Path) -> Callable[..., Any]:
     return make
 
 
-def fit(config: Any, folder: Path) -> tuple[Any, FakeChannel]:
+def fit(config: Any, folder: Path, **more: Any) -> tuple[Any, FakeChannel]:
     channel = FakeChannel()
     allowed = ("user_modules", "lightning_modules", "torch.optim", "torchmetrics", "pytorch_lightning.callbacks")
-    return train.fit(config, channel, ranks=Ranks(), folder=folder, allowed=allowed), channel
+    return train.fit(config, channel, ranks=Ranks(), folder=folder, allowed=allowed, **more), channel
 
 
 def test_a_module_that_saves_its_hyperparameters_is_tested_at_its_best_checkpoint(
@@ -111,6 +113,73 @@ def test_what_is_stopped_within_an_epoch_leaves_no_end_of_one(configure: Any, tm
     logged = [key for key, _ in channel.points]
     assert logged.count("val_score") == logged.count("train_loss") == 1
     assert 21 < logged.count("train/loss_step") < 42
+
+
+def adversarial(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
+    """Step twice with each batch."""
+    for _ in range(2):
+        loss = stepped(self, batch)
+    return loss
+
+
+def patient(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
+    """Step with every seventh batch, which of an epoch of 21 batches is not the last one."""
+    return stepped(self, batch, is_due=batch_idx % 7 == 3)
+
+
+def stepped(module: Any, batch: Any, is_due: bool = True) -> torch.Tensor:
+    loss = torch.nn.functional.cross_entropy(module.layer(batch[0].flatten(1)), batch[1])
+    module.manual_backward(loss)
+    if is_due:
+        module.optimizers().step()
+        module.optimizers().zero_grad()
+    module.log("train_loss", loss, on_step=False, on_epoch=True)
+    module.log("loss_now", loss)
+    return loss
+
+
+def evidence_of(finished: Any, channel: FakeChannel, folder: Path) -> Evidence:
+    return Evidence(trace=read_trace(folder / paths.TRACE), points=channel.curves, value=finished.value)
+
+
+@pytest.mark.parametrize("step", [adversarial, patient, None])
+def test_what_is_stopped_after_an_epoch_is_the_beginning_of_the_same_training(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Any
+) -> None:
+    import user_modules
+
+    if step is not None:
+        monkeypatch.setattr(user_modules.Own, "automatic_optimization", False)
+        monkeypatch.setattr(user_modules.Own, "training_step", step)
+    config = configure("val_score", check_val_every_n_epoch=2, max_epochs=4)
+    config["tracking"]["log_every_n_steps"] = 5
+    config["tracking"]["resume_overhead"] = 1e9
+    finished, channel = fit(config, tmp_path / "whole")
+    before = evidence_of(finished, channel, tmp_path / "whole")
+    saved = [event.step for event in channel.events if isinstance(event, Saved)]
+    assert saved == [epoch.metrics_end for epoch in before.trace.epochs[:3]] == [21, 42, 63]
+    for last in before.trace.epochs[:3]:
+        folder = tmp_path / str(last.epoch)
+        stop_after = StopAfter(epoch=last.epoch, batches=last.batches)
+        again = evidence_of(*fit(config, folder, stop_after=stop_after), folder)
+        found = judge(before, again, metric="val_score", tolerance=None, differs={}, last=last)
+        assert (found.kind, found.num_epochs) == ("exact", last.epoch + 1), found.reason
+
+
+def test_what_ended_within_an_epoch_is_repeated_up_to_there(configure: Any, tmp_path: Path) -> None:
+    config = configure("val_score")
+    config["tracking"]["log_every_n_steps"] = 1
+    channel = FakeChannel(stop_at_step=30)  # of epochs of 21 steps
+    allowed = ("user_modules", *train_modules())
+    finished = train.fit(config, channel, ranks=Ranks(), folder=tmp_path / "cut", allowed=allowed)
+    before = evidence_of(finished, channel, tmp_path / "cut")
+    last = before.trace.epochs[-1]
+    assert (last.epoch, last.batches < 21, last.metrics_end) == (1, True, 21 + last.batches)
+    stop_after = StopAfter(epoch=1, batches=last.batches)
+    again = evidence_of(*fit(config, tmp_path / "again", stop_after=stop_after), tmp_path / "again")
+    options: dict[str, Any] = {"metric": "val_score", "tolerance": None, "differs": {}, "last": last}
+    found = judge(before, again, **options, is_record_end=True)
+    assert (found.kind, found.num_epochs) == ("exact", 2), found.reason
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from sweeps import paths
 from sweeps.errors import StoreError, UsageError
 from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, config_of, load_original
+from sweeps.reproducing.traces import Segment, TraceFile
 from sweeps.tracking.artifacts import local_artifacts
+
+
+def segment(begins: int) -> Segment:
+    return Segment(begins=begins, config="c", seed=1, provenance="here", ranks=({"threads": 1},), weights=("w",))
 
 
 def load(address: str, name: str, store_dir: Path = Path("nowhere")) -> Any:
@@ -151,6 +157,46 @@ def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None
     assert lock == "# not from an index: lightsweep\n# not from an index: ours\ntorch==2.1+cpu\n"
     assert (target / "uncommitted.patch").read_text() == diff["text"]
     assert "git checkout c0ffee" in (target / "README.md").read_text()
+
+
+def test_an_export_of_a_trace_that_cannot_be_read_cannot_be_read_either(written: Any, tmp_path: Path) -> None:
+    from sweeps.reproducing.exporting import export, load_exported
+
+    file = TraceFile(tmp_path)
+    file.begin(segment(0))
+    text = f'{file.path.read_text()}{{"epoch": 0, "st'
+    uri = written({paths.CONFIG: PARTS, paths.TRACE: text})
+    assert export("train#0", tmp_path / "new", uri=uri, store_dir=tmp_path).evidence.trace.is_damaged
+    assert load_exported(tmp_path / "new").evidence.trace.is_damaged
+    assert (tmp_path / "new" / paths.TRACE).read_text() == text
+
+
+def test_an_export_says_what_changed_midway(written: Any, tmp_path: Path) -> None:
+    from sweeps.reproducing.exporting import export, load_exported
+
+    file = TraceFile(tmp_path)
+    for begins, threads in ((0, 1), (2, 2)):
+        file.begin(replace(segment(begins), ranks=({"threads": threads},)))
+    uri = written({paths.CONFIG: PARTS, paths.TRACE: file.path.read_text()})
+    export("train#0", tmp_path / "new", uri=uri, store_dir=tmp_path)
+    ((begins, changes),) = load_exported(tmp_path / "new").midway
+    assert (begins, changes["threads"]) == (2, ["threads 1 (from epoch 2 on 2)"])
+    older = json.loads((tmp_path / "new" / "run.json").read_text())
+    del older["midway"]
+    (tmp_path / "new" / "run.json").write_text(json.dumps(older))
+    assert load_exported(tmp_path / "new").midway == ()
+
+
+@pytest.mark.parametrize("diff", [{"base64": "a"}, {"base64": "\ud800"}, {"text": "\ud800"}, {"text": 7}, {}, "x"])
+def test_an_export_has_no_patch_where_the_record_has_none_that_is_one(written: Any, tmp_path: Path, diff: Any) -> None:
+    from sweeps.reproducing.exporting import export, load_exported
+
+    digest = "0123456789abcdef"
+    provenance = {"code": {"commit": "\ud800", "diff": diff}, "machine": {"python": "\ud800"}}
+    uri = written({paths.CONFIG: PARTS, f"provenance-{digest}.json": provenance}, provenance=digest)
+    before = export("train#0", tmp_path / "new", uri=uri, store_dir=tmp_path)
+    assert not (tmp_path / "new" / "uncommitted.patch").exists()
+    assert load_exported(tmp_path / "new").provenance == before.provenance == provenance
 
 
 def test_an_export_has_no_option_for_pip(written: Any, tmp_path: Path) -> None:

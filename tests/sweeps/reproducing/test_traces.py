@@ -13,7 +13,14 @@ def segment(begins: int, provenance: str = "here") -> Segment:
 
 
 def epoch(number: int, word: str = "first") -> Epoch:
-    return Epoch(epoch=number, step=10 * (number + 1), batches=10, order=(f"o{number}",), weights=(f"{word}{number}",))
+    return Epoch(
+        epoch=number,
+        step=10 * (number + 1),
+        metrics_end=10 * (number + 1),
+        batches=10,
+        order=(f"o{number}",),
+        weights=(f"{word}{number}",),
+    )
 
 
 def written(folder: Path, num_epochs: int) -> TraceFile:
@@ -72,6 +79,12 @@ def test_a_line_that_cannot_be_read_ends_the_trace(tmp_path: Path, junk: bytes) 
     file.begin(segment(2))  # what goes on after such a line is read again
     file.add(epoch(2))
     assert [item.epoch for item in read_trace(file.path).epochs] == [0, 1, 2]
+
+
+def test_an_older_trace_without_the_end_of_metrics_is_read(tmp_path: Path) -> None:
+    file = written(tmp_path, 1)
+    file.path.write_text(file.path.read_text().replace('"metrics_end": 10, ', ""))
+    assert read_trace(file.path).epochs == (epoch(0),)
 
 
 def test_no_file_is_an_empty_trace(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sweeps.reproducing.traces import Epoch, Segment, Trace
-from sweeps.reproducing.verdict import Evidence, Tolerance, data_changes, judge, rank_changes
+from sweeps.reproducing.verdict import Evidence, Tolerance, data_changes, judge, merged, rank_changes
 
 SEGMENT = Segment(
     begins=0,
@@ -25,7 +25,8 @@ ALL: dict[str, list[str]] = {
 
 def evidence(num_epochs: int = 3, **points: Any) -> Evidence:
     epochs = [
-        Epoch(epoch=n, step=10 * (n + 1), batches=10, order=(f"o{n}",), weights=(f"w{n}",)) for n in range(num_epochs)
+        Epoch(epoch=n, step=10 * (n + 1), metrics_end=10 * (n + 1), batches=10, order=(f"o{n}",), weights=(f"w{n}",))
+        for n in range(num_epochs)
     ]
     metrics = {"acc": CURVE[:num_epochs], "loss": [(step, 1.0 / (step + 1)) for step in range(10 * num_epochs)]}
     return Evidence(trace=Trace(segments=(SEGMENT,), epochs=tuple(epochs)), points=metrics | points, value=0.8)
@@ -135,15 +136,64 @@ def test_an_epoch_that_is_missing_is_where_they_part() -> None:
     assert found.reason.startswith("The training ended before epoch 2")
 
 
-def test_nothing_after_the_stop_is_compared() -> None:
-    found = verdict(evidence(2), stop_step=20)
+@pytest.mark.parametrize("lost", [[0], [1], [2], [1, 2]])
+def test_an_epoch_that_the_record_lacks_is_no_exactness(lost: list[int]) -> None:
+    epochs = tuple(epoch for epoch in evidence().trace.epochs if epoch.epoch not in lost)
+    before = replace(evidence(), trace=replace(evidence().trace, epochs=epochs))
+    found = verdict(changed(lost[0], weights=("x",)), before)
+    assert found.kind == "within tolerance"
+    if lost[0] > 0:
+        assert (found.epoch, "which the record lacks" in found.reason) == (lost[0], True)
+
+
+SECOND = evidence().trace.epochs[1]
+
+
+def test_nothing_after_the_last_epoch_is_compared() -> None:
+    found = verdict(evidence(2), last=SECOND)
     assert (found.kind, found.num_epochs) == ("exact", 2)
-    assert verdict(evidence(1), stop_step=20).kind != "exact"
+    assert verdict(evidence(1), last=SECOND).kind != "exact"
+    later = [(2, {"threads": ["threads 1 (from epoch 2 on 2)"]})]
+    assert not verdict(evidence(2), last=SECOND, midway=later).differs
+
+
+def test_metrics_have_steps_of_their_own() -> None:
+    """Two optimizers, whose steps are twice those of the metrics."""
+    epochs = tuple(replace(epoch, step=2 * epoch.step) for epoch in evidence().trace.epochs)
+    before = replace(evidence(), trace=replace(evidence().trace, epochs=epochs))
+    again = replace(evidence(2), trace=replace(before.trace, epochs=epochs[:2]))
+    assert verdict(again, before, last=epochs[1]).kind == "exact"
+
+
+def test_what_the_record_lacks_at_its_end_is_not_compared() -> None:
+    loss = evidence(2).points["loss"]
+    before = evidence(2, loss=loss[:18], acc=CURVE[:1])  # whoever was killed did not send the rest
+    found = verdict(evidence(2), before, last=SECOND, is_record_end=True)
+    assert found.kind == "exact" and "over 2 epochs, where the record ends" in found.reason
+    assert verdict(evidence(2), before, last=SECOND).kind != "exact"
+    odd = evidence(2, loss=[*loss[:17], (17, 0.9), *loss[18:]])
+    assert verdict(odd, before, last=SECOND, is_record_end=True).step == 17
+    early = evidence(2, loss=loss[:8])
+    assert verdict(evidence(2), early, last=SECOND, is_record_end=True).step == 8
 
 
 def test_a_curve_is_compared_at_its_end_when_it_was_stopped() -> None:
     again = replace(changed(1, weights=("x",)), value=0.1)
-    assert verdict(again, stop_step=20).kind == "within tolerance"
+    assert verdict(again, last=SECOND).kind == "within tolerance"
+
+
+def test_a_metric_without_points_is_told_from_one_that_comes_later() -> None:
+    again = replace(changed(0, weights=("x",)), value=None)
+    bare = replace(evidence(acc=[]), value=None)
+    assert "no acc was recorded ever" in verdict(again, bare).reason
+    late = evidence(acc=CURVE[2:])
+    assert "no acc was recorded in the epochs that are compared" in verdict(again, late, last=SECOND).reason
+
+
+def test_the_reference_of_what_came_to_no_end_is_its_last_point() -> None:
+    assert evidence(acc=CURVE).reference("acc") == 0.8
+    assert replace(evidence(2), value=None).reference("acc") == 0.7
+    assert replace(evidence(acc=[]), value=None).reference("acc") is None
 
 
 def test_without_a_trace_or_values_nothing_is_proved() -> None:
@@ -168,9 +218,23 @@ def test_changes_of_ranks_are_sorted_by_kind() -> None:
         "threads": ["threads 1 (now 2)"],
         "hardware": ["device cpu (now cuda)"],
         "flags": ["precision 32 (now 16)"],
+        "packages": [],
         "code": ["a.py has changed"],
     }
     assert not any(rank_changes(Trace(), again).values())
+
+
+def test_another_torch_is_a_package_that_is_named_once() -> None:
+    old, new = (
+        Trace(segments=(replace(SEGMENT, ranks=({"torch": version},)),)) for version in ("2.1.0+cu118", "2.2.0+cu121")
+    )
+    changes = rank_changes(old, new)
+    assert changes["packages"] == ["torch 2.1.0+cu118 (now 2.2.0+cu121)"] and not changes["flags"]
+    known = {"packages": ["torch 2.1.0 (now 2.2.0)", "rich 1 (now 2)"]}
+    assert merged(known, changes)["packages"] == known["packages"]
+    assert verdict(changed(2, weights=("x",)), differs=merged({}, changes)).ingredient == "packages"
+    midway = {"packages": ["torch 2.1.0 (from epoch 2 on 2.2.0)"]}
+    assert merged(known, midway)["packages"] == [*known["packages"], *midway["packages"]]
 
 
 def test_only_samples_that_both_know_can_differ() -> None:
