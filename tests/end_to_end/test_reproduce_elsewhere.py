@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,15 +244,18 @@ def test_at_a_terminal_it_asks_and_ctrl_c_leaves_nothing_behind(project: Path, r
     before, text = state(project), config.read_text()
     config.write_text(text.replace("max_epochs: 2", "max_epochs: 5000"))
     command = ["-m", "sweeps", "reproduce", "train#0", "--at-commit"]
+    # Tests that run in the background may ignore Ctrl-C, and all that they start with them
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    how = {"cwd": project, "timeout": 100, "encoding": "utf-8", "env": os.environ, "preexec_fn": heard}
     try:
-        asked = pexpect.spawn(sys.executable, command, cwd=project, timeout=100, encoding="utf-8", env=os.environ)
+        asked = pexpect.spawn(sys.executable, command, **how)
         asked.expect_exact("[y/N] ")
         asked.sendline("no")
         asked.expect_exact("Nothing was run.")
         asked.expect(pexpect.EOF)
         asked.close()
         assert asked.exitstatus == 2
-        run = pexpect.spawn(sys.executable, command, cwd=project, timeout=100, encoding="utf-8", env=os.environ)
+        run = pexpect.spawn(sys.executable, command, **how)
         run.expect_exact("[y/N] ")
         run.sendline("y")
         run.expect(r"The recorded code is in (/\S+),")
