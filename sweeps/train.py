@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +19,9 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
+from sweeps.checkpoints import at_hand, best_checkpoint, load_what_is_judged, save_unwritable
 from sweeps.config import Config, build, fingerprint
-from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, stop
 from sweeps.randomness import derive_seed
@@ -36,7 +36,6 @@ from sweeps.seeding import seed_streams
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry, logged_step
 from sweeps.tracking.logger import ChannelLogger
-from sweeps.untrusted import opened
 
 __all__ = [
     "DerivedRandomness",
@@ -51,7 +50,6 @@ __all__ = [
 ]
 
 _OF_THE_EPOCH = 2**64 - 1  # no batch has this number
-_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
 
 
 def fit(
@@ -131,7 +129,7 @@ def fit(
             module,
             datamodule=data,
             ckpt_path=None if resume_from is None else str(resume_from),
-            # Callbacks may keep any object in a file that this trial wrote; see `_load_what_is_judged`. Without a
+            # Callbacks may keep any object in a file that this trial wrote; see `load_what_is_judged`. Without a
             # file there may still be one that Lightning takes on SLURM, `hpc_ckpt_1.ckpt` in the trial's folder
             weights_only=resume_from is None,
         )
@@ -143,7 +141,7 @@ def fit(
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
     if not telemetry.is_stopped and stop_after is None:  # else it may go on
         channel.log(_restated(reporter, trainer), step=logged_step(trainer) + 1)
-    best = _best_checkpoint(trainer)
+    best = best_checkpoint(trainer)
     if best is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
     tell_trace = partial(_tell_trace, tracer, operations, data, known_data, channel, ranks)
@@ -154,7 +152,7 @@ def fit(
         channel.send(Artifact(path=str(tracer.file.path)))
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
     if config["test"] and has_test(data, module) and not is_stopping and stop_after is None:
-        best = _at_hand(best, ranks, folder)
+        best = at_hand(best, ranks, folder)
         trainer.test(
             module,
             datamodule=data,
@@ -361,8 +359,8 @@ def trainer_for(
         raise ConfigError(
             f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
         )
-    _save_unwritable(trainer)
-    _load_what_is_judged(trainer)
+    save_unwritable(trainer)
+    load_what_is_judged(trainer)
     if ranks.size > 1:
         deal_evenly(trainer)
         weigh_exactly()
@@ -382,90 +380,6 @@ def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
         built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
     return built
-
-
-def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.dirpath:
-            best = Path(callback.best_model_path)
-            # A state to go on from may name any file of this machine, which would become an artifact for all to read
-            if best.resolve().is_relative_to(Path(callback.dirpath).resolve()):
-                return best
-    return None
-
-
-def _load_what_is_judged(trainer: pl.Trainer) -> None:
-    """Load a checkpoint that others can have written as plain data and tensors alone, and all that follows from it.
-
-    Each rank judges the file that it has open, and loads from that: by its path, somebody could put another there.
-    """
-    strategy, load, broadcast = trainer.strategy, trainer.strategy.load_checkpoint, trainer.strategy.broadcast
-    has_foreign = False
-
-    def load_what_is_judged(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        nonlocal has_foreign
-        path = Path(checkpoint_path)
-        with opened(path) as (file, is_own):
-            has_foreign = has_foreign or not is_own
-            weights_only = has_foreign or bool(weights_only)
-            if weights_only and strategy.restore_checkpoint_after_setup:  # Lightning forgets what it was asked for
-                raise StoreError(f"{path} is not loaded: others than you can have written it. {_OWN_AGAIN}")
-            strategy.broadcast = _own_object  # type: ignore[method-assign]  # else rank 0's path would be every rank's
-            try:
-                return load(f"/dev/fd/{file.fileno()}", weights_only=weights_only)
-            except pickle.UnpicklingError as error:
-                if not weights_only:
-                    raise
-                raise StoreError(
-                    f"{path} is not loaded: others than you can have written it, and it has more in it than weights, "
-                    f"which might run. {_OWN_AGAIN}"
-                ) from error
-            finally:
-                strategy.broadcast = broadcast  # type: ignore[method-assign]
-
-    strategy.load_checkpoint = load_what_is_judged  # type: ignore[method-assign]
-
-
-def _own_object(obj: Any, src: int = 0) -> Any:
-    return obj
-
-
-def _save_unwritable(trainer: pl.Trainer) -> None:
-    """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `opened`.
-
-    Nor is one written through a link that others have put in its place, which Lightning does from another disk.
-    """
-    save = trainer.save_checkpoint
-
-    def save_unwritable(filepath: str | Path, *arguments: Any, **more: Any) -> None:
-        before = os.umask(0o022)
-        os.umask(before | 0o022)
-        if Path(filepath).is_symlink():
-            Path(filepath).unlink(missing_ok=True)
-        try:
-            save(filepath, *arguments, **more)
-        finally:
-            os.umask(before)
-
-    trainer.save_checkpoint = save_unwritable  # type: ignore[method-assign]
-
-
-def _at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
-    """Return the best checkpoint where this rank can read it: a host without rank 0's disk gets a copy."""
-    if best is None or ranks.place.num_nodes == 1:
-        return best
-    size, time_ns = ranks.decide(lambda: (best.stat().st_size, best.stat().st_mtime_ns))
-    # A host may have a file of that name from a run of its own
-    is_missing = not best.exists() or (best.stat().st_size, best.stat().st_mtime_ns) != (size, time_ns)
-    if ranks.sum(torch.tensor([float(is_missing)])).item() == 0:
-        return best
-    content = ranks.decide(best.read_bytes)
-    if not is_missing:
-        return best
-    copy = folder / paths.CHECKPOINTS / best.name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    paths.write_bytes(copy, content)
-    return copy
 
 
 def _restated(reporter: Reporter, trainer: pl.Trainer) -> dict[str, float]:
