@@ -142,8 +142,9 @@ def print_difference(found: Difference, form: Format, *, console: Console, out: 
         return
     names = [plain(run.label) for run in found.runs]
     for run in found.runs:
-        if run.note:
-            console.print(Text(plain(run.note), style="dim"), soft_wrap=True)
+        reused = f"{run.label}: {run.origin['reused']}." if "reused" in run.origin else ""
+        for note in filter(None, (run.note, reused)):
+            console.print(Text(plain(note), style="dim"), soft_wrap=True)
     _print_section("", _summary(found.runs), names, console)
     for name, rows in found.sections.items():
         _print_section(name.capitalize(), _readable(rows), names, console)

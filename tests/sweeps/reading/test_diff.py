@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from run_stores import StoreWriter
 
 from sweeps.errors import UsageError
 from sweeps.reading.diff import Difference, _short, difference, print_difference
@@ -122,6 +123,18 @@ def test_a_run_whose_name_is_that_of_another_by_now_goes_by_its_id(filled: Any) 
     text = shown(compared(filled.uri, "a#1", filled.ids["dropped"]))
 
     assert text.splitlines()[0].split() == ["a#1", filled.ids["dropped"][:8]]
+
+
+def test_a_result_that_is_that_of_another_trial_is_told(tmp_path: Path, empty_mlflow: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    writer = StoreWriter(uri, tmp_path)
+    writer.add({}, kind="study", study="a")
+    writer.trial("a", 0, 0.5, {})
+    writer.trial("a", 1, 0.5, {}, reused_from="0")
+    assert shown(compared(uri, "a#0", "a#1")).startswith(
+        "a#1: the result is that of a#0, which has the same configuration."
+    )
 
 
 @pytest.mark.parametrize("text", ["2024_01", "1.10", "0012e3", "1e1000"])
