@@ -67,6 +67,7 @@ class CheckReport:
         idle: Searched places that are read, but change nothing of what is computed.
         unused: Parameters without a gradient.
         combination: The point that joins what is large, if it could not be run, and why.
+        heard: Warnings of the process that ran the first corner.
     """
 
     num_corners: int
@@ -81,11 +82,13 @@ class CheckReport:
     idle: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
     combination: tuple[Point, str] | None = None
+    heard: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
         """One line for each thing that a user should know before the first trial."""
-        found = [
+        found = list(self.heard)
+        found += [
             f"{place} changes nothing: no part of a run's configuration reads it. Leave it out of the search, or refer "
             f"to it, such as model.width=${{{place}}}."
             for place in self.unread

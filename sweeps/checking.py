@@ -232,6 +232,7 @@ class _View:
             idle=tuple(idle),
             unused=self._unused(),
             combination=combination,
+            heard=self.passed.warnings,
         )
 
     def _unread(self, space: Space, compose: Compose) -> list[str]:

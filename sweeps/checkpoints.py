@@ -1,7 +1,9 @@
-"""The checkpoints of a training: who may have written what is loaded, and who may write what is saved."""
+"""The checkpoints of a training run: which one counts, who may have written it, and who may write it."""
 
 import os
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,85 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sweeps import paths
 from sweeps.errors import StoreError
+from sweeps.pruning import Reporter, Snapshot, moment
 from sweeps.ranks import Ranks
 from sweeps.untrusted import opened
 
-__all__ = ["at_hand", "best_checkpoint", "load_what_is_judged", "save_unwritable"]
+__all__ = ["Kept", "at_hand", "kept_model", "load_what_is_judged", "save_unwritable", "skip_what_is_not_logged"]
 
 _OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
 
 
-def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """Return the best checkpoint of a training, if there is one and it lies among its own."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.dirpath:
-            best = Path(callback.best_model_path)
-            # A state to go on from may name any file of this machine, which would become an artifact for all to read
-            if best.resolve().is_relative_to(Path(callback.dirpath).resolve()):
-                return best
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The model that a training run leaves, which is the one that is tested, recorded and promoted.
+
+    Attributes:
+        path: Its checkpoint; None for the model at the end of training, where nothing was saved.
+        snapshot: What was logged of it; None where it was never validated.
+    """
+
+    path: Path | None
+    snapshot: Snapshot | None
+
+
+def kept_model(trainer: pl.Trainer, reporter: Reporter, metric: str) -> Kept:
+    """Return the best model of all that were saved, by the objective that was logged of it.
+
+    Of checkpoints of one model, that of a `ModelCheckpoint` which monitors the objective is the one. Where none was
+    saved at a validation, it is the one that such a callback has chosen; where nothing was saved, the last model.
+
+    Args:
+        trainer: The trainer, after training.
+        reporter: Has what was logged, and when; on rank 0.
+        metric: The objective.
+    """
+    best = Kept(path=None, snapshot=reporter.snapshot(moment(trainer)))
+    unjudged: Path | None = None
+    callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    for callback in sorted(callbacks, key=lambda each: each.monitor != metric):
+        for path in _saved_by(callback, reporter):
+            when = reporter.saved.get(str(path))
+            snapshot = None if when is None else reporter.snapshot(when)
+            if snapshot is None:
+                unjudged = unjudged or path
+            elif best.path is None or _is_better(reporter, snapshot, best.snapshot):
+                best = Kept(path=path, snapshot=snapshot)
+    if best.path is None and unjudged is not None:
+        return Kept(path=unjudged, snapshot=None)
+    return best
+
+
+def _saved_by(callback: ModelCheckpoint, reporter: Reporter) -> list[Path]:
+    """Return the checkpoints of a callback that exist, the one that it calls the best first."""
+    if not callback.dirpath:
+        return []
+    folder = Path(callback.dirpath).resolve()
+    paths_ = dict.fromkeys([callback.best_model_path, *callback.best_k_models, *reporter.saved])
+    # A state to resume from may name any file of this machine, which would become an artifact for all to read
+    return [
+        Path(path) for path in paths_ if path and Path(path).resolve().is_relative_to(folder) and Path(path).exists()
+    ]
+
+
+def _is_better(reporter: Reporter, one: Snapshot, other: Snapshot | None) -> bool:
+    if other is None or other.value is None:
+        return True
+    return one.value is not None and reporter.is_better(one.value, other.value)
+
+
+def skip_what_is_not_logged(callback: ModelCheckpoint) -> None:
+    """Let a callback save nothing while its metric has not been logged, where Lightning would end the training run.
+
+    An objective may come only after a warm-up, or only with each second validation.
+    """
+    save = callback._save_topk_checkpoint
+
+    def save_if_logged(trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        if callback.monitor in monitor_candidates:
+            save(trainer, monitor_candidates)
+
+    callback._save_topk_checkpoint = save_if_logged  # type: ignore[method-assign]
 
 
 def load_what_is_judged(trainer: pl.Trainer) -> None:
@@ -67,10 +131,11 @@ def _own_object(obj: Any, src: int = 0) -> Any:
     return obj
 
 
-def save_unwritable(trainer: pl.Trainer) -> None:
+def save_unwritable(trainer: pl.Trainer, on_save: Callable[[pl.Trainer, Path], None] = lambda *_: None) -> None:
     """Let nobody else write to the checkpoints of this trial, whatever the user's umask is: see `opened`.
 
     Nor is one written through a link that others have put in its place, which Lightning does from another disk.
+    `on_save` is called with each checkpoint before it is saved.
     """
     save_as_told = trainer.save_checkpoint
 
@@ -79,6 +144,7 @@ def save_unwritable(trainer: pl.Trainer) -> None:
         os.umask(before | 0o022)
         if Path(filepath).is_symlink():
             Path(filepath).unlink(missing_ok=True)
+        on_save(trainer, Path(filepath))
         try:
             save_as_told(filepath, *arguments, **more)
         finally:

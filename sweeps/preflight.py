@@ -15,26 +15,40 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    Timer,
+)
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from sweeps.channel import Channel
 from sweeps.config import Config, build
-from sweeps.errors import ConfigError
+from sweeps.errors import ConfigError, did_you_mean
+from sweeps.late_metrics import may_log
 from sweeps.naming import some_of
+from sweeps.pruning import numbers_in, stop
 from sweeps.ranks import Ranks
 from sweeps.records import CheckPassed, Memory, RankJob, Tried
 from sweeps.reproducing.hashing import parts
+from sweeps.telemetry import num_parameters
+from sweeps.tracking.logger import ChannelLogger
 from sweeps.train import (
     DerivedRandomness,
+    build_callbacks,
     build_module,
     has_test,
     metric_is_missing,
-    num_parameters,
     quieten,
+    require_batches,
     seed_process,
     trainer_for,
 )
@@ -44,7 +58,8 @@ __all__ = ["check", "compare", "measure"]
 _NUM_BATCHES = 2  # the optimizer has its state from the second on, and in-place errors are seen in the first alone
 _MOST_GARBAGE_BYTES = 500_000_000
 _PIECE = 1 << 18  # numbers
-_COMPARED = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1}
+_LEFT_OUT = (Checkpoint, EarlyStopping, Timer, BatchSizeFinder, LearningRateFinder)
+"""Callbacks that save, or stop, or train by themselves."""
 
 
 def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -67,11 +82,12 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
     began = time.monotonic()
     quieten()
     first = corners[0]
-    data, module = _build_all(first, job)
-    probe = _Probe(first, ranks)
-    trainer = _trainer(first, probe, {}, ranks, job)
+    data, module, callbacks = _build_all(first, job)
+    probe = _Probe(first, channel, ranks)
+    trainer = _trainer(first, probe, callbacks, ranks, job)
     trainer.fit(module, datamodule=data)
-    logged = _require_objective(first["objective"]["metric"], trainer, ranks)
+    require_batches(trainer)
+    logged, warnings = _judge_logged(first, trainer, callbacks, ranks)
     if first["test"] and has_test(data, module):
         trainer.test(module, datamodule=data, verbose=False)
         logged = tuple(sorted({*logged, *trainer.callback_metrics}))
@@ -83,7 +99,7 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
 
     shared = _SharedData(first, data, job.allowed_modules)
     _try_all(corners[1:], shared, channel, garbage, ranks, job)
-    return _passed(ranks, began, metrics=logged, num_parameters=tried.num_parameters)
+    return _passed(ranks, began, metrics=logged, num_parameters=tried.num_parameters, warnings=tuple(warnings))
 
 
 def measure(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -107,9 +123,9 @@ def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
     for config in configs:
         if not ranks.decide(lambda: time.monotonic() - began < job.limit_s):
             break
-        data, module = _build_all(config, job)
-        probe = _Probe(config, ranks)
-        trainer = _trainer(config, probe, _COMPARED, ranks, job)
+        data, module, callbacks = _build_all(config, job)
+        probe = _Probe(config, channel, ranks, num_batches=3, num_epochs=2)
+        trainer = _trainer(config, probe, callbacks, ranks, job)
         trainer.fit(module, datamodule=data)
         probe.note_end(trainer, module)
         tried = probe.result(module)
@@ -130,12 +146,11 @@ def _try_all(
     """Build each config, train it for two batches if there is time, and tell of it."""
     began = time.monotonic()
     for config in configs:
-        data, module = _build_all(config, job, shared)
-        probe = _Probe(config, ranks, stops=True)
+        data, module, callbacks = _build_all(config, job, shared)
+        # no validation, and so no end of an epoch, at which a schedule may ask for a metric of it
+        probe = _Probe(config, channel, ranks, num_epochs=0)
         if ranks.decide(lambda: time.monotonic() - began < job.limit_s):
-            # no validation, and so no end of an epoch, at which a schedule may ask for a metric of it
-            none = {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-            trainer = _trainer(config, probe, none, ranks, job)
+            trainer = _trainer(config, probe, callbacks, ranks, job)
             with suppress(_EnoughError):
                 trainer.fit(module, datamodule=data)
             del trainer
@@ -145,37 +160,73 @@ def _try_all(
         garbage.add(tried)
 
 
-def _trainer(config: Config, probe: "_Probe", more: Config, ranks: Ranks, job: RankJob) -> pl.Trainer:
-    settings = config["trainer"]
-    short = {"max_epochs": 1, "min_epochs": None, "max_steps": -1, "val_check_interval": None}
-    whole = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
-    numbers = {"limit_train_batches": _NUM_BATCHES, "limit_val_batches": 1, "limit_test_batches": 1} | more
-    limits = {key: number for key, number in numbers.items() if settings.get(key) != 0}
-    return trainer_for(
-        config | {"trainer": settings | short | whole | limits},
+def _trainer(config: Config, probe: "_Probe", callbacks: Iterable[Callback], ranks: Ranks, job: RankJob) -> pl.Trainer:
+    """Make the real Trainer, with the real logger but silent, which ends where the probe has seen enough.
+
+    Callbacks that save or stop are left out; so are those that train by themselves to find a value.
+    """
+    logger = ChannelLogger(probe.channel, Path(job.folder))
+    logger.is_silent = True
+    trainer = trainer_for(
+        config | {"trainer": config["trainer"] | {"num_sanity_val_steps": 0}},
         ranks=ranks,
-        logger=False,
-        callbacks=[DerivedRandomness(config["seed"]), probe],
+        logger=logger,
+        callbacks=[
+            DerivedRandomness(config["seed"]),
+            probe,
+            *(callback for callback in callbacks if not isinstance(callback, _LEFT_OUT)),
+        ],
         folder=Path(job.folder),
         allowed=job.allowed_modules,
     )
+    probe.shorten(trainer)
+    return trainer
 
 
-def _build_all(config: Config, job: RankJob, shared: "_SharedData | None" = None) -> tuple[Any, pl.LightningModule]:
+def _build_all(
+    config: Config, job: RankJob, shared: "_SharedData | None" = None
+) -> tuple[Any, pl.LightningModule, list[Callback]]:
     allowed = job.allowed_modules
     seed_process(config["seed"])
-    for name, node in (config["callbacks"] or {}).items():
-        build(node, key=f"callbacks.{name}", allowed=allowed)
+    callbacks = build_callbacks(config, folder=Path(job.folder), allowed=allowed)
     data = build(config["data"], key="data", allowed=allowed) if shared is None else shared.of(config)
     seed_process(config["seed"])  # whether the data has drawn numbers or not
-    return data, build_module(config, allowed=allowed)
+    return data, build_module(config, allowed=allowed), callbacks
 
 
-def _require_objective(objective: str, trainer: pl.Trainer, ranks: Ranks) -> tuple[str, ...]:
-    """Return what is logged, if the objective is among it and all ranks have the same value of it."""
+def _judge_logged(
+    config: Config, trainer: pl.Trainer, callbacks: Iterable[Callback], ranks: Ranks
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return what is logged, and warnings of what the objective or a callback asks for and is not there yet.
+
+    Raises:
+        ConfigError: The objective, or what a callback monitors, can never be logged; or the objectives of ranks differ.
+    """
+    objective = config["objective"]["metric"]
     logged = tuple(sorted(trainer.callback_metrics))
+    sources = [trainer.lightning_module, *callbacks]
+    warnings: list[str] = []
+
+    def judge() -> None:
+        for key, monitor in _monitors(config, callbacks, trainer):
+            if monitor in logged or monitor == objective:
+                continue
+            problem = f"{key}={monitor}: it is not logged in the first epoch, at whose end the callback asks for it."
+            if not may_log(monitor, sources):
+                raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
+            warnings.append(problem)
+        if objective in logged:
+            return
+        if objective == "num_params" or not may_log(objective, sources):
+            raise metric_is_missing(objective, logged)
+        warnings.append(
+            f"{objective}, the objective, was not logged in the two batches that were tried. A run that never logs it "
+            f"fails at its end. Logged: {', '.join(logged) or 'nothing'}."
+        )
+
+    ranks.decide(judge)
     if ranks.decide(lambda: objective not in logged):
-        raise metric_is_missing(objective, logged)
+        return logged, warnings
     value = trainer.callback_metrics.get(objective)
     own = torch.tensor([math.nan if value is None else float(value)], dtype=torch.float64).nan_to_num(nan=-1.0)
     first = ranks.decide(own.item)
@@ -184,7 +235,18 @@ def _require_objective(objective: str, trainer: pl.Trainer, ranks: Ranks) -> tup
             f"Each of the {ranks.size} ranks has another {objective!r}, that of its own share of the samples: log it "
             "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
         )
-    return logged
+    return logged, warnings
+
+
+def _monitors(config: Config, callbacks: Iterable[Callback], trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
+    """Yield the keys and names of metrics without which callbacks would end training in its first epoch."""
+    for name, callback in zip(config["callbacks"] or {}, callbacks, strict=True):
+        asks = isinstance(callback, EarlyStopping) and callback.strict
+        if isinstance(callback, ModelCheckpoint):
+            asks = callback.save_top_k != 0 and trainer.enable_validation
+        monitor = getattr(callback, "monitor", None)
+        if asks and monitor is not None:
+            yield f"callbacks.{name}.monitor", monitor
 
 
 class _SharedData:
@@ -243,17 +305,28 @@ class _Probe(Callback):
     Against the rise of the peak of resident memory it was 0.8 to 0.95 for large MLPs, and 0.6 to 0.8 for CNNs, whose
     convolutions keep copies of their own.
 
+    **Of an epoch** the first batches are trained, the last of them with the number of the epoch's last batch: to the
+    module the Trainer has the length, the steps and the epochs of the real one.
+
     Args:
         config: What is trained.
+        channel: The line to the driver, to which nothing is logged.
         ranks: The ranks of the trial.
-        stops: Whether to end the training after the second batch, by raising `_EnoughError`.
+        num_batches: How many batches of an epoch are trained.
+        num_epochs: After how many epochs training ends; 0 ends it after the batches, by raising `_EnoughError`.
     """
 
-    def __init__(self, config: Config, ranks: Ranks, *, stops: bool = False) -> None:
+    def __init__(
+        self, config: Config, channel: Channel, ranks: Ranks, *, num_batches: int = _NUM_BATCHES, num_epochs: int = 1
+    ) -> None:
+        self.channel = channel
         self._seed = config["seed"]
         self._strategy = config["trainer"]["strategy"]
         self._ranks = ranks
-        self._stops = stops
+        self._num_batches = num_batches
+        self._num_epochs = num_epochs
+        self._num_trained = 0  # batches of this epoch
+        self._num_ended = 0  # epochs
         self._words: list[Any] = []  # what the digest is of
         self._used: set[str] = set()
         self._memory: Memory | None = None
@@ -261,6 +334,37 @@ class _Probe(Callback):
         self._saved: _SavedTensors | None = None
         self._batch_bytes: list[int] = []
         self._unused: tuple[str, ...] = ()
+
+    def shorten(self, trainer: pl.Trainer) -> None:
+        """Let epochs and validations end early, and each batch be a step; the Trainer's numbers stay the real ones."""
+        loop = trainer.fit_loop.epoch_loop
+
+        def validates(fetcher: Any) -> bool:
+            return self._num_epochs > 0 and self._is_last(trainer) and trainer.enable_validation
+
+        loop._should_check_val_fx = validates  # type: ignore[method-assign, assignment]
+        loop._should_accumulate = lambda: False  # type: ignore[method-assign]
+        for evaluation in (loop.val_loop, trainer.test_loop):
+            _limit_to_one(evaluation)
+
+    def _is_last(self, trainer: pl.Trainer) -> bool:
+        """Tell whether the batch is the last one that is trained of this epoch."""
+        return self._num_trained >= min(self._num_batches, trainer.num_training_batches)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count anew."""
+        self._num_trained = 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End training after enough epochs."""
+        self._num_ended += 1
+        if self._num_ended >= self._num_epochs:
+            stop(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sum up where training has ended by itself, after fewer batches."""
+        if self._memory is None and self._batch_bytes:
+            self._sum_up(pl_module)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let loaders draw the same order, whether the data was set up just now or before."""
@@ -271,7 +375,7 @@ class _Probe(Callback):
         device = pl_module.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self._parameter_bytes = sum(map(_num_bytes, (*pl_module.parameters(), *pl_module.buffers())))
+        self._parameter_bytes = _bytes_of(pl_module)
         self._words += [repr(pl_module), num_parameters(pl_module), _num_train_batches(trainer)]
         self._words += [_settings(optimizer) for optimizer in trainer.optimizers]
 
@@ -279,7 +383,10 @@ class _Probe(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """See what the last of the batches saves; the first must be as it always is (see torch's version counter)."""
-        is_last = batch_idx == min(_NUM_BATCHES, trainer.num_training_batches) - 1
+        self._num_trained += 1
+        is_last = self._is_last(trainer)
+        if is_last:
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
         self._batch_bytes.append(max(1, sum(map(_num_bytes, _tensors(batch)))))
         if is_last and self._memory is None and pl_module.device.type == "cpu":
             self._saved = _SavedTensors(pl_module)
@@ -304,6 +411,8 @@ class _Probe(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self._words.append(_digest(loss.detach()))
+        if self._num_trained == self._num_batches - 1:
+            _jump_to_the_end(trainer)
         if self._memory is not None:
             return
         if self._used:
@@ -312,10 +421,16 @@ class _Probe(Callback):
             )
             self._require_used(trainer, pl_module)  # at the first already: DDP fails in the second
         self._optimizer_bytes = max(self._optimizer_bytes, sum(_state_bytes(each) for each in trainer.optimizers))
-        if batch_idx < min(_NUM_BATCHES, trainer.num_training_batches) - 1:
+        if not self._is_last(trainer):
             return
+        self._sum_up(pl_module)
+        if self._num_epochs == 0:
+            raise _EnoughError
+
+    def _sum_up(self, pl_module: pl.LightningModule) -> None:
         if self._saved is not None:
             self._saved.__exit__(None, None, None)
+        self._parameter_bytes = max(self._parameter_bytes, _bytes_of(pl_module))  # of a lazy one they are there now
         self._memory = Memory(
             parameters=self._parameter_bytes,
             gradients=self._gradient_bytes,
@@ -324,8 +439,6 @@ class _Probe(Callback):
             peak=_peak(pl_module.device),
         )
         self._saved = None
-        if self._stops:
-            raise _EnoughError
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Watch no more."""
@@ -335,8 +448,8 @@ class _Probe(Callback):
 
     def note_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Add to the digest what a training has come to: the weights, and all that is logged."""
-        self._words += [_digest(tensor.detach()) for tensor in (*module.parameters(), *module.buffers())]
-        self._words += [(name, _digest(value)) for name, value in sorted(trainer.callback_metrics.items())]
+        self._words += [_digest(tensor.detach()) for tensor in _held_by(module)]
+        self._words += sorted(numbers_in(trainer.callback_metrics).items())
 
     def result(self, module: pl.LightningModule) -> Tried:
         """Return what was seen."""
@@ -376,8 +489,7 @@ class _SavedTensors(saved_tensors_hooks):
 
     def __init__(self, module: pl.LightningModule) -> None:
         self._sizes: dict[int, int] = {}
-        whole = (*module.parameters(), *module.buffers())
-        self._held = {_address(part) for tensor in whole for part in parts(tensor)}
+        self._held = {_address(part) for tensor in _held_by(module) for part in parts(tensor)}
         super().__init__(self._pack, lambda tensor: tensor)
 
     @property
@@ -415,6 +527,35 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+
+
+def _held_by(module: pl.LightningModule) -> list[Tensor]:
+    """Return the parameters and buffers that exist; lazy ones come with the first batch."""
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if not is_lazy(tensor)]
+
+
+def _bytes_of(module: pl.LightningModule) -> int:
+    return sum(map(_num_bytes, _held_by(module)))
+
+
+def _jump_to_the_end(trainer: pl.Trainer) -> None:
+    """Let the next batch have the number of the epoch's last one, if the epoch has a known length beyond it."""
+    length = trainer.num_training_batches
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    if math.isfinite(length) and progress.ready < length - 1:
+        progress.ready = progress.started = progress.processed = int(length) - 1
+        progress.completed = progress.ready - 1  # counted up after the hook in which this is called
+
+
+def _limit_to_one(loop: Any) -> None:
+    """Let a loop evaluate one batch of each loader, after it has set up the real number."""
+    set_up = loop.setup_data
+
+    def set_up_short() -> None:
+        set_up()
+        loop._max_batches = [min(1, number) for number in loop._max_batches]
+
+    loop.setup_data = set_up_short
 
 
 def _num_bytes(tensor: Tensor) -> int:

@@ -293,9 +293,11 @@ class CheckPassed:
         num_parameters: The parameters of the first config.
         device_bytes: The memory of the GPU that a rank can have; None where none was used.
         duration_s: How long it took, once the modules were imported and the ranks had met.
+        warnings: What may fail later, a line each.
     """
 
     metrics: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     num_parameters: int = 0
     device_bytes: int | None = None
     duration_s: float = 0.0

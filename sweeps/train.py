@@ -2,9 +2,10 @@
 
 import inspect
 import logging
+import math
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,24 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
 from sweeps.channel import Channel
-from sweeps.checkpoints import at_hand, best_checkpoint, load_what_is_judged, save_unwritable
+from sweeps.checkpoints import (
+    Kept,
+    at_hand,
+    kept_model,
+    load_what_is_judged,
+    save_unwritable,
+    skip_what_is_not_logged,
+)
 from sweeps.config import Config, build, fingerprint
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.even_batches import deal_evenly, weigh_exactly
-from sweeps.pruning import Reporter, stop
+from sweeps.pruning import Reporter, Snapshot, numbers_in, stop
 from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, DataContent, Finished, StopAfter
@@ -34,17 +42,18 @@ from sweeps.resuming import ResumePoint
 from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
 from sweeps.targets import locate
-from sweeps.telemetry import Telemetry, logged_step
+from sweeps.telemetry import Telemetry, logged_step, num_parameters
 from sweeps.tracking.logger import ChannelLogger
 
 __all__ = [
     "DerivedRandomness",
+    "build_callbacks",
     "build_module",
     "fit",
     "has_test",
     "metric_is_missing",
-    "num_parameters",
     "quieten",
+    "require_batches",
     "seed_process",
     "trainer_for",
 ]
@@ -100,12 +109,13 @@ def fit(
         log_every_n_steps=config["tracking"]["log_every_n_steps"],
         num_parameters=num_parameters(module),
     )
+    logger = ChannelLogger(channel, folder, lambda: telemetry.is_cut)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
     tracer = Tracer(ranks, folder, config=own, seed=config["seed"], provenance=provenance, python_path=python_path)
     trainer = trainer_for(
         config,
         ranks=ranks,
-        logger=ChannelLogger(channel, folder, lambda: telemetry.is_cut),
+        logger=logger,
         callbacks=[
             tracer,
             ResumePoint(
@@ -117,11 +127,12 @@ def fit(
             DerivedRandomness(config["seed"]),
             telemetry,
             *([] if stop_after is None else [_Stop(stop_after)]),
-            *_callbacks(config, folder=folder, allowed=allowed),
+            *build_callbacks(config, folder=folder, allowed=allowed),
             reporter,
         ],
         folder=folder,
         allowed=allowed,
+        on_save=reporter.note_saved,
     )
     resume_from = resume_from if resume_from is not None and resume_from.is_file() else None
     with operations_without_form() as operations:
@@ -135,15 +146,22 @@ def fit(
         )
 
     is_stopping = ranks.decide(channel.stop_requested.is_set)
-    if ranks.decide(lambda: reporter.value is None) and not is_stopping and stop_after is None:
+    is_whole = not (is_stopping or telemetry.is_stopped or stop_after is not None)
+    if is_whole:
+        require_batches(trainer)
+    if ranks.decide(lambda: reporter.best is None) and is_whole:
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
-    value = reporter.value  # the checkpoint that is tested takes the reporter back to before its epoch
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()} | reporter.metrics
-    if not telemetry.is_stopped and stop_after is None:  # else it may go on
-        channel.log(_restated(reporter, trainer), step=logged_step(trainer) + 1)
-    best = best_checkpoint(trainer)
-    if best is not None and config["tracking"]["log_checkpoint"]:
-        channel.send(Artifact(path=str(best), artifact_path=paths.CHECKPOINTS))
+    last = numbers_in(trainer.callback_metrics)
+    kept, is_judged = ranks.decide(lambda: _kept(trainer, reporter, objective["metric"]))
+    if not is_judged and is_whole and reporter.pruned is None:
+        best = at_hand(kept.path, ranks, folder)
+        kept = Kept(path=kept.path, snapshot=_validated(trainer, module, data, best, logger, objective["metric"]))
+    value = None if kept.snapshot is None else kept.snapshot.value
+    metrics = {} if kept.snapshot is None else dict(kept.snapshot.metrics)
+    if not telemetry.is_stopped and stop_after is None:  # else it may be resumed
+        channel.log(_restated(metrics, last), step=logged_step(trainer) + 1)
+    if kept.path is not None and config["tracking"]["log_checkpoint"]:
+        channel.send(Artifact(path=str(kept.path), artifact_path=paths.CHECKPOINTS))
     tell_trace = partial(_tell_trace, tracer, operations, data, known_data, channel, ranks)
     if reporter.pruned is not None:
         tell_trace()
@@ -151,8 +169,8 @@ def fit(
     if telemetry.is_stopped:
         channel.send(Artifact(path=str(tracer.file.path)))
         return Finished(state="interrupted", reason="stopped", value=value, metrics=metrics)
-    if config["test"] and has_test(data, module) and not is_stopping and stop_after is None:
-        best = at_hand(best, ranks, folder)
+    if config["test"] and has_test(data, module) and is_whole:
+        best = at_hand(kept.path, ranks, folder)
         trainer.test(
             module,
             datamodule=data,
@@ -161,9 +179,66 @@ def fit(
             weights_only=best is None,
             verbose=False,
         )
-        metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics |= numbers_in(trainer.callback_metrics)
     tell_trace()
     return Finished(state="complete", value=value, metrics=metrics)
+
+
+def require_batches(trainer: pl.Trainer) -> None:
+    """Refuse a training run without data, which Lightning lets pass.
+
+    Raises:
+        ConfigError: No batch has come.
+    """
+    if trainer.fit_loop.epoch_loop.batch_progress.total.ready or trainer.max_epochs == 0 or trainer.max_steps == 0:
+        return
+    if trainer.limit_train_batches == 0:
+        raise ConfigError(
+            "trainer.limit_train_batches is 0: there is nothing to train on. Leave it out, or set it higher."
+        )
+    raise ConfigError(
+        f"The training data has no batch: {_source(trainer)} gives none. See its files, its splits and its batch size "
+        "(a loader that drops the last batch needs at least one whole batch)."
+    )
+
+
+def _source(trainer: pl.Trainer) -> str:
+    owner = trainer.fit_loop._data_source.instance
+    return f"{type(owner).__name__}.train_dataloader()" if owner is not None else "the loader"
+
+
+def _kept(trainer: pl.Trainer, reporter: Reporter, metric: str) -> tuple[Kept, bool]:
+    """Return the model that is kept, and whether it was validated. Rank 0 knows."""
+    kept = kept_model(trainer, reporter, metric)
+    if kept.snapshot is not None:
+        return kept, True
+    return Kept(path=kept.path, snapshot=reporter.best), False  # what a trial that did not end is known by
+
+
+def _validated(
+    trainer: pl.Trainer, module: pl.LightningModule, data: Any, best: Path | None, logger: ChannelLogger, metric: str
+) -> Snapshot:
+    """Validate the model that is kept, since it was saved, or training ended, without a validation of it.
+
+    Raises:
+        ConfigError: Validation does not log the objective.
+    """
+    logger.is_silent = True  # it is no part of the curve
+    trainer.validate(
+        module,
+        datamodule=data,
+        ckpt_path=None if best is None else str(best),
+        weights_only=best is None,  # as in testing
+        verbose=False,
+    )
+    logger.is_silent = False
+    metrics = numbers_in(trainer.callback_metrics)
+    if metric not in metrics:
+        raise ConfigError(
+            f"No model was saved when {metric!r} was logged, so that its value is that of no model which is kept. Let "
+            "a ModelCheckpoint save then: callbacks=default, without every_n_train_steps and train_time_interval."
+        )
+    return Snapshot(moment=-1, epoch=-1, metrics=metrics, value=metrics[metric])
 
 
 def _tell_trace(
@@ -320,8 +395,11 @@ def trainer_for(
     callbacks: list[Callback],
     folder: Path,
     allowed: Sequence[str] = (),
+    on_save: Callable[[pl.Trainer, Path], None] = lambda *_: None,
 ) -> pl.Trainer:
     """Make the Trainer of a rank: the config's arguments, and the platform's own.
+
+    `on_save` is called with each checkpoint before it is saved.
 
     Raises:
         ConfigError: Lightning refuses an argument, or a combination of them.
@@ -350,7 +428,7 @@ def trainer_for(
             callbacks=callbacks,
             log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
             default_root_dir=str(folder),
-            enable_progress_bar=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -359,7 +437,7 @@ def trainer_for(
         raise ConfigError(
             f"trainer.strategy={strategy} would start processes of its own, which the launcher does: use ddp."
         )
-    save_unwritable(trainer)
+    save_unwritable(trainer, on_save)
     load_what_is_judged(trainer)
     if ranks.size > 1:
         deal_evenly(trainer)
@@ -371,27 +449,32 @@ def trainer_for(
     return trainer
 
 
-def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[Callback]:
+def build_callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[Callback]:
+    """Build the callbacks of a config; a `ModelCheckpoint` that names no folder saves below `folder`."""
     built: list[Callback] = []
     for name, node in (config["callbacks"] or {}).items():
         target = locate(node.get("_target_"), key=f"callbacks.{name}", allowed=allowed)
         if target is ModelCheckpoint and node.get("dirpath") is None:
             paths.require_no_link(folder / paths.CHECKPOINTS)
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
-        built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
+        callback = build(node, key=f"callbacks.{name}", allowed=allowed)
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == config["objective"]["metric"]:
+            skip_what_is_not_logged(callback)
+        built.append(callback)
     return built
 
 
-def _restated(reporter: Reporter, trainer: pl.Trainer) -> dict[str, float]:
-    """Return the validation metrics of the best checkpoint, where the last epoch's are others.
+def _restated(kept: Mapping[str, float], last: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the model that is kept, where the last ones are others.
 
-    Logged last, they are what MLflow shows and sorts by, and they belong to the checkpoint that is kept.
+    Logged last, they are what MLflow shows and sorts by.
     """
-    return {
-        key: value
-        for key, value in reporter.metrics.items()
-        if key in trainer.callback_metrics and value != float(trainer.callback_metrics[key])
-    }
+
+    def is_other(name: str, value: float) -> bool:
+        return value != last[name] and not (math.isnan(value) and math.isnan(last[name]))
+
+    own_words = ("epoch", "step")  # by which Lightning and the readers of a history know where a point is
+    return {k: v for k, v in kept.items() if k in last and k not in own_words and is_other(k, v)}
 
 
 def has_test(data: Any, module: pl.LightningModule) -> bool:
@@ -401,11 +484,6 @@ def has_test(data: Any, module: pl.LightningModule) -> bool:
         return getattr(type(instance), name, None) is not getattr(base, name)
 
     return is_own(data, pl.LightningDataModule, "test_dataloader") and is_own(module, pl.LightningModule, "test_step")
-
-
-def num_parameters(module: pl.LightningModule) -> int:
-    """Count the parameters, those that are not trained included."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def quieten() -> None:

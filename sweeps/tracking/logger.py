@@ -21,10 +21,14 @@ class ChannelLogger(Logger):
         folder: The trial's folder.
         is_cut: Whether training was stopped within an epoch. What it logs from then on is not kept: the trial may go
             on from the beginning of the epoch, and has then the curve of one that was not stopped.
+
+    Attributes:
+        is_silent: Whether all that is logged is dropped, as in a check.
     """
 
     def __init__(self, channel: Channel, folder: Path, is_cut: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
+        self.is_silent = False
         self._is_cut = is_cut
         self._channel = channel
         self._folder = folder
@@ -47,7 +51,7 @@ class ChannelLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hold the metrics for the next message to the driver."""
-        if not self._is_cut():
+        if not self.is_silent and not self._is_cut():
             self._channel.log(metrics, step or 0)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -57,6 +57,7 @@ def test_a_check_runs_the_test_as_well(config: Config, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(user_modules.Own, "test_step", broken)
     one = changed(config, model={"_target_": "user_modules.Own"}, objective__metric="val_score")
+    one["callbacks"]["checkpoint"]["monitor"] = "val_score"
     with pytest.raises(RuntimeError, match="the test is broken"):
         attempt(preflight.check, [one], tmp_path)
 
