@@ -4,8 +4,6 @@ The corners of the space come as frozen configs; what they tell together is judg
 """
 
 import gc
-import hashlib
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,26 +22,19 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     Timer,
 )
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
 
 from sweeps.channel import Channel
-from sweeps.config import Config, build
+from sweeps.config import Config
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.late_metrics import may_log
-from sweeps.naming import some_of
-from sweeps.pruning import numbers_in, stop
+from sweeps.probe import EnoughError, Probe
 from sweeps.ranks import Ranks
-from sweeps.records import CheckPassed, Memory, RankJob, Tried
-from sweeps.reproducing.hashing import parts
-from sweeps.telemetry import num_parameters
+from sweeps.records import CheckPassed, RankJob, Tried
 from sweeps.tracking.logger import ChannelLogger
 from sweeps.train import (
     DerivedRandomness,
     build_callbacks,
+    build_data,
     build_module,
     has_test,
     metric_is_missing,
@@ -55,9 +46,7 @@ from sweeps.train import (
 
 __all__ = ["check", "compare", "measure"]
 
-_NUM_BATCHES = 2  # the optimizer has its state from the second on, and in-place errors are seen in the first alone
 _MOST_GARBAGE_BYTES = 500_000_000
-_PIECE = 1 << 18  # numbers
 _LEFT_OUT = (Checkpoint, EarlyStopping, Timer, BatchSizeFinder, LearningRateFinder)
 """Callbacks that save, or stop, or train by themselves."""
 
@@ -82,18 +71,16 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
     began = time.monotonic()
     quieten()
     first = corners[0]
-    data, module, callbacks = _build_all(first, job)
-    probe = _Probe(first, channel, ranks)
-    trainer = _trainer(first, probe, callbacks, ranks, job)
-    trainer.fit(module, datamodule=data)
+    attempt = _Attempt(first, channel, ranks, job)
+    data, trainer = attempt.data, attempt.fit()
     require_batches(trainer)
-    logged, warnings = _judge_logged(first, trainer, callbacks, ranks)
-    if first["test"] and has_test(data, module):
-        trainer.test(module, datamodule=data, verbose=False)
+    logged, warnings = _judge_logged(first, trainer, attempt.callbacks, ranks)
+    if first["test"] and has_test(data, attempt.module):
+        trainer.test(attempt.module, datamodule=data, verbose=False)
         logged = tuple(sorted({*logged, *trainer.callback_metrics}))
-    tried = probe.result(module)
+    tried = attempt.result()
     channel.send(tried)
-    del module, trainer, probe
+    del attempt, trainer
     garbage = _Garbage()
     garbage.add(tried)
 
@@ -123,14 +110,11 @@ def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
     for config in configs:
         if not ranks.decide(lambda: time.monotonic() - began < job.limit_s):
             break
-        data, module, callbacks = _build_all(config, job)
-        probe = _Probe(config, channel, ranks, num_batches=3, num_epochs=2)
-        trainer = _trainer(config, probe, callbacks, ranks, job)
-        trainer.fit(module, datamodule=data)
-        probe.note_end(trainer, module)
-        tried = probe.result(module)
+        attempt = _Attempt(config, channel, ranks, job, num_batches=3, num_epochs=2)
+        attempt.probe.note_end(attempt.fit(), attempt.module)
+        tried = attempt.result()
         channel.send(tried)
-        del data, module, trainer, probe
+        del attempt
         garbage.add(tried)
     return _passed(ranks, began)
 
@@ -146,52 +130,93 @@ def _try_all(
     """Build each config, train it for two batches if there is time, and tell of it."""
     began = time.monotonic()
     for config in configs:
-        data, module, callbacks = _build_all(config, job, shared)
         # no validation, and so no end of an epoch, at which a schedule may ask for a metric of it
-        probe = _Probe(config, channel, ranks, num_epochs=0)
+        attempt = _Attempt(config, channel, ranks, job, shared, num_epochs=0)
         if ranks.decide(lambda: time.monotonic() - began < job.limit_s):
-            trainer = _trainer(config, probe, callbacks, ranks, job)
-            with suppress(_EnoughError):
-                trainer.fit(module, datamodule=data)
-            del trainer
-        tried = probe.result(module)
+            attempt.fit()
+        tried = attempt.result()
         channel.send(tried)
-        del data, module, probe
+        del attempt
         garbage.add(tried)
 
 
-def _trainer(config: Config, probe: "_Probe", callbacks: Iterable[Callback], ranks: Ranks, job: RankJob) -> pl.Trainer:
-    """Make the real Trainer, with the real logger but silent, which ends where the probe has seen enough.
+class _Attempt:
+    """A config that is built, and trained as far as its probe wants to see it.
 
-    Callbacks that save or stop are left out; so are those that train by themselves to find a value.
+    Args:
+        config: The config.
+        channel: The line to the driver, to which nothing is logged.
+        ranks: The ranks of the trial.
+        job: The job.
+        shared: The data module that several attempts have.
+        how: What the probe wants to see; see `Probe`.
     """
-    logger = ChannelLogger(probe.channel, Path(job.folder))
-    logger.is_silent = True
-    trainer = trainer_for(
-        config | {"trainer": config["trainer"] | {"num_sanity_val_steps": 0}},
-        ranks=ranks,
-        logger=logger,
-        callbacks=[
-            DerivedRandomness(config["seed"]),
-            probe,
-            *(callback for callback in callbacks if not isinstance(callback, _LEFT_OUT)),
-        ],
-        folder=Path(job.folder),
-        allowed=job.allowed_modules,
-    )
-    probe.shorten(trainer)
-    return trainer
 
+    def __init__(
+        self,
+        config: Config,
+        channel: Channel,
+        ranks: Ranks,
+        job: RankJob,
+        shared: "_SharedData | None" = None,
+        **how: Any,
+    ) -> None:
+        self._config, self._channel, self._ranks, self._job = config, channel, ranks, job
+        self._shared, self._how = shared, how
+        self._build(has_hooks=True)
 
-def _build_all(
-    config: Config, job: RankJob, shared: "_SharedData | None" = None
-) -> tuple[Any, pl.LightningModule, list[Callback]]:
-    allowed = job.allowed_modules
-    seed_process(config["seed"])
-    callbacks = build_callbacks(config, folder=Path(job.folder), allowed=allowed)
-    data = build(config["data"], key="data", allowed=allowed) if shared is None else shared.of(config)
-    seed_process(config["seed"])  # whether the data has drawn numbers or not
-    return data, build_module(config, allowed=allowed), callbacks
+    def _build(self, *, has_hooks: bool) -> None:
+        config, allowed = self._config, self._job.allowed_modules
+        self.probe = Probe(config, self._ranks, has_hooks=has_hooks, **self._how)
+        seed_process(config["seed"])
+        self.callbacks = build_callbacks(config, folder=Path(self._job.folder), allowed=allowed)
+        self.data = build_data(config, allowed=allowed) if self._shared is None else self._shared.of(config)
+        seed_process(config["seed"])  # whether the data has drawn numbers or not
+        self.module = build_module(config, allowed=allowed)
+
+    def fit(self) -> pl.Trainer:
+        """Train, and return the Trainer.
+
+        What fails while the tensors are watched that a backward pass needs is tried again without that: not all that
+        torch can do allows it.
+        """
+        try:
+            return self._fit()
+        except Exception as error:
+            if not self.probe.was_watching or isinstance(error, MemoryError | torch.OutOfMemoryError | ConfigError):
+                raise
+        self._build(has_hooks=False)
+        return self._fit()
+
+    def _fit(self) -> pl.Trainer:
+        """Train by the real Trainer, with the real logger but silent.
+
+        Callbacks that save or stop are left out; so are those that train by themselves to find a value.
+        """
+        config, folder = self._config, Path(self._job.folder)
+        logger = ChannelLogger(self._channel, folder)
+        logger.is_silent = True
+        settings = {key: value for key, value in config["trainer"].items() if key != "max_time"}  # which stops
+        trainer = trainer_for(
+            config | {"trainer": settings | {"num_sanity_val_steps": 0}},
+            ranks=self._ranks,
+            logger=logger,
+            callbacks=[
+                DerivedRandomness(config["seed"]),
+                self.probe,
+                *(callback for callback in self.callbacks if not isinstance(callback, _LEFT_OUT)),
+            ],
+            folder=folder,
+            allowed=self._job.allowed_modules,
+        )
+        self.probe.shorten(trainer)
+        with suppress(EnoughError):
+            trainer.fit(self.module, datamodule=self.data)
+        return trainer
+
+    def result(self) -> Tried:
+        """Return what was seen."""
+        return self.probe.result(self.module)
 
 
 def _judge_logged(
@@ -257,8 +282,7 @@ class _SharedData:
 
     def __init__(self, first: Config, data: Any, allowed: Sequence[str]) -> None:
         self._node, self._data, self._allowed = first["data"], data, allowed
-        keeps = getattr(type(data), "teardown", None) is pl.LightningDataModule.teardown
-        if keeps:
+        if getattr(type(data), "teardown", None) is pl.LightningDataModule.teardown:
             data.setup = lambda stage: None
             data.prepare_data = lambda: None
 
@@ -266,7 +290,7 @@ class _SharedData:
         """Return the data module of a config."""
         if config["data"] == self._node:
             return self._data
-        return build(config["data"], key="data", allowed=self._allowed)
+        return build_data(config, allowed=self._allowed)
 
 
 class _Garbage:
@@ -284,322 +308,6 @@ class _Garbage:
         if self._num_bytes > _MOST_GARBAGE_BYTES:
             gc.collect()
             self._num_bytes = 0
-
-
-# --- what is measured ----------------------------------------------------------------------------------
-
-
-class _EnoughError(Exception):
-    """The batches that are to be tried have been."""
-
-
-class _Probe(Callback):
-    """Watches the first two batches: the memory they take, what they compute, and which parameters take no part.
-
-    **Memory** is that of this rank. On a GPU it is the peak of what torch's allocator has given out. On the CPU it
-    is a sum: parameters and buffers; gradients, twice where DDP keeps them in buckets, too (torch's documentation of
-    DistributedDataParallel, `gradient_as_bucket_view`); the optimizer's state after a real step; the tensors that
-    autograd saves in the second batch for its backward pass, each storage once (torch's tutorial on hooks for saved
-    tensors); and twice the largest of these, since the backward pass of an operation holds the gradients of what went
-    in and what came out. Not in it are what operations need for themselves, the data, and the process itself.
-    Against the rise of the peak of resident memory it was 0.8 to 0.95 for large MLPs, and 0.6 to 0.8 for CNNs, whose
-    convolutions keep copies of their own.
-
-    **Of an epoch** the first batches are trained, the last of them with the number of the epoch's last batch: to the
-    module the Trainer has the length, the steps and the epochs of the real one.
-
-    Args:
-        config: What is trained.
-        channel: The line to the driver, to which nothing is logged.
-        ranks: The ranks of the trial.
-        num_batches: How many batches of an epoch are trained.
-        num_epochs: After how many epochs training ends; 0 ends it after the batches, by raising `_EnoughError`.
-    """
-
-    def __init__(
-        self, config: Config, channel: Channel, ranks: Ranks, *, num_batches: int = _NUM_BATCHES, num_epochs: int = 1
-    ) -> None:
-        self.channel = channel
-        self._seed = config["seed"]
-        self._strategy = config["trainer"]["strategy"]
-        self._ranks = ranks
-        self._num_batches = num_batches
-        self._num_epochs = num_epochs
-        self._num_trained = 0  # batches of this epoch
-        self._num_ended = 0  # epochs
-        self._words: list[Any] = []  # what the digest is of
-        self._used: set[str] = set()
-        self._memory: Memory | None = None
-        self._parameter_bytes = self._gradient_bytes = self._optimizer_bytes = 0
-        self._saved: _SavedTensors | None = None
-        self._batch_bytes: list[int] = []
-        self._unused: tuple[str, ...] = ()
-
-    def shorten(self, trainer: pl.Trainer) -> None:
-        """Let epochs and validations end early, and each batch be a step; the Trainer's numbers stay the real ones."""
-        loop = trainer.fit_loop.epoch_loop
-
-        def validates(fetcher: Any) -> bool:
-            return self._num_epochs > 0 and self._is_last(trainer) and trainer.enable_validation
-
-        loop._should_check_val_fx = validates  # type: ignore[method-assign, assignment]
-        loop._should_accumulate = lambda: False  # type: ignore[method-assign]
-        for evaluation in (loop.val_loop, trainer.test_loop):
-            _limit_to_one(evaluation)
-
-    def _is_last(self, trainer: pl.Trainer) -> bool:
-        """Tell whether the batch is the last one that is trained of this epoch."""
-        return self._num_trained >= min(self._num_batches, trainer.num_training_batches)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count anew."""
-        self._num_trained = 0
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End training after enough epochs."""
-        self._num_ended += 1
-        if self._num_ended >= self._num_epochs:
-            stop(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sum up where training has ended by itself, after fewer batches."""
-        if self._memory is None and self._batch_bytes:
-            self._sum_up(pl_module)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let loaders draw the same order, whether the data was set up just now or before."""
-        seed_process(self._seed)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the optimizers before any schedule has changed them."""
-        device = pl_module.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self._parameter_bytes = _bytes_of(pl_module)
-        self._words += [repr(pl_module), num_parameters(pl_module), _num_train_batches(trainer)]
-        self._words += [_settings(optimizer) for optimizer in trainer.optimizers]
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """See what the last of the batches saves; the first must be as it always is (see torch's version counter)."""
-        self._num_trained += 1
-        is_last = self._is_last(trainer)
-        if is_last:
-            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
-        self._batch_bytes.append(max(1, sum(map(_num_bytes, _tensors(batch)))))
-        if is_last and self._memory is None and pl_module.device.type == "cpu":
-            self._saved = _SavedTensors(pl_module)
-            self._saved.__enter__()
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Look at the gradients."""
-        if self._memory is not None:
-            return
-        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
-        self._used |= set(gradients)
-        self._words += [(name, _digest(gradient)) for name, gradient in gradients.items()]
-        copies = 2 if _has_buckets(trainer) else 1
-        self._gradient_bytes = max(self._gradient_bytes, copies * sum(map(_num_bytes, gradients.values())))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Note what the step has left behind, and after the last batch sum up."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor):
-            self._words.append(_digest(loss.detach()))
-        if self._num_trained == self._num_batches - 1:
-            _jump_to_the_end(trainer)
-        if self._memory is not None:
-            return
-        if self._used:
-            self._unused = tuple(
-                name for name, p in pl_module.named_parameters() if p.requires_grad and name not in self._used
-            )
-            self._require_used(trainer, pl_module)  # at the first already: DDP fails in the second
-        self._optimizer_bytes = max(self._optimizer_bytes, sum(_state_bytes(each) for each in trainer.optimizers))
-        if not self._is_last(trainer):
-            return
-        self._sum_up(pl_module)
-        if self._num_epochs == 0:
-            raise _EnoughError
-
-    def _sum_up(self, pl_module: pl.LightningModule) -> None:
-        if self._saved is not None:
-            self._saved.__exit__(None, None, None)
-        self._parameter_bytes = max(self._parameter_bytes, _bytes_of(pl_module))  # of a lazy one they are there now
-        self._memory = Memory(
-            parameters=self._parameter_bytes,
-            gradients=self._gradient_bytes,
-            optimizer=self._optimizer_bytes,
-            activations=None if self._saved is None else self._of_a_whole_batch(self._saved),
-            peak=_peak(pl_module.device),
-        )
-        self._saved = None
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Watch no more."""
-        if self._saved is not None:
-            self._saved.__exit__(None, None, None)
-            self._saved = None
-
-    def note_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Add to the digest what a training has come to: the weights, and all that is logged."""
-        self._words += [_digest(tensor.detach()) for tensor in _held_by(module)]
-        self._words += sorted(numbers_in(trainer.callback_metrics).items())
-
-    def result(self, module: pl.LightningModule) -> Tried:
-        """Return what was seen."""
-        digest = hashlib.sha256(json.dumps(self._words, default=repr).encode()).hexdigest()
-        return Tried(
-            was_run=self._memory is not None,
-            num_parameters=num_parameters(module),
-            memory=self._memory,
-            digest=digest if self._memory is not None else "",
-            unused=self._unused,
-        )
-
-    def _of_a_whole_batch(self, saved: "_SavedTensors") -> int:
-        """Scale what the last batch took, which may have been a smaller one, to the largest."""
-        num_bytes = saved.num_bytes + 2 * saved.largest_bytes
-        return num_bytes * max(self._batch_bytes) // self._batch_bytes[-1]
-
-    def _require_used(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Refuse what plain DDP refuses at the second step, in words that lead out of it."""
-        if not self._unused or self._ranks.size == 1 or not module.automatic_optimization:
-            return
-        model = trainer.strategy.model
-        if not isinstance(model, DistributedDataParallel) or model.find_unused_parameters or model.static_graph:
-            return
-        way_out = "trainer.strategy=ddp_find_unused_parameters_true"
-        if isinstance(self._strategy, dict):
-            way_out = "trainer.strategy.find_unused_parameters=true"
-        raise ConfigError(
-            f"With several ranks, plain DDP needs a gradient for every parameter of the model, but "
-            f"{some_of(self._unused)} got none in the first batch, so that training would fail at the second. Use "
-            f"them, freeze them (requires_grad=False), or set {way_out}."
-        )
-
-
-class _SavedTensors(saved_tensors_hooks):
-    """Adds up, while it is entered, what autograd saves for backward passes; not what the module holds anyway."""
-
-    def __init__(self, module: pl.LightningModule) -> None:
-        self._sizes: dict[int, int] = {}
-        self._held = {_address(part) for tensor in _held_by(module) for part in parts(tensor)}
-        super().__init__(self._pack, lambda tensor: tensor)
-
-    @property
-    def num_bytes(self) -> int:
-        """The bytes of all storages that were saved."""
-        return sum(self._sizes.values())
-
-    @property
-    def largest_bytes(self) -> int:
-        """The bytes of the largest of them."""
-        return max(self._sizes.values(), default=0)
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        for part in parts(tensor):
-            address = _address(part)
-            if address not in self._held:
-                self._sizes[address] = max(self._sizes.get(address, 0), part.untyped_storage().nbytes())
-        return tensor
-
-
-def _settings(optimizer: Optimizer) -> list[str]:
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    return [type(optimizer).__name__, *map(repr, groups)]
-
-
-def _state_bytes(optimizer: Optimizer) -> int:
-    return sum(map(_num_bytes, _tensors(list(optimizer.state.values()))))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _held_by(module: pl.LightningModule) -> list[Tensor]:
-    """Return the parameters and buffers that exist; lazy ones come with the first batch."""
-    return [tensor for tensor in (*module.parameters(), *module.buffers()) if not is_lazy(tensor)]
-
-
-def _bytes_of(module: pl.LightningModule) -> int:
-    return sum(map(_num_bytes, _held_by(module)))
-
-
-def _jump_to_the_end(trainer: pl.Trainer) -> None:
-    """Let the next batch have the number of the epoch's last one, if the epoch has a known length beyond it."""
-    length = trainer.num_training_batches
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    if math.isfinite(length) and progress.ready < length - 1:
-        progress.ready = progress.started = progress.processed = int(length) - 1
-        progress.completed = progress.ready - 1  # counted up after the hook in which this is called
-
-
-def _limit_to_one(loop: Any) -> None:
-    """Let a loop evaluate one batch of each loader, after it has set up the real number."""
-    set_up = loop.setup_data
-
-    def set_up_short() -> None:
-        set_up()
-        loop._max_batches = [min(1, number) for number in loop._max_batches]
-
-    loop.setup_data = set_up_short
-
-
-def _num_bytes(tensor: Tensor) -> int:
-    """Return the bytes of the part of a tensor that this rank holds."""
-    return sum(part.numel() * part.element_size() for part in parts(tensor))
-
-
-def _address(part: Tensor) -> int:
-    return part.untyped_storage().data_ptr()
-
-
-def _digest(tensor: Tensor) -> str:
-    """Return a text that differs if the tensor does: of sums in double precision, piece by piece to save memory."""
-    return " ".join(_sums(part.reshape(-1)) for part in parts(tensor))
-
-
-def _sums(numbers: Tensor) -> str:
-    if not numbers.is_floating_point():
-        return repr(numbers.sum().item())
-    found = []
-    for start in range(0, numbers.numel(), _PIECE):
-        piece = numbers[start : start + _PIECE].double()
-        found += [float(piece.sum()).hex(), float(piece.abs().sum()).hex()]
-    return " ".join(found)
-
-
-def _has_buckets(trainer: pl.Trainer) -> bool:
-    model = trainer.strategy.model
-    return isinstance(model, DistributedDataParallel) and not model.gradient_as_bucket_view
-
-
-def _num_train_batches(trainer: pl.Trainer) -> list[int]:
-    """Return how many batches each loader has, where it can be told: what leaves out the last one shows in that."""
-    loaders = trainer.train_dataloader
-    several: Iterable[Any] = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    found = []
-    for loader in several:
-        with suppress(TypeError, NotImplementedError):
-            found.append(len(loader))
-    return found
-
-
-def _peak(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _passed(ranks: Ranks, began: float, **more: Any) -> CheckPassed:

@@ -152,7 +152,7 @@ class Reporter(Checkpoint):
         if not self._ranks.is_first:
             return {}
         loop = trainer.fit_loop.epoch_loop
-        own = _names(trainer._results, lambda item: item.meta.on_epoch and not item.has_reset)
+        own = _names(trainer._results, lambda item: not item.has_reset)
         of_others = _names(loop._results) | _names(loop.val_loop._results)
         names = own | {name for name in metrics if name not in of_others and metrics[name] is not before.get(name)}
         return numbers_in({name: value for name, value in metrics.items() if name in names})

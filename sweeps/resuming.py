@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loops.loop import _Loop
 
 from sweeps.channel import Channel
 from sweeps.ranks import Ranks
@@ -54,8 +55,9 @@ class ResumePoint(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, if it is time to; never before the first epoch of this process."""
         if self._saved_at_s is None:
-            # Lightning would take the batches of the epoch for done, and leave out a step of the schedule at its end
-            trainer.fit_loop.restarting = False
+            # Lightning would take the batches of the epoch for done, and leave out a step of the schedule at its end.
+            # The loop's own setter makes True of False where `max_steps` is set
+            _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
             self._saved_at_s = self._clock()
         elif self._overhead > 0 and self._ranks.decide(self._is_due):
             self._save(trainer)

@@ -48,6 +48,7 @@ from sweeps.tracking.logger import ChannelLogger
 __all__ = [
     "DerivedRandomness",
     "build_callbacks",
+    "build_data",
     "build_module",
     "fit",
     "has_test",
@@ -100,7 +101,7 @@ def fit(
     config = reveal(config, hidden)
     seed_process(config["seed"])
     objective = config["objective"]
-    data = build(config["data"], key="data", allowed=allowed)
+    data = build_data(config, allowed=allowed)
     module = build_module(config, allowed=allowed)
     reporter = Reporter(channel, ranks, metric=objective["metric"], direction=objective["direction"])
     telemetry = Telemetry(
@@ -159,7 +160,8 @@ def fit(
     value = None if kept.snapshot is None else kept.snapshot.value
     metrics = {} if kept.snapshot is None else dict(kept.snapshot.metrics)
     if not telemetry.is_stopped and stop_after is None:  # else it may be resumed
-        channel.log(_restated(metrics, last), step=logged_step(trainer) + 1)
+        restated = _restated(metrics, last)
+        channel.log(restated, step=logged_step(trainer) + 1)
     if kept.path is not None and config["tracking"]["log_checkpoint"]:
         channel.send(Artifact(path=str(kept.path), artifact_path=paths.CHECKPOINTS))
     tell_trace = partial(_tell_trace, tracer, operations, data, known_data, channel, ranks)
@@ -179,7 +181,10 @@ def fit(
             weights_only=best is None,
             verbose=False,
         )
-        metrics |= numbers_in(trainer.callback_metrics)
+        tested = numbers_in(trainer.callback_metrics)
+        again = {name: value for name, value in metrics.items() if name in tested and name not in restated}
+        channel.log(again, step=logged_step(trainer) + 1)  # the test has logged another number by that name
+        metrics = tested | metrics
     tell_trace()
     return Finished(state="complete", value=value, metrics=metrics)
 
@@ -270,6 +275,11 @@ def seed_process(seed: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)  # takes effect when CUDA starts
     seed_streams(seed)
+
+
+def build_data(config: Config, *, allowed: Sequence[str]) -> Any:
+    """Build the data module; None where there is none, since the module has loaders of its own."""
+    return None if config["data"] is None else build(config["data"], key="data", allowed=allowed)
 
 
 def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:
@@ -483,7 +493,10 @@ def has_test(data: Any, module: pl.LightningModule) -> bool:
     def is_own(instance: Any, base: type, name: str) -> bool:
         return getattr(type(instance), name, None) is not getattr(base, name)
 
-    return is_own(data, pl.LightningDataModule, "test_dataloader") and is_own(module, pl.LightningModule, "test_step")
+    has_data = is_own(module, pl.LightningModule, "test_dataloader")
+    if data is not None:
+        has_data = has_data or is_own(data, pl.LightningDataModule, "test_dataloader")
+    return has_data and is_own(module, pl.LightningModule, "test_step")
 
 
 def quieten() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fakes import FakeChannel
 
-from sweeps import preflight
+from sweeps import preflight, probe
 from sweeps.config import ALLOWED_MODULES, Composer, Config
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
@@ -233,7 +233,7 @@ def test_no_batch_or_one_alone_is_no_obstacle(config: Config, tmp_path: Path, un
 
 def test_saved_tensors_are_counted_once_each_and_without_parameters() -> None:
     module: Any = torch.nn.Linear(8, 8)
-    saved = preflight._SavedTensors(module)
+    saved = probe._SavedTensors(module)
     with saved:
         x = torch.zeros(4, 8)
         hidden = torch.tanh(module(x))
