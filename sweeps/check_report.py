@@ -68,6 +68,7 @@ class CheckReport:
         unused: Parameters without a gradient.
         combination: The point that joins what is large, if it could not be run, and why.
         heard: Warnings of the process that ran the first corner.
+        late: Metrics that trials are judged by, and that may be logged later.
     """
 
     num_corners: int
@@ -83,6 +84,7 @@ class CheckReport:
     unused: tuple[Unused, ...] = ()
     combination: tuple[Point, str] | None = None
     heard: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:

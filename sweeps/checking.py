@@ -66,6 +66,7 @@ def check(
     *,
     space: Space | None = None,
     compose: Compose | None = None,
+    judged: Sequence[str] = (),
 ) -> CheckReport:
     """Build and run the corners of a space, before any trial is asked for.
 
@@ -77,6 +78,7 @@ def check(
         store_dir: The store, in which the check's log stays if what fails is no error of usage.
         space: What is searched; None for a single run.
         compose: Composes the config of any point of the space; needed where there is one.
+        judged: The metrics that trials are judged by.
 
     Raises:
         ConfigError: The configuration is to blame.
@@ -84,7 +86,7 @@ def check(
     """
     points = [point for point, _ in corners]
     configs = [config for _, config in corners]
-    bench = _Bench(launcher, composer, slots[0], paths.check_dir(store_dir))
+    bench = _Bench(launcher, composer, slots[0], paths.check_dir(store_dir), judged)
     try:
         tried, last_word = bench.run("check", configs)
         if isinstance(last_word, Failed):
@@ -108,8 +110,11 @@ def check(
 class _Bench:
     """Runs checks in processes of their own, one at a time, in one folder."""
 
-    def __init__(self, launcher: CheckLauncher, composer: Composer, slot: Slot, folder: Path) -> None:
+    def __init__(
+        self, launcher: CheckLauncher, composer: Composer, slot: Slot, folder: Path, judged: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
+        self._judged = tuple(judged)
         self._launcher = launcher
         self._composer = composer
         self._slot = slot
@@ -142,6 +147,7 @@ class _Bench:
                 threads=self._slot.threads,
                 environment=self._slot.environment,
                 limit_s=self.left_s,
+                judged=self._judged,
                 hidden={fingerprint(config): self._composer.hidden(config) for config in configs},
             ),
             self._slot.devices,
@@ -233,6 +239,7 @@ class _View:
             unused=self._unused(),
             combination=combination,
             heard=self.passed.warnings,
+            late=self.passed.late,
         )
 
     def _unread(self, space: Space, compose: Compose) -> list[str]:

@@ -83,6 +83,8 @@ class ParentRun:
         common = common_tags("sweep", overrides, self._config["tracking"]["tags"])
         metric = study.metrics[0]
         common |= {tags.STUDY: study.name, tags.METRIC: metric, tags.DIRECTION: self._objectives[metric]}
+        if not self._config["check"]:
+            common[tags.CHECKED] = "false"
         if len(self._objectives) > 1:
             common[tags.OBJECTIVES] = json.dumps(self._objectives)
         own = {tags.STATE: "running", tags.SPACE: json.dumps(study.space.describe())}

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
     attempt = _Attempt(first, channel, ranks, job)
     data, trainer = attempt.data, attempt.fit()
     require_batches(trainer)
-    logged, warnings = _judge_logged(first, trainer, attempt.callbacks, ranks)
+    passed = _judge_logged(first, trainer, attempt.callbacks, ranks, job.judged)
+    logged = passed.metrics
     if first["test"] and has_test(data, attempt.module):
         trainer.test(attempt.module, datamodule=data, verbose=False)
         logged = tuple(sorted({*logged, *trainer.callback_metrics}))
@@ -86,7 +88,8 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
 
     shared = _SharedData(first, data, job.allowed_modules)
     _try_all(corners[1:], shared, channel, garbage, ranks, job)
-    return _passed(ranks, began, metrics=logged, num_parameters=tried.num_parameters, warnings=tuple(warnings))
+    passed = replace(passed, metrics=logged, num_parameters=tried.num_parameters)
+    return _timed(passed, ranks, began)
 
 
 def measure(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -94,7 +97,7 @@ def measure(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
     began = time.monotonic()
     quieten()
     _try_all(configs, None, channel, _Garbage(), ranks, job)
-    return _passed(ranks, began)
+    return _timed(CheckPassed(), ranks, began)
 
 
 def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -116,7 +119,7 @@ def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
         channel.send(tried)
         del attempt
         garbage.add(tried)
-    return _passed(ranks, began)
+    return _timed(CheckPassed(), ranks, began)
 
 
 def _try_all(
@@ -220,9 +223,9 @@ class _Attempt:
 
 
 def _judge_logged(
-    config: Config, trainer: pl.Trainer, callbacks: Iterable[Callback], ranks: Ranks
-) -> tuple[tuple[str, ...], list[str]]:
-    """Return what is logged, and warnings of what the objective or a callback asks for and is not there yet.
+    config: Config, trainer: pl.Trainer, callbacks: Iterable[Callback], ranks: Ranks, judged: Sequence[str]
+) -> CheckPassed:
+    """Return what is logged, and what the objective, `judged` or a callback ask for that is not there yet.
 
     Raises:
         ConfigError: The objective, or what a callback monitors, can never be logged; or the objectives of ranks differ.
@@ -231,6 +234,7 @@ def _judge_logged(
     logged = tuple(sorted(trainer.callback_metrics))
     sources = [trainer.lightning_module, *callbacks]
     warnings: list[str] = []
+    late: list[str] = []
 
     def judge() -> None:
         for key, monitor in _monitors(config, callbacks, trainer):
@@ -240,18 +244,20 @@ def _judge_logged(
             if not may_log(monitor, sources):
                 raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
             warnings.append(problem)
-        if objective in logged:
-            return
-        if objective == "num_params" or not may_log(objective, sources):
+        if objective not in logged and (objective == "num_params" or not may_log(objective, sources)):
             raise metric_is_missing(objective, logged)
-        warnings.append(
-            f"{objective}, the objective, was not logged in the two batches that were tried. A run that never logs it "
-            f"fails at its end. Logged: {', '.join(logged) or 'nothing'}."
+        missing = (name for name in dict.fromkeys([objective, *judged]) if name not in logged)
+        late.extend(name for name in missing if may_log(name, sources))
+        warnings.extend(
+            f"{name}, by which trials are judged, was not logged in the two batches that were tried, but may come "
+            f"later. Logged: {', '.join(logged) or 'nothing'}."
+            for name in late
         )
 
     ranks.decide(judge)
+    passed = CheckPassed(metrics=logged, warnings=tuple(warnings), late=tuple(late))
     if ranks.decide(lambda: objective not in logged):
-        return logged, warnings
+        return passed
     value = trainer.callback_metrics.get(objective)
     own = torch.tensor([math.nan if value is None else float(value)], dtype=torch.float64).nan_to_num(nan=-1.0)
     first = ranks.decide(own.item)
@@ -260,7 +266,7 @@ def _judge_logged(
             f"Each of the {ranks.size} ranks has another {objective!r}, that of its own share of the samples: log it "
             "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
         )
-    return logged, warnings
+    return passed
 
 
 def _monitors(config: Config, callbacks: Iterable[Callback], trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
@@ -310,8 +316,8 @@ class _Garbage:
             self._num_bytes = 0
 
 
-def _passed(ranks: Ranks, began: float, **more: Any) -> CheckPassed:
-    return CheckPassed(device_bytes=_device_bytes(ranks), duration_s=time.monotonic() - began, **more)
+def _timed(passed: CheckPassed, ranks: Ranks, began: float) -> CheckPassed:
+    return replace(passed, device_bytes=_device_bytes(ranks), duration_s=time.monotonic() - began)
 
 
 def _device_bytes(ranks: Ranks) -> int | None:

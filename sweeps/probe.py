@@ -69,9 +69,7 @@ class Probe(Callback):
         self._strategy = config["trainer"]["strategy"]
         self._ranks = ranks
         self._has_hooks = has_hooks
-        self._num_batches = (
-            num_batches  # the optimizer has its state from the second on, errors in place are seen in the first
-        )
+        self._num_batches = num_batches  # 2: an optimizer has its state from the second on
         self._num_epochs = num_epochs
         self._num_trained = 0  # batches of this epoch
         self._num_ended = 0  # epochs

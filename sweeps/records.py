@@ -88,6 +88,7 @@ class RankJob:
         join_timeout_s: How long to wait for the other ranks.
         stall_timeout_s: How long a rank may be silent; None for ever.
         limit_s: How long a check may try one corner after the other.
+        judged: The metrics that trials are judged by, beside the objective of the config.
         hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
@@ -106,6 +107,7 @@ class RankJob:
     join_timeout_s: float = 120.0
     stall_timeout_s: float | None = None
     limit_s: float = 20.0
+    judged: tuple[str, ...] = ()
     hidden: Mapping[str, Hidden] = field(default_factory=dict, repr=False)
 
 
@@ -294,10 +296,12 @@ class CheckPassed:
         device_bytes: The memory of the GPU that a rank can have; None where none was used.
         duration_s: How long it took, once the modules were imported and the ranks had met.
         warnings: What may fail later, a line each.
+        late: Metrics that trials are judged by and that were not logged, but may come later.
     """
 
     metrics: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
     num_parameters: int = 0
     device_bytes: int | None = None
     duration_s: float = 0.0

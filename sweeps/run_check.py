@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,14 @@ from sweeps.errors import LightsweepError, PreflightError
 from sweeps.replicates import replication
 from sweeps.space import Space, quote, split_overrides
 from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
-from sweeps.sweep_command import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
+from sweeps.sweep_command import (
+    compose_trial,
+    judged_metrics,
+    read_sweep,
+    require_logged,
+    require_same_devices,
+    require_sound,
+)
 from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
 
 __all__ = ["CheckResult", "run_check"]
@@ -63,8 +70,9 @@ def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> Che
 
     corners = [(values, compose(values)) for values in space.corners()]
     require_same_devices(config, [corner for _, corner in corners])
-    result = _check(composer, space, corners, store_dir, console, compose)
-    require_logged(config, result.report.metrics)
+    judged = [metric for metrics in judged_metrics(config).values() for metric in metrics]
+    result = _check(composer, space, corners, store_dir, console, compose, judged)
+    require_logged(config, result.report.metrics, result.report.late)
     return result
 
 
@@ -75,6 +83,7 @@ def _check(
     store_dir: Path,
     console: Console,
     compose: Callable[[Mapping[str, Any]], Config] | None = None,
+    judged: Sequence[str] = (),
 ) -> CheckResult:
     base = composer.base()
     slots = lease_slots(base, slots=None if space is not None else 1)
@@ -90,6 +99,7 @@ def _check(
             store_dir,
             space=space,
             compose=compose,
+            judged=judged,
         )
     ranks = f" of {slots[0].devices} ranks each" if slots[0].devices > 1 else ""
     num_keys = 0 if space is None else len(space.keys)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sweeps import paths
-from sweeps.check_report import print_warnings
+from sweeps.check_report import CheckReport, print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config, to_yaml
 from sweeps.display import Heading, Leader, make_display
@@ -44,6 +44,7 @@ from sweeps.study import (
 )
 from sweeps.sweep_command import (
     compose_trial,
+    judged_metrics,
     read_sweep,
     recorded_command,
     require_in_space,
@@ -166,17 +167,10 @@ class _Sweep:
             check_warm_start(config, storage)
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
-                report = check(
-                    launcher,
-                    self._composer,
-                    corners,
-                    slots,
-                    self._store_dir,
-                    space=self._space,
-                    compose=lambda values: self._compose(values, 0, 0),
-                )
-            require_logged(config, report.metrics)
-            print_warnings(report, self._console)
+                report = self._check(launcher, corners, slots) if config["check"] else None
+            if report is not None:
+                require_logged(config, report.metrics, report.late)
+                print_warnings(report, self._console)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
             with _only_driver(name, folder) as since_ns:
@@ -214,7 +208,21 @@ class _Sweep:
                 )
                 study.close_stale()
                 _enqueue_first(study, config["study"]["enqueue"])
-                return self._drive(study, folder, slots, launcher, recorder, since_ns, report.metrics)
+                return self._drive(study, folder, slots, launcher, recorder, since_ns, report.metrics if report else ())
+
+    def _check(
+        self, launcher: LocalLauncher, corners: Sequence[tuple[Mapping[str, Any], Config]], slots: list[Slot]
+    ) -> CheckReport:
+        return check(
+            launcher,
+            self._composer,
+            corners,
+            slots,
+            self._store_dir,
+            space=self._space,
+            compose=lambda values: self._compose(values, 0, 0),
+            judged=[metric for metrics in judged_metrics(self._config).values() for metric in metrics],
+        )
 
     def _drive(
         self,

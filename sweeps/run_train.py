@@ -113,7 +113,7 @@ def train(command: CommandLine, console: Console) -> TrainResult:
         report = None
         with preparing(console):
             recorder.wait_until_open()  # the server imports meanwhile
-            if place is None:  # else the other ranks would have to be checked too
+            if place is None and composer.base()["check"]:  # a rank of several would need the others to be checked too
                 report = check(launcher, composer, [({}, config)], slots, store_dir)  # and no half-made run
         if report is not None:
             print_warnings(report, console)
@@ -182,6 +182,7 @@ class _Run:
                 name=lambda number, values: self._name(folder),
                 run_tags={
                     **common_tags("train", self.command.overrides, own_tags),
+                    **({} if self.composer.base()["check"] else {tags.CHECKED: "false"}),
                     tags.KIND: "train",
                     tags.METRIC: objective["metric"],
                     tags.DIRECTION: objective["direction"],

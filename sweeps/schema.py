@@ -150,6 +150,8 @@ class LauncherConfig:
 class TrainConfig(RunConfig):
     """One run: `lightsweep train`."""
 
+    check: bool = True
+    """try two batches before anything is recorded; false: begin at once, which the record says"""
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
 

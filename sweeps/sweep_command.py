@@ -19,6 +19,7 @@ from sweeps.workbench import CommandLine
 __all__ = [
     "build_space",
     "compose_trial",
+    "judged_metrics",
     "read_sweep",
     "recorded_command",
     "recorded_storage",
@@ -150,15 +151,20 @@ def require_in_space(enqueue: Sequence[Mapping[str, Any]], space: Space) -> None
             raise SpaceError(f"study.enqueue[{index}]: {error}") from error
 
 
-def require_logged(config: Config, logged: Sequence[str]) -> None:
-    """Refuse objectives and constraints that no trial can have."""
+def judged_metrics(config: Config) -> dict[str, list[str]]:
+    """Return the metrics that trials are judged by, by the key that names them."""
+    return {
+        "study.metric": list(parse_objectives(config["study"]["metric"], config["study"]["direction"])),
+        "study.constraints": [constraint.metric for constraint in parse_constraints(config["study"]["constraints"])],
+    }
+
+
+def require_logged(config: Config, logged: Sequence[str], late: Sequence[str] = ()) -> None:
+    """Refuse objectives and constraints that no trial can have: neither logged in the check, nor perhaps later."""
     known = {*logged, NUM_PARAMS}
-    for key, metrics in (
-        ("study.metric", parse_objectives(config["study"]["metric"], config["study"]["direction"])),
-        ("study.constraints", [constraint.metric for constraint in parse_constraints(config["study"]["constraints"])]),
-    ):
+    for key, metrics in judged_metrics(config).items():
         for metric in metrics:
-            if metric not in known:
+            if metric not in known and metric not in late:
                 raise ConfigError(
                     f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
                     f"{did_you_mean(metric, known)}"

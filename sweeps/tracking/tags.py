@@ -3,6 +3,7 @@
 __all__ = [
     "BACKUP",
     "BEST_TRIAL",
+    "CHECKED",
     "DIRECTION",
     "ENQUEUED",
     "ERROR",
@@ -38,6 +39,8 @@ KIND = "lightsweep.kind"
 """study (the parent run), trial (a child), replicate (a child of a trial), train (a run by itself) or reproduction"""
 STUDY = "lightsweep.study"
 """the study's name, on the parent and on every child"""
+CHECKED = "lightsweep.checked"
+"""false where check=false left the check before the first trial out"""
 TRIAL = "lightsweep.trial"
 """the trial's number in its study"""
 REPLICATE = "lightsweep.replicate"
