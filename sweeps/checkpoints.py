@@ -88,7 +88,7 @@ def skip_what_is_not_logged(callback: ModelCheckpoint) -> None:
     save = callback._save_topk_checkpoint
 
     def save_if_logged(trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
-        if callback.monitor in monitor_candidates:
+        if callback.monitor is None or callback.monitor in monitor_candidates:
             save(trainer, monitor_candidates)
 
     callback._save_topk_checkpoint = save_if_logged  # type: ignore[method-assign]

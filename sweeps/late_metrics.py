@@ -9,7 +9,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 __all__ = ["may_log"]
 
@@ -20,15 +19,18 @@ _JOINTS = "/_-.: "
 
 
 def may_log(name: str, objects: Iterable[object]) -> bool:
-    """Return whether the modules in which these objects are defined may log `name`.
+    """Return whether the classes of these objects may log `name`.
 
-    They may if the name stands in them, whole or as a text with gaps (`f"{stage}/loss"`), or a part of it up to a
-    separator (`prefix="val/"`), or if their source cannot be read. What libraries and the platform itself define is
-    left out.
+    They may if the name stands in their source, whole or as a text with gaps (`f"{stage}/loss"`), or a part of it up to
+    a separator (`prefix="val/"`), or as a constant of their modules; or if their source cannot be read. What libraries
+    and the platform itself define is left out.
     """
-    modules = {base.__module__ for each in objects if each is not None for base in type(each).__mro__}
-    own = [module for module in modules if module.partition(".")[0] not in {*_OTHERS, *sys.stdlib_module_names}]
-    return any(_fits(name, text) for module in sorted(own) for text in _texts(module))
+    classes = {base for each in objects for base in type(each).__mro__ if _is_own(base.__module__)}
+    return any(_fits(name, text) for one in classes for text in _texts_of(one))
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] not in {*_OTHERS, *sys.stdlib_module_names}
 
 
 def _fits(name: str, text: str | re.Pattern[str]) -> bool:
@@ -41,14 +43,21 @@ def _fits(name: str, text: str | re.Pattern[str]) -> bool:
     return is_start or is_end
 
 
-@cache
-def _texts(module: str) -> tuple[str | re.Pattern[str], ...]:
-    """Return the texts of a module's source; one that fits everything if there is none to read."""
+def _texts_of(one: type) -> Iterator[str | re.Pattern[str]]:
+    """Yield the texts of a class, and the constants of its module; what fits everything if there is none to read."""
     try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
+        tree = ast.parse(inspect.getsource(sys.modules[one.__module__]))
     except (KeyError, OSError, TypeError, SyntaxError, ValueError):
-        return (re.compile(".*", re.DOTALL),)
-    return tuple(_texts_in(tree))
+        yield re.compile(".*", re.DOTALL)
+        return
+    own: list[ast.AST] = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == one.__name__
+    ]
+    constants = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    for node in own or [tree]:
+        yield from _texts_in(node)
+    for constant in constants:
+        yield from _texts_in(constant)
 
 
 def _texts_in(tree: ast.AST) -> Iterator[str | re.Pattern[str]]:

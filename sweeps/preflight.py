@@ -24,7 +24,9 @@ from pytorch_lightning.callbacks import (
     Timer,
 )
 
+from sweeps import paths
 from sweeps.channel import Channel
+from sweeps.checkpoints import skip_what_is_not_logged
 from sweeps.config import Config
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.late_metrics import may_log
@@ -48,8 +50,8 @@ from sweeps.train import (
 __all__ = ["check", "compare", "measure"]
 
 _MOST_GARBAGE_BYTES = 500_000_000
-_LEFT_OUT = (Checkpoint, EarlyStopping, Timer, BatchSizeFinder, LearningRateFinder)
-"""Callbacks that save, or stop, or train by themselves."""
+_LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
+"""Callbacks that stop or train by themselves, or save where they like."""
 
 
 def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -194,7 +196,8 @@ class _Attempt:
     def _fit(self) -> pl.Trainer:
         """Train by the real Trainer, with the real logger but silent.
 
-        Callbacks that save or stop are left out; so are those that train by themselves to find a value.
+        Callbacks that stop, or train by themselves to find a value, do nothing; those that save do so in the folder of
+        the check, which finds out what cannot be saved.
         """
         config, folder = self._config, Path(self._job.folder)
         logger = ChannelLogger(self._channel, folder)
@@ -207,7 +210,7 @@ class _Attempt:
             callbacks=[
                 DerivedRandomness(config["seed"]),
                 self.probe,
-                *(callback for callback in self.callbacks if not isinstance(callback, _LEFT_OUT)),
+                *(callback for callback in self.callbacks if _is_harmless(callback, folder)),
             ],
             folder=folder,
             allowed=self._job.allowed_modules,
@@ -232,7 +235,7 @@ def _judge_logged(
     """
     objective = config["objective"]["metric"]
     logged = tuple(sorted(trainer.callback_metrics))
-    sources = [trainer.lightning_module, *callbacks]
+    sources = [*trainer.lightning_module.modules(), *callbacks]
     warnings: list[str] = []
     late: list[str] = []
 
@@ -278,6 +281,17 @@ def _monitors(config: Config, callbacks: Iterable[Callback], trainer: pl.Trainer
         monitor = getattr(callback, "monitor", None)
         if asks and monitor is not None:
             yield f"callbacks.{name}.monitor", monitor
+
+
+def _is_harmless(callback: Callback, folder: Path) -> bool:
+    """Tell whether a callback runs in a check. Some do so only because the module may ask the Trainer for them."""
+    if isinstance(callback, EarlyStopping):
+        callback._run_early_stopping_check = lambda trainer: None  # type: ignore[method-assign]
+    if isinstance(callback, ModelCheckpoint):
+        callback.dirpath = str(folder / paths.CHECKPOINTS)
+        skip_what_is_not_logged(callback)  # that is judged later, see `_judge_logged`
+        return True
+    return not isinstance(callback, _LEFT_OUT)
 
 
 class _SharedData:

@@ -122,7 +122,7 @@ class Probe(Callback):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._parameter_bytes = _bytes_of(pl_module)
-        self._words += [repr(pl_module), num_parameters(pl_module), _num_train_batches(trainer)]
+        self._words += [_names_of(pl_module), num_parameters(pl_module), _num_train_batches(trainer)]
         self._words += [_settings(optimizer) for optimizer in trainer.optimizers]
 
     def on_train_batch_start(
@@ -255,6 +255,14 @@ class _SavedTensors(saved_tensors_hooks):
             if address not in self._held:
                 self._sizes[address] = max(self._sizes.get(address, 0), part.untyped_storage().nbytes())
         return tensor
+
+
+def _names_of(module: pl.LightningModule) -> str:
+    """Return what a module consists of, in words; by its parts alone where its own words fail."""
+    try:
+        return repr(module)
+    except Exception:
+        return repr([(name, type(part).__name__) for name, part in module.named_modules()])
 
 
 def _settings(optimizer: Optimizer) -> list[str]:

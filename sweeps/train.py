@@ -493,10 +493,8 @@ def has_test(data: Any, module: pl.LightningModule) -> bool:
     def is_own(instance: Any, base: type, name: str) -> bool:
         return getattr(type(instance), name, None) is not getattr(base, name)
 
-    has_data = is_own(module, pl.LightningModule, "test_dataloader")
-    if data is not None:
-        has_data = has_data or is_own(data, pl.LightningDataModule, "test_dataloader")
-    return has_data and is_own(module, pl.LightningModule, "test_step")
+    owner, base = (module, pl.LightningModule) if data is None else (data, pl.LightningDataModule)
+    return is_own(owner, base, "test_dataloader") and is_own(module, pl.LightningModule, "test_step")
 
 
 def quieten() -> None:
