@@ -12,7 +12,7 @@ from sweeps import preflight, train
 from sweeps.config import ALLOWED_MODULES, Composer
 from sweeps.errors import ConfigError
 from sweeps.ranks import Ranks
-from sweeps.records import Artifact, CheckPassed, Finished, RankJob, Started
+from sweeps.records import Artifact, CheckPassed, Finished, RankJob, Saved, Started
 from sweeps.telemetry import DivergedError
 
 ALLOWED = ("field_modules", *ALLOWED_MODULES)
@@ -35,9 +35,9 @@ class Case:
         job = RankJob(folder=str(self.folder / "check"), allowed_modules=ALLOWED)
         return preflight.check([self.config], FakeChannel(), Ranks(), job)  # type: ignore[arg-type]
 
-    def fit(self) -> Finished:
-        ranks = Ranks()
-        return train.fit(self.config, self.channel, ranks=ranks, folder=self.folder, allowed=ALLOWED)  # type: ignore[arg-type]
+    def fit(self, resume_step: int | None = None) -> Finished:
+        where: Any = {"ranks": Ranks(), "folder": self.folder, "allowed": ALLOWED, "resume_step": resume_step}
+        return train.fit(self.config, self.channel, **where)  # type: ignore[arg-type]
 
     def shown(self, name: str) -> float:
         """Return what MLflow shows of a metric: its last point."""
@@ -160,6 +160,18 @@ def test_a_model_that_was_saved_between_validations_is_validated(case: Any) -> N
     assert finished.value == finished.metrics["val/acc"] == one.shown("val/acc")
     assert finished.metrics["test/acc"] == finished.value  # `Tables` tests what it validates
     assert finished.value not in one.channel.reports
+
+
+def test_a_trial_that_is_resumed_knows_the_model_that_was_kept_before(case: Any) -> None:
+    script = SCRIPT | {"acc": [0.1, 0.9, 0.2, 0.3], "loss": [1, 2, 3, 4]}
+    one = case("Scripted", "trainer.max_epochs=4", "tracking.resume_overhead=1e9", **script)
+    one.fit()
+    at_third = next(event.step for event in one.channel.events if isinstance(event, Saved) and event.step == 42)
+    one.channel = FakeChannel()
+    finished = one.fit(resume_step=at_third)
+    assert one.channel.reports == pytest.approx([0.2, 0.3])
+    assert (finished.value, finished.metrics["val/loss"]) == (pytest.approx(0.9), 2)
+    assert finished.metrics["test/epochs_seen"] == 2
 
 
 def test_without_checkpoints_the_value_is_that_of_the_last_model(case: Any) -> None:
