@@ -4,11 +4,13 @@ import getpass
 import logging
 import os
 import re
+import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
 from sweeps.tracking.long_texts import MAX_PARAM, shortened, spread
-from sweeps.tracking.names import shown_name, stored_name
+from sweeps.tracking.names import shown_name, stored_file, stored_name
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
@@ -169,7 +171,7 @@ class MlflowStore:
             self._client.log_batch(run_id, tags=entities[start : start + _MAX_ITEMS], synchronous=True)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
-        """Copy a file into the run's artifacts.
+        """Copy a file into the run's artifacts; see `names` for what it is called there.
 
         Raises:
             StoreError: The record says that they are where it must not lead: the upload has the user's credentials.
@@ -178,7 +180,8 @@ class MlflowStore:
             self._artifact_uris[run_id] = self._client.get_run(run_id).info.artifact_uri
         # The client would read the run from the database again for each file
         run = _Place(run_id=run_id, artifact_uri=self._artifact_uris[run_id])
-        repository(run, self._uri).log_artifact(str(path), artifact_path or None)
+        with _called(path, stored_file(path.name)) as file:
+            repository(run, self._uri).log_artifact(str(file), artifact_path or None)
 
     def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
@@ -282,6 +285,16 @@ def _use_wal(uri: str) -> None:
     if path is not None:
         with closing(sqlite3.connect(path, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def _called(path: Path, name: str) -> Iterator[Path]:
+    """Lend a file under another name."""
+    if name == path.name:
+        yield path
+        return
+    with TemporaryDirectory() as aside:
+        yield Path(shutil.copyfile(path, Path(aside) / name))
 
 
 def _stored_tags(run_tags: Mapping[str, str]) -> dict[str, str]:

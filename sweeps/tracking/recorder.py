@@ -52,6 +52,7 @@ _REFUSED = (
 _OF_ALL = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")  # refusals of no single part
 _MOST_REFUSALS = 256  # of the parts of an operation, if not one is taken: then the whole run is, such as a deleted one
 _MAX_POINTS = 1000  # of one request
+_MOST_ALIKE = 100  # records that are looked back on, so that none is logged twice in a row
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
 Note = Callable[[Pages], str]
@@ -516,8 +517,10 @@ class Recorder:
         return True
 
     def _keep(self, operation: _Operation, error: Exception) -> None:
-        self._records_unsent.append(operation.in_words())
-        _LOG.error("not recorded, kept in %s: %s of %s: %s", self._unsent, operation.kind, operation.run, error)
+        words = operation.in_words()
+        if words not in self._records_unsent[-_MOST_ALIKE:]:  # points of a metric come again and again
+            _LOG.error("not recorded, kept in %s: %s: %s", self._unsent, words, error)
+        self._records_unsent.append(words)
         record = asdict(operation) | {"run_id": self._run_ids.get(operation.run), "error": str(error)}
         del record["is_sifted"]
         try:

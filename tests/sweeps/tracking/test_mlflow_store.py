@@ -152,6 +152,18 @@ def test_an_artifact_is_copied_beside_the_others_of_its_run(store: MlflowStore, 
     assert (folder / "artifacts" / run_id / "artifacts/frozen/config.yaml").read_text() == "lr: 0.1"
 
 
+def test_a_file_whose_name_a_server_would_cut_has_an_escape_for_it(store: MlflowStore, folder: Path) -> None:
+    run_id = new_run(store)
+    for name in ("a?b.ckpt", "a?c.ckpt"):
+        (folder / name).write_text(name)
+        store.log_artifact(run_id, folder / name)
+    kept = folder / "artifacts" / run_id / "artifacts"
+    assert {file.name: file.read_text() for file in kept.iterdir()} == {
+        "a_x3F_b.ckpt": "a?b.ckpt",
+        "a_x3F_c.ckpt": "a?c.ckpt",
+    }
+
+
 # --- a study -----------------------------------------------------------------------------------------
 
 

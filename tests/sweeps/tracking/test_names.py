@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 
-from sweeps.tracking.names import MAX_NAME, looked_up_name, shown_name, stored_name
+from sweeps.tracking.names import MAX_NAME, looked_up_name, shown_name, stored_file, stored_name
 
 AWKWARD = [
     "",
@@ -93,3 +93,15 @@ def test_long_names_of_one_beginning_stay_apart() -> None:
 @pytest.mark.parametrize("foreign", ["a_x61_", "_xFFFFFF_", "a_x0041_"])
 def test_a_name_that_another_program_stored_is_shown_as_it_is(foreign: str) -> None:
     assert shown_name(foreign) == foreign
+
+
+@given(st.text(min_size=1).filter(lambda name: "/" not in name), st.text(min_size=1))
+def test_files_are_called_by_names_that_lead_nowhere_and_are_never_one(name: str, other: str) -> None:
+    stored = stored_file(name)
+    assert len(stored.encode()) <= 255 and not set("?#%\\\n\0") & set(stored)
+    assert (stored == stored_file(other)) == (name == other)
+
+
+def test_a_file_keeps_its_ending() -> None:
+    assert stored_file("epoch=0 a?b.ckpt") == "epoch=0 a_x3F_b.ckpt"
+    assert stored_file("é" * 200 + ".ckpt").endswith(".ckpt")
