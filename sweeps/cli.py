@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> int:
 
     console = _console()
     result = train(_command_line(args), console)
-    warn_unsent(result.num_unsent, result.folder, console)
+    warn_unsent(result.unsent, console, is_sweep=False)
     outcome = result.outcome
     if result.is_guest and outcome is not None and outcome.state == "complete":
         return 0

@@ -37,7 +37,7 @@ def conclude(result: SweepResult, console: Console) -> int:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     store_dir = result.folder.parent
-    warn_unsent(result.num_unsent, store_dir, console)
+    warn_unsent(result.unsent, console)
     totals, best = result.totals, result.best
     counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
     if not totals.outcomes and result.num_finished >= result.num_trials:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.markdown import code_block, escaped, link, table
-from sweeps.naming import number, short_names, some_of
+from sweeps.naming import brief, number, short_names, some_of
 from sweeps.study import Best
 from sweeps.tracking.pages import PARENT, Pages
 from sweeps.urls import store_options
@@ -16,6 +16,7 @@ __all__ = ["NUM_LEADERS", "StudyFacts", "study_text"]
 NUM_LEADERS = 5
 _MOST_COLUMNS = 8  # parameters in the table of the best
 _MOST_SEARCHED = 20
+_LONGEST = 300  # characters of what is searched of one key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def _leaders(facts: StudyFacts, pages: Pages) -> str:
         [
             link(escaped(f"#{best.number}"), pages.run(best.number)),
             *map(number, best.objectives),
-            *(escaped(number(best.values[key])) if key in best.values else "" for key in keys),
+            *(escaped(brief(number(best.values[key]))) if key in best.values else "" for key in keys),
         ]
         for best in facts.leaders
     ]
@@ -113,7 +114,7 @@ def _leaders(facts: StudyFacts, pages: Pages) -> str:
 
 def _searched(facts: StudyFacts) -> str:
     judged = ", ".join(f"{direction} {escaped(metric)}" for metric, direction in facts.objectives.items())
-    searched = [f"{escaped(key)} = {escaped(text)}" for key, text in facts.searched.items()]
+    searched = [f"{escaped(key)} = {escaped(brief(text, _LONGEST))}" for key, text in facts.searched.items()]
     return f"Searched to {judged}, by {escaped(facts.method)}: {some_of(searched, _MOST_SEARCHED)}."
 
 

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -14,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.forecast import Budget, Forecast, Training, forecast
-from sweeps.naming import duration, number, values_text
+from sweeps.naming import duration, number, some_of, values_text
 from sweeps.pareto import on_front
 from sweeps.records import Progress
+from sweeps.tracking.recorder import Unsent
 
 __all__ = [
     "Display",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _REFRESH_S = 0.25
+_MOST_UNSENT = 10  # that are named
 _KEYS = {"timeout": "timeout_s", "device_hours": "device_hours"}
 _WHY = {
     "interrupt": "Stopping: running trials finish their step and are recorded. Ctrl-C again stops at once.",
@@ -506,12 +507,17 @@ def _ahead(ahead: Forecast) -> str:
     return f"study.{_KEYS[ahead.ends_by]} ends it {when}, after {ahead.num_trials} trials"
 
 
-def warn_unsent(num_unsent: int, folder: Path, console: Console) -> None:
-    """Say how many records the tracking store did not take, and where they are."""
-    if num_unsent:
+def warn_unsent(unsent: Unsent | None, console: Console, *, is_sweep: bool = True) -> None:
+    """Say which records the tracking store did not take, and where they are; a single run has no trials."""
+    if unsent is not None and unsent.records:
+        num = len(unsent.records)
+        words = (words if is_sweep else words.removesuffix(" of trial 0") for words in unsent.records)
+        named = some_of(list(dict.fromkeys(words)), _MOST_UNSENT)
         console.print(
-            f"The tracking store did not take {num_unsent} records; they are kept in {folder}/unsent.jsonl.",
+            f"The tracking store did not take {num} {'record' if num == 1 else 'records'} ({named}); "
+            f"{'it is' if num == 1 else 'they are'} kept in {unsent.file}, with the reason.",
             style="yellow",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )

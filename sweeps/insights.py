@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.errors import SpaceError
-from sweeps.naming import distinct, number
+from sweeps.naming import brief, distinct, number
 from sweeps.reading.queries import TrialRow
 from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 
@@ -243,7 +243,7 @@ def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
         texts = list(distinct(sorted(found)).values())
         where = f"the {len(found)} best values lie from {texts[0]} to {texts[-1]}"
     else:
-        texts = [quote(value) for value in found]
+        texts = [brief(quote(value)) for value in found]
         often = max(dict.fromkeys(texts), key=texts.count)
         where = f"{texts.count(often)} of the {len(found)} best trials have {often}"
     share = f"{100 * weight.share:.0f} % of what tells the best from the rest"

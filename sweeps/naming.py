@@ -1,10 +1,12 @@
 """Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "brief",
     "distinct",
     "duration",
     "memory",
@@ -35,6 +37,15 @@ def plain(text: str) -> str:
 def plain_lines(text: str) -> str:
     """Return a text as `plain` does, but with its lines."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+
+
+def brief(text: str, most: int = 100) -> str:
+    """Return a text of at most so many characters: of a long one its beginning, its length and a hash of it."""
+    if len(text) <= most:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    end = f"… ({len(text):,} characters, #{digest})"
+    return text[: most - len(end)] + end
 
 
 def storable(text: str) -> str:
@@ -88,9 +99,9 @@ def distinct(values: Iterable[Any], write: Callable[[Any, int | None], str] = nu
 
 
 def values_text(values: Mapping[str, Any], *, is_short: bool = True) -> str:
-    """Write searched values as `lr=0.0031 depth=3`, or with the whole names."""
+    """Write searched values as `lr=0.0031 depth=3`, or with the whole names; long texts are `brief`."""
     names = short_names(values) if is_short else {key: key for key in values}
-    return " ".join(f"{names[key]}={number(value)}" for key, value in values.items())
+    return " ".join(f"{names[key]}={brief(number(value))}" for key, value in values.items())
 
 
 def run_name(trial: int, values: Mapping[str, Any]) -> str:

@@ -341,7 +341,7 @@ def _description(original: Original, model: ServedModel, verdict: str, request: 
     """Say in Markdown what the version is; MLflow shows it on the version's page."""
     run, metric = original.run, original.config["objective"]["metric"]
     shown = sorted(run.metrics, key=lambda key: (key != metric, not key.startswith(("test/", "val/")), key))[:_METRICS]
-    command = " ".join(filter(None, (run.tags.get("mlflow.source.name", ""), run.tags.get("lightsweep.overrides", ""))))
+    command = " ".join(filter(None, (run.tags.get("mlflow.source.name", ""), run.tags.get(tags.OVERRIDES, ""))))
     gives = f"the class ({escaped(some_of(model.classes, 12))})" if model.classes else "values"
     lines = [
         f"**{escaped(original.name)}**, {escaped(model.checkpoint)} (epoch {model.epoch}, step {model.step})",

@@ -31,7 +31,7 @@ from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_change
 from sweeps.run_request import RunRequest
 from sweeps.secrecy import withhold
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.trial_runs import TrialSetup
 from sweeps.typed_secrets import hide_typed
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
@@ -69,7 +69,7 @@ class Reproduction:
         outcome: What became of the training; None if nothing was trained.
         run_id: The run that records it.
         folder: Where its log and checkpoints are.
-        num_unsent: How many messages the store did not take.
+        unsent: What the store did not take; None if nothing was trained.
         is_whole: Whether the verdict is the original's: over all of its record, trained with as many threads as it had.
     """
 
@@ -78,7 +78,7 @@ class Reproduction:
     outcome: Outcome | None = None
     run_id: str | None = None
     folder: Path | None = None
-    num_unsent: int = 0
+    unsent: Unsent | None = None
     is_whole: bool = False
 
     @classmethod
@@ -123,7 +123,7 @@ def print_reproduction(
 ) -> None:
     """Say where it is, what it has shown, and what to type next; if `is_quiet`, only what was not recorded."""
     if found.folder is not None:
-        warn_unsent(found.num_unsent, found.folder, console)
+        warn_unsent(found.unsent, console, is_sweep=False)
     if is_quiet:
         return
 
@@ -208,7 +208,7 @@ class _Reproducing:
             self._announce()
             folder = paths.reproduction_dir(self._request.store_dir)
             outcome = self._train(launcher, recorder, folder)
-            num_unsent = recorder.close()
+            recorder.close()
             run_id = recorder.run_id(0)
             verdict = self._verdict(outcome, folder, run_id)
             if run_id is not None:
@@ -226,7 +226,7 @@ class _Reproducing:
             outcome=outcome,
             run_id=run_id,
             folder=folder,
-            num_unsent=num_unsent,
+            unsent=recorder.unsent,
             is_whole=self._is_of_the_run and not self._is_part,
         )
 

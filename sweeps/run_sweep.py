@@ -55,7 +55,7 @@ from sweeps.sweep_command import (
 )
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT
-from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.trial_runs import TrialSetup
 from sweeps.workbench import (
     CommandLine,
@@ -83,7 +83,7 @@ class SweepResult:
     best: tuple[Best, ...]
     """the best trial, or the Pareto front of several objectives"""
     metrics: tuple[str, ...]
-    num_unsent: int
+    unsent: Unsent
     tracking_uri: str | None
     report: Report | None
     """what the study has taught; None if there is no report"""
@@ -336,7 +336,7 @@ class _Sweep:
             display.close()
             report = None if stopped is None else final.leave(ENDS[stopped])
             parent.close(stopped, report=paths.REPORT if report else None)
-            num_unsent = recorder.close()
+            recorder.close()
         return SweepResult(
             study=study.name,
             folder=folder,
@@ -345,7 +345,7 @@ class _Sweep:
             num_finished=study.num_finished,
             best=tuple(study.best_trials),
             metrics=study.metrics,
-            num_unsent=num_unsent,
+            unsent=recorder.unsent,
             tracking_uri=uri,
             report=report,
         )

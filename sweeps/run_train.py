@@ -23,7 +23,7 @@ from sweeps.outcome import Outcome, Totals
 from sweeps.records import MetricPoint, Place
 from sweeps.reproducing.provenance import capture
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, Recorder, RunKey
+from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
 from sweeps.trial_runs import RunRecorder, TrialSetup
 from sweeps.workbench import (
     CommandLine,
@@ -47,14 +47,14 @@ class TrainResult:
         run_id: The run that records it; None if there is none.
         is_guest: Whether this process was one rank of several, and another one records.
         folder: Where its log and checkpoints are.
-        num_unsent: How many messages the store did not take.
+        unsent: What the store did not take; None if another process records.
     """
 
     totals: Totals
     run_id: str | None
     is_guest: bool = False
     folder: Path
-    num_unsent: int
+    unsent: Unsent | None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -155,15 +155,15 @@ class _Run:
                 totals = self._drive(folder, recorder, display)
             finally:
                 display.close()
-                num_unsent = recorder.close()
-        return TrainResult(totals=totals, run_id=recorder.run_id(0), folder=folder, num_unsent=num_unsent)
+                recorder.close()
+        return TrainResult(totals=totals, run_id=recorder.run_id(0), folder=folder, unsent=recorder.unsent)
 
     def follow(self, folder: Path) -> TrainResult:
         """Train as a rank that records nothing; its folder stays if it fails."""
         totals = self._drive(folder, _Unrecorded(), SilentDisplay())
         if totals.count("failed") == 0:
             shutil.rmtree(folder)
-        return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, num_unsent=0)
+        return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, unsent=None)
 
     def _drive(self, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
         objective, own_tags = self.config["objective"], self.config["tracking"]["tags"]

@@ -16,6 +16,7 @@ from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.secrecy import HIDDEN, is_secret
+from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
 from sweeps.typed_secrets import hide_typed
@@ -122,7 +123,7 @@ def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) 
     run_tags = {
         **{key: HIDDEN if is_secret(key) else value for key, value in own.items()},
         "mlflow.source.name": f"lightsweep {command}",
-        "lightsweep.overrides": " ".join(map(hide_typed, overrides)),
+        tags.OVERRIDES: " ".join(map(hide_typed, overrides)),
     }
     commit = _git("rev-parse", "HEAD")
     if commit:

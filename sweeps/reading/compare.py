@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.naming import distinct, duration, number, plain, short_names
+from sweeps.naming import brief, distinct, duration, number, plain, short_names
 from sweeps.reading.fields import LATE_FIELDS, Field, resolve
 from sweeps.reading.numbers import finite
 from sweeps.reading.trial_row import TrialRow
@@ -31,6 +31,7 @@ _STYLES = {
 }
 _GAP = 2  # blanks between columns
 _MAX_CELL = 24  # places of a cell in a terminal, of which a wide character takes two
+_END_OF_CELL = 9  # places of its end, where beginnings are alike
 
 
 def print_rows(
@@ -44,7 +45,8 @@ def print_rows(
 ) -> None:
     """Print rows in the order given.
 
-    A table has only the parameters that differ, and says once what all rows share; CSV and JSON have everything.
+    A table has only the parameters that differ, and says once what all rows share, and of long texts the beginning; CSV
+    and JSON have everything.
 
     Args:
         rows: What to print.
@@ -66,7 +68,7 @@ def print_rows(
         shared = {} if chosen else _shared(rows)
         laid_out = _chosen_columns(rows, chosen) if chosen else _columns(rows, metric, shared)
         names = short_names(_params(rows))
-        said = " ".join(f"{names[key]}={number(value)}" for key, value in shared.items())
+        said = " ".join(f"{names[key]}={brief(number(value))}" for key, value in shared.items())
         same = f"The same in all: {said}" if shared else ""
         if form == "md":
             print_markdown([column.header for column in laid_out], _lines(laid_out), out)
@@ -151,7 +153,7 @@ class _Column:
     sacrifice: int = 0  # what is left out first in a narrow terminal: the highest; 0 always stays
 
     def __post_init__(self) -> None:
-        self.header, self.cells = plain(self.header), [plain(cell) for cell in self.cells]
+        self.header, self.cells = brief(plain(self.header)), [brief(plain(cell)) for cell in self.cells]
 
     @property
     def width(self) -> int:
@@ -163,7 +165,7 @@ def _print_table(rows: Sequence[TrialRow], console: Console, columns: list[_Colu
     left_out: list[str] = []
     if console.is_terminal:
         for column in columns:
-            column.cells = [_shortened(cell) for cell in column.cells]
+            column.cells = _shortened(column.cells)
         columns, left_out = _fitting(columns, width)
     else:
         console.width = sum(column.width + _GAP for column in columns)
@@ -257,8 +259,21 @@ def _error(row: TrialRow, metric: str) -> str:
     return "" if error is None else f" ± {number(error)}"
 
 
-def _shortened(cell: str) -> str:
+def _shortened(cells: Sequence[str]) -> list[str]:
+    """Cut cells to what a terminal has room for: at their ends, unless they would then look the same."""
+    found = [_cut(cell) for cell in cells]
+    return found if len(set(found)) == len(set(cells)) else [_cut_within(cell) for cell in cells]
+
+
+def _cut(cell: str) -> str:
     return cell if cell_len(cell) <= _MAX_CELL else f"{set_cell_size(cell, _MAX_CELL - 1)}…"
+
+
+def _cut_within(cell: str) -> str:
+    end = cell[-_END_OF_CELL:]
+    if cell_len(cell) <= _MAX_CELL or cell_len(end) > _END_OF_CELL:
+        return _cut(cell)
+    return f"{set_cell_size(cell, _MAX_CELL - 1 - _END_OF_CELL)}…{end}"
 
 
 def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:

@@ -11,17 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.errors import UsageError
-from sweeps.naming import duration, number, plain
+from sweeps.naming import brief, duration, number, plain
 from sweeps.reading.curves import sparkline
 from sweeps.reading.numbers import finite
 from sweeps.reading.run_detail import MetricDetail, RunDetail
 from sweeps.reading.show import Format, is_unicode, state_style
+from sweeps.tracking import tags
 
 __all__ = ["Difference", "difference", "print_difference"]
 
 _COMMIT, _DIRTY = "mlflow.source.git.commit", "lightsweep.git.dirty"
 _CODE = {_COMMIT: "commit", _DIRTY: "uncommitted changes"}
-_COMMAND = "lightsweep.overrides"
+_COMMAND = tags.OVERRIDES
 _OF_THE_RUN = (
     "lightsweep.",
     "pruned",
@@ -33,6 +34,7 @@ _OF_THE_RUN = (
 )
 _CURVE, _LEAST_CURVE = 16, 5  # characters, with room and without
 _GAP = 2
+_LONGEST = 200  # characters of a cell
 _NONE = "-"
 
 Cells = tuple[str | None, ...]
@@ -87,7 +89,7 @@ def difference(runs: Sequence[RunDetail]) -> Difference:
         raise UsageError(f"diff compares two runs or more, but got {len(runs)}.")
     searched = {key for run in runs for key in run.searched}
     configs = [_config(run) for run in runs]
-    tags = [run.run.tags for run in runs]
+    run_tags = [run.run.tags for run in runs]
 
     def rows(sources: Sequence[Mapping[str, str]], belongs: Callable[[str], bool]) -> dict[str, Cells]:
         keys = sorted({key for source in sources for key in source if belongs(key)})
@@ -97,9 +99,9 @@ def difference(runs: Sequence[RunDetail]) -> Difference:
         "searched": rows(configs, lambda key: key in searched),
         "config": rows(configs, lambda key: key not in searched and not _is_data(key)),
         "data": rows(configs, lambda key: key not in searched and _is_data(key)),
-        "code": {_CODE[key]: cells for key, cells in rows(tags, lambda key: key in _CODE).items()},
+        "code": {_CODE[key]: cells for key, cells in rows(run_tags, lambda key: key in _CODE).items()},
         "environment": {
-            "overrides" if key == _COMMAND else key: cells for key, cells in rows(tags, _is_environment).items()
+            "overrides" if key == _COMMAND else key: cells for key, cells in rows(run_tags, _is_environment).items()
         },
     }
     changed = {name: {key: cells for key, cells in of.items() if len(set(cells)) > 1} for name, of in every.items()}
@@ -186,7 +188,7 @@ def _short(text: str) -> str:
         value = float(text)
     except ValueError:
         value = None
-    return number(value) if value is not None and repr(value) == text else " ".join(text.split())
+    return number(value) if value is not None and repr(value) == text else brief(" ".join(text.split()), _LONGEST)
 
 
 def _is_doubtful(found: Difference) -> bool:

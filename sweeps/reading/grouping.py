@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.errors import UsageError
-from sweeps.naming import number
+from sweeps.naming import brief, number
 from sweeps.reading.compare import Format, print_csv, print_markdown
 from sweeps.reading.fields import LATE_FIELDS, resolve
 from sweeps.reading.numbers import finite
@@ -115,7 +115,9 @@ def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out
         print_csv(header, lines, out)
         return
     shown = [*groups[0].keys, "count", f"mean {groups[0].metric}", "error", "best", "best run"]
-    cells = [["" if cell is None else number(cell) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines]
+    cells = [
+        ["" if cell is None else brief(number(cell)) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines
+    ]
     if form == "md":
         print_markdown(shown, cells, out)
         return

@@ -19,6 +19,8 @@ from sweeps.reading.ranking import Ranking, ranking
 from sweeps.reading.tagged_params import some_params
 from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import SPREAD, joined
+from sweeps.tracking.names import looked_up_name, shown_name
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 
 __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
@@ -147,18 +149,22 @@ def _read_light(connection: sa.Connection, studies: Sequence[str], names: Collec
         tag = TAGS.alias(f"tag{index}")
         query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == key))
         query = query.add_columns(tag.c.value)
-    for index, key in enumerate(metrics):
+    for index, stored in enumerate(map(looked_up_name, metrics)):
         latest = LATEST.alias(f"metric{index}")
-        query = query.outerjoin(latest, sa.and_(latest.c.run_uuid == RUNS.c.run_uuid, latest.c.key == key))
+        query = query.outerjoin(latest, sa.and_(latest.c.run_uuid == RUNS.c.run_uuid, latest.c.key == stored))
         query = query.add_columns(latest.c.value, latest.c.is_nan)
     params_in = some_params(wanted)
     known = (tags.KIND, *keys)
     first, end = len(_RUN), len(_RUN) + len(known)
     begin = end + bool(wanted)
 
+    further = _further_parts(connection, {tags.PARAMS, *keys} if wanted else set(keys))
+
     def make(found: Any, params_found: dict[str, Any], last: dict[str, float]) -> TrialRow:
         run_id, _, status, start_ms, end_ms = found[:first]
         run_tags = {key: text for key, text in zip(known, found[first:end], strict=True) if text is not None}
+        if run_id in further:
+            run_tags = joined(run_tags | further[run_id])
         run = ServerRun(
             run_id=run_id, name="", status=status, start_ms=start_ms, end_ms=end_ms, tags=run_tags, metrics=last
         )
@@ -168,7 +174,10 @@ def _read_light(connection: sa.Connection, studies: Sequence[str], names: Collec
     for found in sorted(connection.execute(query).all(), key=lambda found: (found[3] or 0, found[0])):
         points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
         last = {key: math.nan if is_nan else unbounded(value) for key, value, is_nan in points if value is not None}
-        rows.append(_LightRow(params_in(found[end]) if wanted else {}, last, partial(make, found)))
+        text = found[end] if wanted else None
+        if text is not None and found[0] in further:
+            text = joined({tags.PARAMS: text, **further[found[0]]})[tags.PARAMS]
+        rows.append(_LightRow(params_in(text) if wanted else {}, last, partial(make, found)))
     return with_fronts([light.row for light in rows]) if has_fronts else rows
 
 
@@ -192,6 +201,17 @@ class _LightRow:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.row, name)
+
+
+def _further_parts(connection: sa.Connection, keys: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return by run the tags on which tags go on that are longer than MLflow takes; mostly there are none."""
+    spread = [key for key in SPREAD if key in keys and _has_tag(connection, f"{key}.1")]
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in spread:
+        query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value).where(TAGS.c.key.like(f"{key}.%"))
+        for run_id, part, text in connection.execute(query):
+            found[run_id][part] = text
+    return found
 
 
 def _has_tag(connection: sa.Connection, key: str) -> bool:
@@ -246,8 +266,8 @@ def _in_full(connection: sa.Connection, runs: Sequence[Any]) -> list[TrialRow]:
             status=run.status,
             start_ms=run.start_time,
             end_ms=run.end_time,
-            tags=tags_of[run.run_uuid],
-            metrics={k: math.nan if v is None else v for k, v in metrics_of[run.run_uuid].items()},
+            tags=joined(tags_of[run.run_uuid]),
+            metrics={shown_name(k): math.nan if v is None else v for k, v in metrics_of[run.run_uuid].items()},
         )
         for run in runs
     )

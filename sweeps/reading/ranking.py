@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sweeps.reading.mlflow_tables import LATEST, TAGS
 from sweeps.reading.numbers import unbounded
 from sweeps.tracking import tags
+from sweeps.tracking.names import looked_up_name
 
 __all__ = ["Ranking", "is_loss", "ranking"]
 
@@ -79,7 +80,8 @@ def ranking(connection: sa.Connection, metric: str | None, is_descending: bool |
         for run_id, text in connection.execute(query.where(own.c.key == tags.METRIC, own.c.value == metric)):
             values[run_id] = _number(text)
     if is_asked:
-        latest = sa.select(LATEST.c.run_uuid, LATEST.c.value).where(LATEST.c.key == metric, sa.not_(LATEST.c.is_nan))
+        stored = looked_up_name(metric)
+        latest = sa.select(LATEST.c.run_uuid, LATEST.c.value).where(LATEST.c.key == stored, sa.not_(LATEST.c.is_nan))
         values = {run_id: unbounded(number) for run_id, number in connection.execute(latest)} | values
     else:
         counted = sa.select(sa.func.count()).select_from(TAGS).where(TAGS.c.key == tags.VALUE)

@@ -15,8 +15,10 @@ from sweeps.reading.numbers import whole
 from sweeps.reading.ranking import is_loss
 from sweeps.reading.run_names import Found, find_run, label
 from sweeps.reading.run_reader import RunReader, open_reader
+from sweeps.reading.tagged_params import plain_mapping
 from sweeps.reading.trial_row import TrialRow, row_of
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import MAX_PARAM, is_shortened
 from sweeps.tracking.server import Artifact, StoredRun
 
 __all__ = ["MetricDetail", "RunDetail", "read_runs", "run_folder"]
@@ -171,7 +173,7 @@ def _detail(reader: RunReader, found: Found, store_dir: Path, lists_artifacts: b
         run=run,
         kind=run.tags.get(tags.KIND, ""),
         study=run.tags.get(tags.STUDY),
-        config=dict(sorted(run.params.items())) or _frozen(run, folder),
+        config=_config(run, folder),
         metrics={key: _metric(key, last, curves.get(key), row) for key, last in row.metrics.items()},
         artifacts=artifacts,
         artifacts_problem=problem,
@@ -206,6 +208,14 @@ def run_folder(run: StoredRun, store_dir: Path) -> Path | None:
     return folder if (name or kind == "study") and folder.is_dir() else None
 
 
+def _config(run: StoredRun, folder: Path | None) -> dict[str, str]:
+    """Return the params of a run, those that are too long for MLflow as its config.yaml has them, if it is here."""
+    config = dict(sorted(run.params.items())) or _frozen(run, folder)
+    cut = [key for key, text in config.items() if is_shortened(text, MAX_PARAM)]
+    whole = {**plain_mapping(run.tags.get(tags.PARAMS)), **(_frozen(run, folder) if cut else {})}
+    return config | {key: str(whole[key]) for key in cut if key in whole}
+
+
 def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     """Read the config that a run of no params left in its folder or among its artifacts."""
     from sweeps.tracking.artifacts import local_artifacts
@@ -230,7 +240,7 @@ def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
 
 def _origin(run_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     command = run_tags.get("mlflow.source.name", "")
-    overrides = run_tags.get("lightsweep.overrides", "")
+    overrides = run_tags.get(tags.OVERRIDES, "")
     if command or overrides:
         yield "command", f"{command} {overrides}".strip()
     commit = run_tags.get("mlflow.source.git.commit")

@@ -13,6 +13,8 @@ from sweeps.reading.histories import History, histories_of, without_restated
 from sweeps.reading.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.reading.numbers import unbounded
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import shown_tags
+from sweeps.tracking.names import looked_up_name, shown_name
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server
 
 __all__ = ["RunReader", "SqlReader", "open_reader"]
@@ -120,9 +122,9 @@ class SqlReader:
         found = self._connection.execute(sa.select(RUNS).where(RUNS.c.run_uuid == run_id)).one()
         return StoredRun(
             **_columns(found),
-            tags=self._pairs(TAGS, run_id),
+            tags=shown_tags(self._pairs(TAGS, run_id)),
             metrics=self._last([run_id])[run_id],
-            params=self._pairs(PARAMS, run_id),
+            params={shown_name(key): text for key, text in self._pairs(PARAMS, run_id).items()},
             artifact_uri=found.artifact_uri or "",
         )
 
@@ -156,7 +158,8 @@ class SqlReader:
             parts.setdefault(row.key, []).append(row)
         ends = {key: _ends(rows) for key, rows in parts.items()}
         steps = self._first_steps(run_id, ends)
-        return {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in sorted(parts.items())}
+        curves = {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in parts.items()}
+        return {shown_name(key): curve for key, curve in sorted(curves.items())}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
         """Return the points of metrics, by metric and run: a query for each metric and 500 runs."""
@@ -165,10 +168,10 @@ class SqlReader:
         ends = self._last_epoch_steps(run_ids)
         found: dict[str, dict[str, History]] = {}
         for metric in metrics:
-            of_metric: dict[str, History] = {}
+            key, of_metric = looked_up_name(metric), dict[str, History]()
             for start in range(0, len(run_ids), _CHUNK):
                 chunk = POINTS.c.run_uuid.in_(run_ids[start : start + _CHUNK])
-                of_metric |= histories_of(self._connection.execute(query.where(POINTS.c.key == metric, chunk)).all())
+                of_metric |= histories_of(self._connection.execute(query.where(POINTS.c.key == key, chunk)).all())
             if of_metric:
                 found[metric] = {run_id: without_restated(one, ends.get(run_id)) for run_id, one in of_metric.items()}
         return found
@@ -212,7 +215,7 @@ class SqlReader:
             chunk = query.where(TAGS.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
                 found[run_id][key] = value or ""
-        return found
+        return {run_id: shown_tags(stored) for run_id, stored in found.items()}
 
     def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
@@ -221,7 +224,7 @@ class SqlReader:
         for start in range(0, len(run_ids), _CHUNK):
             chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
-                found[run_id][key] = math.nan if value is None else value
+                found[run_id][shown_name(key)] = math.nan if value is None else value
         return found
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Literal, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.naming import duration, memory, number, plain
+from sweeps.naming import brief, duration, memory, number, plain
 from sweeps.reading.curves import NUM_POINTS, sparkline
 from sweeps.reading.numbers import finite
 from sweeps.reading.run_detail import MetricDetail, RunDetail
@@ -19,6 +19,7 @@ Format = Literal["table", "json"]
 
 _STATES = {"complete": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 _MAX_ARTIFACTS = 20
+_LONGEST = 500  # characters of a text in a terminal
 _LEAST_CURVE = 8  # characters; with less room there is no curve
 _WORDS = {"maximize": "max", "minimize": "min"}
 
@@ -104,6 +105,7 @@ class _Page:
         width = max(map(len, pairs))
         for name, value in pairs.items():
             text = " ".join(value.split())
+            text = text if self.is_wide else brief(text, _LONGEST)
             self.wrapped(text, first=f"  {name:<{width}}  ", rest=" " * min(width + 4, 20), style=style)
 
 
@@ -167,7 +169,9 @@ def _print_config(config: Mapping[str, str], page: _Page) -> None:
     groups: dict[str, list[str]] = {}
     for key, value in config.items():
         group, dot, rest = plain(key).partition(".")
-        groups.setdefault(group if dot else "", []).append(f"{rest if dot else key}={' '.join(value.split())}")
+        groups.setdefault(group if dot else "", []).append(
+            f"{rest if dot else key}={brief(' '.join(value.split()), _LONGEST)}"
+        )
     width = max(map(len, groups))
     for group, words in groups.items():
         page.wrapped(" ".join(words), first=f"  {group:<{width}}  ", rest=" " * (width + 4), style="dim")

@@ -14,7 +14,7 @@ _decode_at = json.JSONDecoder().raw_decode
 
 
 def plain_mapping(text: str | None) -> dict[str, Any]:
-    """Parse a JSON object; anything else, such as what was cut at the store's limit, is empty."""
+    """Parse a JSON object; anything else, such as what somebody has edited, is empty."""
     if text is None:
         return {}
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sweeps.naming import distinct, duration, number
+from sweeps.naming import brief, distinct, duration, number
 from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.search import SEM
@@ -240,7 +240,7 @@ def plain(value: Any, digits: int | None = 4) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(plain(item, digits) for item in value)}]"
-    return "null" if value is None else number(value, digits)
+    return "null" if value is None else brief(number(value, digits))
 
 
 def _short(text: str) -> str:

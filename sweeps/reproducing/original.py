@@ -10,6 +10,7 @@ from typing import Any
 from sweeps import paths
 from sweeps.config import Config, flatten
 from sweeps.errors import StoreError
+from sweeps.naming import storable
 from sweeps.reading.run_detail import run_folder
 from sweeps.reading.run_names import find_run, label
 from sweeps.reading.run_reader import RunReader
@@ -17,6 +18,7 @@ from sweeps.reproducing.provenance import artifact_name, differences
 from sweeps.reproducing.traces import Trace, parsed_trace
 from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import MAX_PARAM, shortened
 from sweeps.tracking.server import StoredRun
 from sweeps.untrusted import read_config
 
@@ -210,12 +212,16 @@ def parsed_object(content: bytes | None) -> dict[str, Any]:
 
 
 def _edited(config: Config, params: Mapping[str, str]) -> list[str]:
-    """Return the keys whose values the params of the run contradict; long ones may have been cut there."""
-    flat = {
-        "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in key): str(value)
-        for key, value in flatten(config).items()
-    }
-    return [key for key, value in flat.items() if key in params and not value.startswith(params[key]) and value]
+    """Return the keys whose values the params of the run contradict; long ones are shortened there."""
+    flat = {key: storable(str(value)) for key, value in flatten(config).items()}
+    return [
+        key
+        for key, value in flat.items()
+        if key in params
+        and value
+        and shortened(value, MAX_PARAM) != params[key]
+        and not (len(params[key]) == MAX_PARAM and value.startswith(params[key]))  # as Lightsweep once cut them
+    ]
 
 
 def _replicates(reader: RunReader, run: StoredRun) -> list[float]:

@@ -1,5 +1,6 @@
 """The Lightning logger of a rank: it hands metrics to the driver and touches no store."""
 
+import logging
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from sweeps.channel import Channel
 
 __all__ = ["ChannelLogger"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class ChannelLogger(Logger):
@@ -50,9 +53,16 @@ class ChannelLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Hold the metrics for the next message to the driver."""
-        if not self.is_silent and not self._is_cut():
-            self._channel.log(metrics, step or 0)
+        """Hold the metrics for the next message to the driver; what is not a number is left out, with a warning."""
+        if self.is_silent or self._is_cut():
+            return
+        numbers: dict[str, float] = {}
+        for name, value in metrics.items():
+            try:
+                numbers[str(name)] = float(value)
+            except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor of several numbers
+                _LOG.warning("metric %r is not recorded: it must be a number, but is a %s", name, type(value).__name__)
+        self._channel.log(numbers, int(step or 0))
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the driver records the frozen config."""

@@ -4,11 +4,13 @@ import getpass
 import logging
 import os
 import re
+import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,10 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.errors import StoreError
 from sweeps.locks import schema_lock, sqlite_file
+from sweeps.naming import storable
 from sweeps.reading.mlflow_tables import version_problem
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
+from sweeps.tracking.long_texts import MAX_PARAM, shortened, spread
+from sweeps.tracking.names import shown_name, stored_file, stored_name
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 from sweeps.urls import hide_password, with_installed_driver
@@ -28,8 +33,8 @@ __all__ = ["MlflowStore"]
 
 _MAX_BATCH = 1000  # metrics of one log_batch
 _MAX_ITEMS = 100  # params or tags of one log_batch
-_MAX_PARAM = 6000
-_MAX_TAG = 8000
+_MAX_RUN_NAME = 250
+_RUN_NAME = "mlflow.runName"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +119,16 @@ class MlflowStore:
         parent: str | None,
         start_time_ms: int,
     ) -> str:
-        """Create a run with its tags, and return its id."""
+        """Create a run with its tags, and return its id; a tag `mlflow.runName` is its name."""
         all_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **run_tags}
+        name = storable(all_tags.pop(_RUN_NAME, "") or name)
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
         run = self._client.create_run(
             self._experiment_id,
             start_time=start_time_ms,
-            tags={key: value[:_MAX_TAG] for key, value in all_tags.items()},
-            run_name=name,
+            tags=_stored_tags(all_tags),
+            run_name=shortened(name, _MAX_RUN_NAME),
         )
         run_id = str(run.info.run_id)
         self._artifact_uris[run_id] = run.info.artifact_uri
@@ -132,31 +138,40 @@ class MlflowStore:
         """Write params, a hundred at a time; again the same is no error."""
         from mlflow.entities import Param
 
-        entities = [Param(_valid_key(key), str(value)[:_MAX_PARAM]) for key, value in params.items()]
+        texts = {stored_name(key): shortened(storable(str(value)), MAX_PARAM) for key, value in params.items()}
+        entities = [Param(key, text) for key, text in texts.items()]
         for start in range(0, len(entities), _MAX_ITEMS):
             batch = entities[start : start + _MAX_ITEMS]
             self._client.log_batch(run_id, params=batch, synchronous=True)
 
     def log_metrics(self, run_id: str, points: Sequence[MetricPoint]) -> None:
-        """Write metric points, a thousand at a time."""
+        """Write metric points, a thousand at a time.
+
+        Raises:
+            OverflowError: A step or a time is not a whole number of 64 bits.
+        """
         from mlflow.entities import Metric
 
+        for point in points:  # databases and servers say so in ways that cannot be told from being down
+            if not (-(2**63) <= point.step < 2**63 and 0 <= point.time_ms < 2**63):
+                raise OverflowError(f"step {point.step} of {point.key} is not a whole number of 64 bits")
         for start in range(0, len(points), _MAX_BATCH):
             batch = [
-                Metric(_valid_key(point.key), point.value, point.time_ms, point.step)
+                Metric(stored_name(point.key), point.value, point.time_ms, point.step)
                 for point in points[start : start + _MAX_BATCH]
             ]
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
     def set_tags(self, run_id: str, run_tags: Mapping[str, str]) -> None:
-        """Set tags."""
+        """Set tags, a hundred at a time."""
         from mlflow.entities import RunTag
 
-        entities = [RunTag(_valid_key(key), value[:_MAX_TAG]) for key, value in run_tags.items()]
-        self._client.log_batch(run_id, tags=entities, synchronous=True)
+        entities = [RunTag(key, text) for key, text in _stored_tags(run_tags).items()]
+        for start in range(0, len(entities), _MAX_ITEMS):
+            self._client.log_batch(run_id, tags=entities[start : start + _MAX_ITEMS], synchronous=True)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
-        """Copy a file into the run's artifacts.
+        """Copy a file into the run's artifacts; see `names` for what it is called there.
 
         Raises:
             StoreError: The record says that they are where it must not lead: the upload has the user's credentials.
@@ -165,7 +180,8 @@ class MlflowStore:
             self._artifact_uris[run_id] = self._client.get_run(run_id).info.artifact_uri
         # The client would read the run from the database again for each file
         run = _Place(run_id=run_id, artifact_uri=self._artifact_uris[run_id])
-        repository(run, self._uri).log_artifact(str(path), artifact_path or None)
+        with _called(path, stored_file(path.name)) as file:
+            repository(run, self._uri).log_artifact(str(file), artifact_path or None)
 
     def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
         """End a run as FINISHED, FAILED or KILLED."""
@@ -204,7 +220,7 @@ class MlflowStore:
         found = {}
         for key in self._client.get_run(run_id).data.metrics:
             steps = sorted(point.step for point in self._client.get_metric_history(run_id, key))
-            found[key] = [int(s) for s in steps if s >= step]
+            found[shown_name(key)] = [int(s) for s in steps if s >= step]
         return found
 
     def reopen_run(self, run_id: str) -> None:
@@ -271,9 +287,19 @@ def _use_wal(uri: str) -> None:
             database.execute("PRAGMA journal_mode=WAL")
 
 
-def _valid_key(key: str) -> str:
-    """Replace what MLflow refuses in the name of a param or metric."""
-    return "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in key)[:250]
+@contextmanager
+def _called(path: Path, name: str) -> Iterator[Path]:
+    """Lend a file under another name."""
+    if name == path.name:
+        yield path
+        return
+    with TemporaryDirectory() as aside:
+        yield Path(shutil.copyfile(path, Path(aside) / name))
+
+
+def _stored_tags(run_tags: Mapping[str, str]) -> dict[str, str]:
+    texts = spread({key: storable(text) for key, text in run_tags.items()})
+    return {stored_name(key): text for key, text in texts.items()}
 
 
 def _user() -> str:

@@ -4,6 +4,9 @@ What cannot be written is tried again with growing pauses while the sweep goes o
 driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost. A store that
 answers, but more slowly than trials end, delays the start of the next ones.
 
+What the store refuses is sent in parts, so that a point, a param or a tag is lost to no other one's fault; only what is
+refused alone goes to the file.
+
 What describes a run for people (`note`) may change often: it is written once in a while, and at the end of the run.
 """
 
@@ -15,7 +18,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +27,13 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from sweeps import paths
 from sweeps.errors import StoreError
+from sweeps.naming import plain, some_of
 from sweeps.records import MetricPoint
 from sweeps.secrecy import Secrets
-from sweeps.tracking.pages import Pages, RunKey
+from sweeps.tracking.pages import PARENT, Pages, RunKey
 from sweeps.tracking.tags import NOTE
 
-__all__ = ["Note", "Recorder", "RunKey", "RunStore", "StudyRuns"]
+__all__ = ["Note", "Recorder", "RunKey", "RunStore", "StudyRuns", "Unsent"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -38,13 +42,17 @@ _MAX_BEHIND = 1000  # operations; about a hundred trials, and some seconds' work
 _LONGEST_DELAY_S = 1.0  # of one trial
 _WORDY = ("start", "params", "tags", "end")  # kinds of operations that have texts of the user's
 _HOPELESS = (
-    *(StoreError, DataError, IntegrityError, KeyError, TypeError, UnicodeError),
+    *(StoreError, DataError, IntegrityError, KeyError, TypeError, UnicodeError, OverflowError),
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 _REFUSED = (
     *("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"),
     *("BAD_REQUEST", "MALFORMED_REQUEST", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND"),
 )
+_OF_ALL = ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")  # refusals of no single part
+_MOST_REFUSALS = 256  # of the parts of an operation, if not one is taken: then the whole run is, such as a deleted one
+_MAX_POINTS = 1000  # of one request
+_MOST_ALIKE = 100  # records that are looked back on, so that none is logged twice in a row
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
 Note = Callable[[Pages], str]
@@ -134,11 +142,65 @@ class RunStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsent:
+    """What a store did not take.
+
+    Attributes:
+        file: Where it is kept, one JSON object a line.
+        records: Each in words, such as `val/acc of trial 3`.
+    """
+
+    file: Path
+    records: tuple[str, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Operation:
     kind: str  # start, go on, params, metrics, tags, note, artifact, end
     run: RunKey
     arguments: dict[str, Any] = field(default_factory=dict)
+    is_sifted: bool = False  # points that the run has already are left out
+
+    def parts(self) -> "list[_Operation]":
+        """Return what does the same, one after the other; nothing if it cannot be divided."""
+        arguments = self.arguments
+        match self.kind:
+            case "metrics":
+                return [self._with("metrics", points=half) for half in _point_halves(arguments["points"])]
+            case "params":
+                return [self._with("params", params=half) for half in _halves(arguments["params"])]
+            case "tags":
+                return [self._with("tags", run_tags=half) for half in _halves(arguments["run_tags"])]
+            case "start" | "end" if arguments["run_tags"]:
+                bare = self._with(self.kind, **{**arguments, "run_tags": {}})
+                tagged = self._with("tags", run_tags=arguments["run_tags"])
+                return [bare, tagged] if self.kind == "start" else [tagged, bare]
+        return []
+
+    def in_words(self) -> str:
+        """Say what it is of which run."""
+        arguments = self.arguments
+        match self.kind:
+            case "metrics":
+                what = some_of(list(dict.fromkeys(point.key for point in arguments["points"])))
+            case "params":
+                what = f"param {some_of(list(arguments['params']))}"
+            case "tags":
+                what = f"tag {some_of(list(arguments['run_tags']))}"
+            case "artifact":
+                what = f"file {Path(arguments['path']).name}"
+            case kind:
+                what = {"start": "the run", "end": "the end"}.get(kind, "the resumption")
+        run = str(self.run)
+        return plain(f"{what} of {'the study' if run == PARENT else f'trial {run}' if run[:1].isdigit() else run}")
+
+    def _with(self, kind: str, **arguments: Any) -> "_Operation":
+        return _Operation(kind=kind, run=self.run, arguments=arguments, is_sifted=self.is_sifted)
+
+
+class _WholeError(StoreError):
+    """What keeps an operation from being written, in parts also: its run is not in the store, or time is over."""
 
 
 class Recorder:
@@ -178,7 +240,7 @@ class Recorder:
         self._error: BaseException | None = None
         self._store: RunStore | None = None
         self._deadline: float | None = None
-        self._num_unsent = 0
+        self._records_unsent: list[str] = []
         self._num_put = 0  # operations so far; counted by the callers' thread
         self._num_done = 0  # likewise those that are written or kept; counted by the recorder's
         self._is_answered = True  # the last attempt to write came through
@@ -265,8 +327,13 @@ class Recorder:
             time.sleep(0.005)
         return self._num_done >= awaited
 
+    @property
+    def unsent(self) -> Unsent:
+        """What went to the file of the unsent so far."""
+        return Unsent(file=self._unsent, records=tuple(self._records_unsent))
+
     def close(self) -> int:
-        """Write what is queued, and return how many operations had to go to the file of the unsent."""
+        """Write what is queued, and return how many records had to go to the file of the unsent."""
         self._deadline = time.monotonic() + self._timeout_s
         self._queue.put(None)
         try:
@@ -274,7 +341,7 @@ class Recorder:
         except KeyboardInterrupt:  # the user waits no longer: what is left goes to the file
             self._deadline = 0.0
             self._thread.join(_LAST_WAIT_S)
-        return self._num_unsent
+        return len(self._records_unsent)
 
     def _wait_for_room(self) -> None:
         """Let the trials go at the store's pace: else memory grows, and `close` cannot write what is left in time."""
@@ -353,22 +420,37 @@ class Recorder:
             return {}
 
     def _write(self, operation: _Operation) -> None:
-        """Write one operation, again and again until it is written, hopeless, or out of time."""
+        """Write an operation; of one that the store refuses, all parts that it takes."""
+        left, num_refused, is_any_taken = [operation], 0, False
+        while left:
+            part = left.pop()
+            error = self._try(part)
+            if error is None:
+                is_any_taken = True
+                continue
+            num_refused += 1
+            is_worth_it = is_any_taken or num_refused < _MOST_REFUSALS
+            parts = part.parts() if is_worth_it and _is_of_a_part(error) else []
+            if parts:
+                left += reversed(parts)
+            else:
+                self._keep(part, error)
+
+    def _try(self, operation: _Operation) -> Exception | None:
+        """Write one operation, again and again until it is written; return why not where that is in vain."""
         pause_s = _FIRST_PAUSE_S
         while True:
             if self._deadline is not None and time.monotonic() > self._deadline:
-                self._keep(operation, StoreError("out of time"))
-                return
+                return _WholeError("out of time")
             began = time.perf_counter()
             try:
                 self._apply(operation)
                 self._is_answered = True
-                return
+                return None
             except Exception as error:  # whatever the store's client raises: nothing may be lost
                 is_late = self._deadline is not None and time.monotonic() + pause_s > self._deadline
                 if _is_hopeless(error) or is_late:
-                    self._keep(operation, error)
-                    return
+                    return error
                 self._is_answered = False
                 _LOG.warning("the tracking store does not answer, trying again in %.1f s: %s", pause_s, error)
             finally:
@@ -381,22 +463,24 @@ class Recorder:
         assert store is not None
         if operation.kind == "start":
             parent = arguments.pop("parent")
-            parent_id = None if parent is None else self._run_ids[parent]
+            parent_id = None if parent is None else self._id_of(parent)
             self._run_ids[operation.run] = store.create_run(**arguments, parent=parent_id)
             return
         if operation.kind == "go on":
-            run_id = arguments["run_id"] or self._run_ids[operation.run]
+            run_id = arguments["run_id"] or self._id_of(operation.run)
             store.reopen_run(run_id)
             known = store.steps_from(run_id, arguments["step"])
             self._known[operation.run] = {key: deque(steps) for key, steps in known.items()}
             self._run_ids[operation.run] = run_id
             return
-        run_id = self._run_ids[operation.run]
+        run_id = self._id_of(operation.run)
         if operation.kind == "metrics":
-            new = [point for point in arguments["points"] if not self._is_known(operation.run, point)]
-            operation.arguments["points"] = new  # a second try must not ask again
-            if new:
-                store.log_metrics(run_id, new)
+            if not operation.is_sifted:  # a second try, or a part, must not ask again
+                arguments["points"][:] = [p for p in arguments["points"] if not self._is_known(operation.run, p)]
+                operation.is_sifted = True
+            while arguments["points"]:  # what is written is gone: a second try writes no point twice
+                store.log_metrics(run_id, arguments["points"][:_MAX_POINTS])
+                del arguments["points"][:_MAX_POINTS]
         elif operation.kind == "params":
             store.log_params(run_id, arguments["params"])
         elif operation.kind == "tags":
@@ -415,8 +499,14 @@ class Recorder:
                 else:
                     store.log_artifact(run_id, public, arguments["artifact_path"])
         else:
-            store.set_tags(run_id, arguments["run_tags"])
+            if arguments["run_tags"]:
+                store.set_tags(run_id, arguments["run_tags"])
             store.end_run(run_id, arguments["status"], end_time_ms=arguments["end_time_ms"])
+
+    def _id_of(self, run: RunKey) -> str:
+        if run not in self._run_ids:
+            raise _WholeError(f"{run} is not in the store")
+        return self._run_ids[run]
 
     def _is_known(self, run: RunKey, point: MetricPoint) -> bool:
         """Tell whether a run that goes on has this point from before. One step may have several points of a metric."""
@@ -427,14 +517,18 @@ class Recorder:
         return True
 
     def _keep(self, operation: _Operation, error: Exception) -> None:
-        self._num_unsent += 1
-        _LOG.error("not recorded, kept in %s: %s of %s: %s", self._unsent, operation.kind, operation.run, error)
+        words = operation.in_words()
+        if words not in self._records_unsent[-_MOST_ALIKE:]:  # points of a metric come again and again
+            _LOG.error("not recorded, kept in %s: %s: %s", self._unsent, words, error)
+        self._records_unsent.append(words)
         record = asdict(operation) | {"run_id": self._run_ids.get(operation.run), "error": str(error)}
+        del record["is_sifted"]
         try:
+            line = json.dumps(record, default=str)
             self._unsent.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(paths.open_to_append(self._unsent), "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as problem:  # the disk is full: the others may still get through
+                file.write(f"{line}\n")
+        except (OSError, TypeError, ValueError) as problem:  # the disk is full: the others may still get through
             _LOG.error("not even kept: %s", problem)
 
 
@@ -459,6 +553,32 @@ def _merged(operations: list[_Operation]) -> list[_Operation]:
             open_points[operation.run] = points
             merged.append(_Operation(kind="metrics", run=operation.run, arguments={"points": points}))
     return merged
+
+
+def _halves(items: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return both halves of a mapping; nothing of a single item."""
+    pairs, half = list(items.items()), len(items) // 2
+    return [dict(pairs[:half]), dict(pairs[half:])] if half else []
+
+
+def _point_halves(points: Sequence[MetricPoint]) -> list[list[MetricPoint]]:
+    """Return points in two parts, each of some metrics, or of one metric both halves; nothing of a single point.
+
+    By metrics first: mostly all points of one are refused, and they are between those of the others.
+    """
+    keys = list(dict.fromkeys(point.key for point in points))
+    first = set(keys[: len(keys) // 2])
+    if first:
+        return [[p for p in points if p.key in first], [p for p in points if p.key not in first]]
+    half = len(points) // 2
+    return [list(points[:half]), list(points[half:])] if half else []
+
+
+def _is_of_a_part(error: BaseException | None) -> bool:
+    """Tell whether the store may take parts of what it has refused."""
+    if isinstance(error, _WholeError) or not _is_hopeless(error):
+        return False
+    return getattr(error, "error_code", None) not in _OF_ALL
 
 
 def _is_hopeless(error: BaseException | None) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.tracking import tags
+from sweeps.tracking.names import shown_name, stored_name
 from sweeps.tracking.pages import view_key
 
 __all__ = ["VIEW", "is_untouched", "saved_view"]
@@ -46,6 +47,9 @@ def saved_view(
         num_trials: How many trials there will be.
         created_ms: When the view was made, in milliseconds since the epoch.
     """
+    objectives = {stored_name(name): way for name, way in objectives.items()}
+    params = {stored_name(key): is_everywhere for key, is_everywhere in params.items()}
+    metrics = list(map(stored_name, metrics))
     leading, direction = next(iter(objectives.items()))
     shown = [*objectives, *(name for name in metrics if name not in objectives and not name.startswith("train/"))]
     columns = [
@@ -101,7 +105,7 @@ def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: 
     curves = sorted((name for name in metrics if not name.startswith("test")), key=_by_interest(objectives))
     sections: list[dict[str, Any]] = [
         {"uuid": "all", "name": "Parallel coordinates", "columns": 1, "cardHeight": 400},
-        {"uuid": "each", "name": f"{leading} by each parameter"},
+        {"uuid": "each", "name": f"{shown_name(leading)} by each parameter"},
         {"uuid": "curves", "name": "Learning curves"},
     ]
     cards: list[dict[str, Any]] = [
@@ -131,7 +135,7 @@ def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: 
                 "type": "LINE",
                 "uuid": f"curve{index}",
                 "metricSectionId": "curves",
-                "displayName": name,
+                "displayName": shown_name(name),
                 "metricKey": name,
                 "selectedMetricKeys": [name],
                 "xAxisKey": "step",

@@ -12,6 +12,8 @@ from sweeps.errors import StoreError
 from sweeps.reading.curves import Curve, measured, thinned
 from sweeps.reading.histories import History, history_of, without_restated
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import shown_tags
+from sweeps.tracking.names import looked_up_name, shown_name
 from sweeps.urls import hide_password
 
 __all__ = [
@@ -111,14 +113,14 @@ class ServerReader:
         plain = _plain(found)
         return StoredRun(
             **{name: getattr(plain, name) for name in ServerRun.__slots__},
-            params=found.data.params,
+            params={shown_name(key): value for key, value in found.data.params.items()},
             artifact_uri=found.info.artifact_uri,
         )
 
     def curves(self, run_id: str) -> dict[str, Curve]:
         """Return the histories of the metrics of a run."""
         with _client(self._uri) as client:
-            names = sorted(client.get_run(run_id).data.metrics)
+            names = sorted(map(shown_name, client.get_run(run_id).data.metrics))
             histories = {key: _points(client, run_id, key) for key in names}
         end = _last_step(histories.get("epoch", []))
         return {key: thinned(measured(points, end)) for key, points in histories.items() if points}
@@ -178,13 +180,14 @@ def _plain(run: Any) -> ServerRun:
         status=run.info.status,
         start_ms=run.info.start_time,
         end_ms=run.info.end_time,
-        tags=run.data.tags,
-        metrics=run.data.metrics,
+        tags=shown_tags(run.data.tags),
+        metrics={shown_name(key): value for key, value in run.data.metrics.items()},
     )
 
 
 def _points(client: Any, run_id: str, metric: str) -> list[tuple[int, int, float]]:
-    return [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run_id, metric)]
+    history = client.get_metric_history(run_id, looked_up_name(metric))
+    return [(point.step, point.timestamp, point.value) for point in history]
 
 
 def _last_step(points: Iterable[tuple[int, int, float]]) -> int | None:

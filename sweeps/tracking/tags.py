@@ -13,6 +13,7 @@ __all__ = [
     "METRIC",
     "NOTE",
     "OBJECTIVES",
+    "OVERRIDES",
     "PARAMS",
     "PROMOTED",
     "PROVENANCE",
@@ -65,6 +66,8 @@ INFEASIBLE = "lightsweep.infeasible"
 """which constraints the trial violates, in words: such a trial is never the best"""
 PARAMS = "lightsweep.params"
 """the searched parameters as JSON, with their types"""
+OVERRIDES = "lightsweep.overrides"
+"""what was typed, without secrets"""
 PROVENANCE = "lightsweep.provenance"
 """the hash of code, packages and machine, which names the artifact of the study (or of the train) that tells of them"""
 RESUME_STEP = "lightsweep.resume_step"

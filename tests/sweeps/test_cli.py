@@ -17,6 +17,7 @@ from sweeps.conclusion import conclude
 from sweeps.outcome import Totals
 from sweeps.run_sweep import SweepResult
 from sweeps.study.study import Best
+from sweeps.tracking.recorder import Unsent
 from sweeps.urls import store_options
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
@@ -202,7 +203,7 @@ def concluded(folder: Path, **more: Any) -> tuple[int, str]:
         "num_finished": 3,
         "best": (Best(number=0, objectives=(0.9,), values={"model.depth": 1}),),
         "metrics": ("val/acc",),
-        "num_unsent": 0,
+        "unsent": Unsent(file=folder / "unsent.jsonl", records=()),
         "tracking_uri": None,
         "report": None,
     }

@@ -2,14 +2,16 @@
 
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display
+from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
 from sweeps.forecast import Budget
 from sweeps.records import Progress
+from sweeps.tracking.recorder import Unsent
 
 
 @dataclass
@@ -294,3 +296,19 @@ def test_a_bar_names_what_is_reported_and_a_training_has_the_first_objective() -
     start(lines)
     lines.trial_ended(Ended(replicate=0))
     assert "replicate 0 complete  val/acc=0.9  2.0 s" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("is_sweep", "records", "words"),
+    [
+        (True, ["val/x of trial 3", "val/x of trial 3", "tag a of the study"], "2 records"),
+        (False, ["val/x of trial 0"], "1 record (val/x);"),
+        (True, [f"[m{number}] of trial 0" for number in range(12)], "[m9] of trial 0 and 2 more"),
+    ],
+)
+def test_what_is_unsent_is_named_with_its_file(is_sweep: bool, records: list[str], words: str) -> None:
+    out = io.StringIO()
+    unsent = Unsent(file=Path("mlruns/unsent.jsonl"), records=tuple(records))
+    warn_unsent(unsent, Console(file=out, width=40), is_sweep=is_sweep)
+    assert words.replace("2 records", "3 records (val/x of trial 3, tag a of the study)") in out.getvalue()
+    assert "mlruns/unsent.jsonl" in out.getvalue() and len(out.getvalue().splitlines()) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.naming import duration, number, run_name, short_names, values_text
+from sweeps.naming import brief, duration, number, run_name, short_names, values_text
 
 
 def test_short_name_is_the_last_word() -> None:
@@ -45,3 +45,10 @@ def test_duration_reads_well(seconds: float, text: str) -> None:
 @pytest.mark.parametrize("seconds", [9.96, 59.7, 3599.8])
 def test_duration_never_rounds_to_a_full_unit(seconds: float) -> None:
     assert not duration(seconds).startswith(("10.0 s", "60 s", "60 min"))
+
+
+def test_long_texts_are_brief_and_stay_apart() -> None:
+    assert brief("x" * 100) == "x" * 100
+    one, other = brief("x" * 5000 + "a"), brief("x" * 5000 + "b")
+    assert one != other and len(one) == len(other) == 100 and "5,001 characters" in one
+    assert len(values_text({"model.prompt": "x" * 5000, "model.lr": 0.1})) < 150

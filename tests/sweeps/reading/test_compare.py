@@ -219,3 +219,24 @@ def test_csv_of_several_objectives_has_the_front_and_the_values_that_count() -> 
     first, second = csv.DictReader(io.StringIO(printed(best, infeasible, form="csv")))
     assert (first["is_on_front"], first["val/loss"], first["infeasible"]) == ("True", "0.125", "")
     assert (second["is_on_front"], second["infeasible"]) == ("False", infeasible.infeasible)
+
+
+LONG = ["You are a grader. " * 500 + end for end in ("a", "b")]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("columns", [(), ("trial", "prompt")])
+def test_long_texts_are_short_in_a_table_and_stay_apart(is_terminal: bool, columns: Sequence[str]) -> None:
+    rows = [row(number, params={"model.prompt": text, "model.same": LONG[0]}) for number, text in enumerate(LONG)]
+    header, one, other, *_ = printed(*rows, is_terminal=is_terminal, columns=columns, width=120).splitlines()
+    assert "prompt" in header
+    assert max(map(len, printed(*rows, columns=columns).splitlines())) < 250
+    cells = {line.split("#")[-1].split(")")[0] for line in (one, other)}
+    assert len(cells) == 2
+
+
+def test_long_texts_are_whole_in_json_and_csv() -> None:
+    rows = [row(number, params={"model.prompt": text}) for number, text in enumerate(LONG)]
+    assert [found["params"]["model.prompt"] for found in json.loads(printed(*rows, form="json"))] == LONG
+    assert [line["model.prompt"] for line in csv.DictReader(io.StringIO(printed(*rows, form="csv")))] == LONG
+    assert len(printed(*rows, form="md")) < 1000

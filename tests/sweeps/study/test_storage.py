@@ -9,6 +9,7 @@ from six_at_once import six_at_once
 from studies import MEDIAN, make
 
 from sweeps.errors import StoreError
+from sweeps.space import parse_space
 from sweeps.study import open_storage
 
 
@@ -69,3 +70,24 @@ def test_a_study_goes_on_when_the_server_was_restarted(postgres_server, postgres
     study.tell(ask.number, "complete", 0.5)
     again = make(postgres_url, sampler="tpe")
     assert again.best.value == 0.5 and again.counts["complete"] == 1
+
+
+def assert_choices_of_any_length(url):
+    choices = ["x" * 8970, "x" * 9660 + "y"]
+    space = parse_space({"model.prompt": ",".join(choices), "lr": "0.1,0.2"})
+    study = make(url, space=space, sampler="grid")
+    asked = [study.ask() for _ in range(4)]
+    for ask in asked:
+        study.tell(ask.number, "complete", 0.5)
+    again = make(url, space=space, sampler="grid")
+    assert {ask.values["model.prompt"] for ask in asked} == set(choices)
+    assert [best.values for best in again.leaders(4)] == [ask.values for ask in asked]
+
+
+def test_choices_of_any_length_are_kept(empty_url):
+    assert_choices_of_any_length(empty_url)
+
+
+@pytest.mark.postgres
+def test_choices_of_any_length_are_kept_on_postgresql(postgres_url):
+    assert_choices_of_any_length(postgres_url)

@@ -1,5 +1,6 @@
 """Runs are in MLflow as they were given, as far as MLflow takes them, and many processes may open an empty store."""
 
+import json
 import math
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from six_at_once import six_at_once
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking import tags
+from sweeps.tracking.long_texts import shown_tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import StudyRuns
 from sweeps.urls import with_installed_driver
@@ -68,7 +70,13 @@ def test_many_params_and_long_ones_are_kept_up_to_what_mlflow_takes(store: Mlflo
     params = {f"key{index}": index for index in range(250)} | {"long": "x" * 7000}
     kept = stored(uri, new_run(store, params=params)).data.params
     assert len(kept) == 251 and kept["key249"] == "249"
-    assert kept["long"] == "x" * 6000
+    assert len(kept["long"]) == 6000 and kept["long"].startswith("x" * 5900)
+    assert "7,000 characters, sha256" in kept["long"]
+
+
+def test_long_params_that_begin_alike_stay_apart(store: MlflowStore, uri: str) -> None:
+    kept = stored(uri, new_run(store, params={"a": "x" * 7000 + "a", "b": "x" * 7000 + "b"})).data.params
+    assert kept["a"] != kept["b"]
 
 
 def test_more_points_than_a_batch_takes_are_all_kept(store: MlflowStore, uri: str) -> None:
@@ -86,20 +94,55 @@ def test_values_that_are_not_finite_are_kept_as_mlflow_keeps_them(store: MlflowS
     assert kept[2] > 1e308 and kept[3] < -1e308
 
 
-def test_a_tag_is_cut_at_the_limit(store: MlflowStore, uri: str) -> None:
+def test_a_tag_of_the_users_is_cut_at_the_limit(store: MlflowStore, uri: str) -> None:
     run_id = new_run(store, first="x" * 9000)
     store.set_tags(run_id, {"second": "y" * 9000})
     kept = stored(uri, run_id).data.tags
-    assert (kept["first"], kept["second"]) == ("x" * 8000, "y" * 8000)
+    assert (len(kept["first"]), len(kept["second"])) == (8000, 8000)
+    assert kept["first"].startswith("x" * 7000) and "9,000 characters, sha256" in kept["first"]
 
 
-def test_characters_that_mlflow_refuses_in_a_key_are_replaced(store: MlflowStore, uri: str) -> None:
-    run_id = new_run(store, params={"callbacks[0]+model.äö": 1})
-    store.log_metrics(run_id, [MetricPoint("val/acc@5", 0.5, 0, 1000)])
-    store.set_tags(run_id, {"search.optimizer.lr@sgd": "0.1,0.2"})
+@pytest.mark.parametrize("length", [100, 7_990, 8_000, 16_000, 900_000])
+def test_tags_of_json_are_whole_however_long(store: MlflowStore, uri: str, length: int) -> None:
+    params = {"prompt": "x" * (length - 14), "é": 1}
+    run_id = new_run(store, **{tags.PARAMS: json.dumps(params)})
+    store.set_tags(run_id, {tags.SPACE: json.dumps(params)})
+    kept = stored(uri, run_id).data.tags
+    assert max(map(len, kept.values())) <= 8000
+    found = shown_tags(kept)
+    assert json.loads(found[tags.PARAMS]) == json.loads(found[tags.SPACE]) == params
+    store.set_tags(run_id, {tags.SPACE: json.dumps({"lr": 0.1})})
+    assert json.loads(shown_tags(stored(uri, run_id).data.tags)[tags.SPACE]) == {"lr": 0.1}
+
+
+def test_names_that_mlflow_refuses_are_escaped_everywhere(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store, params={"callbacks[0]+model.äö": 1, "callbacks_0_+model.äö": 2}, **{"a@b": "own"})
+    store.log_metrics(run_id, [MetricPoint(name, 0.5, 0, 1000) for name in ("val/acc@5", "val/acc_5", "val//f1", "")])
+    store.set_tags(run_id, {"search.optimizer.lr@sgd": "0.1,0.2", "x" * 300: "long"})
     data = stored(uri, run_id).data
-    assert data.tags["search.optimizer.lr_sgd"] == "0.1,0.2"
-    assert (data.params, data.metrics) == ({"callbacks_0__model.äö": "1"}, {"val/acc_5": 0.5})
+    assert (data.tags["search.optimizer.lr_x40_sgd"], data.tags["a_x40_b"]) == ("0.1,0.2", "own")
+    assert set(data.params.values()) == {"1", "2"}
+    assert set(data.metrics) == {"val/acc_x40_5", "val/acc_5", "val/_x2F_f1", "_x_"}
+    assert set(store.steps_from(run_id, 0)) == {"val/acc@5", "val/acc_5", "val//f1", ""}
+
+
+def test_a_name_for_the_run_among_the_tags_is_its_name(store: MlflowStore, uri: str) -> None:
+    assert stored(uri, new_run(store, **{"mlflow.runName": "mine"})).info.run_name == "mine"
+    run_id = store.create_run("x" * 300, run_tags={}, parent=None, start_time_ms=1000)
+    assert len(stored(uri, run_id).info.run_name) == 250
+
+
+def test_more_tags_than_a_batch_takes_are_all_kept(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store)
+    store.set_tags(run_id, {f"key{index}": "a" for index in range(250)})
+    assert "key249" in stored(uri, run_id).data.tags
+
+
+def test_text_that_no_database_takes_is_kept_as_an_escape(store: MlflowStore, uri: str) -> None:
+    run_id = new_run(store, params={"a": "b\0c"})
+    store.set_tags(run_id, {"reason": "cannot read b\udcff.png"})
+    data = stored(uri, run_id).data
+    assert (data.params["a"], data.tags["reason"]) == ("b\\x00c", "cannot read b\\udcff.png")
 
 
 def test_an_artifact_is_copied_beside_the_others_of_its_run(store: MlflowStore, folder: Path) -> None:
@@ -107,6 +150,18 @@ def test_an_artifact_is_copied_beside_the_others_of_its_run(store: MlflowStore, 
     (folder / "config.yaml").write_text("lr: 0.1")
     store.log_artifact(run_id, folder / "config.yaml", "frozen")
     assert (folder / "artifacts" / run_id / "artifacts/frozen/config.yaml").read_text() == "lr: 0.1"
+
+
+def test_a_file_whose_name_a_server_would_cut_has_an_escape_for_it(store: MlflowStore, folder: Path) -> None:
+    run_id = new_run(store)
+    for name in ("a?b.ckpt", "a?c.ckpt"):
+        (folder / name).write_text(name)
+        store.log_artifact(run_id, folder / name)
+    kept = folder / "artifacts" / run_id / "artifacts"
+    assert {file.name: file.read_text() for file in kept.iterdir()} == {
+        "a_x3F_b.ckpt": "a?b.ckpt",
+        "a_x3F_c.ckpt": "a?c.ckpt",
+    }
 
 
 # --- a study -----------------------------------------------------------------------------------------

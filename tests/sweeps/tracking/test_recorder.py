@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeStore
@@ -12,7 +13,7 @@ from fakes import FakeStore
 from sweeps.errors import StoreError
 from sweeps.records import MetricPoint
 from sweeps.tracking.mlflow_store import MlflowStore
-from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.recorder import Recorder, Unsent
 
 
 def point(step: int) -> MetricPoint:
@@ -55,14 +56,14 @@ def test_a_store_that_is_down_for_a_while_loses_nothing(tmp_path: Path) -> None:
     assert store.named("child")["points"] == [point(1)]
 
 
-@pytest.mark.parametrize("case", ["a folder for a file", "no Unicode"])
+@pytest.mark.parametrize("case", ["a folder for a file", "a step beyond 64 bits"])
 def test_what_the_store_never_takes_holds_up_nothing_behind_it(case: str, tmp_path: Path, empty_mlflow: Path) -> None:
     database = shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     store = MlflowStore(f"sqlite:///{database}", "an experiment", tmp_path / "artifacts")
     recorder = Recorder(lambda: store, unsent=tmp_path / "unsent.jsonl", timeout_s=5.0)
     recorder.start(0, "child", params={}, run_tags={})
-    if case == "no Unicode":
-        recorder.tags(0, {"reason": "cannot read b\udcff.png"})
+    if case == "a step beyond 64 bits":
+        recorder.metrics(0, [point(2**63)])
     else:
         (tmp_path / "rank0.log").mkdir()
         recorder.artifact(0, tmp_path / "rank0.log")
@@ -282,3 +283,122 @@ def test_unsent_is_not_written_through_a_link(tmp_path: Path) -> None:
 
     assert recorder.close() == 1
     assert (tmp_path / "own").read_text() == "own" and "gone.log" in (tmp_path / "unsent.jsonl").read_text()
+
+
+# --- what the store refuses ----------------------------------------------------------------------------
+
+
+class StrictStore(FakeStore):
+    """Refuses a batch that has something bad in it, as MLflow does, and counts what it is asked."""
+
+    num_asked = 0
+
+    def _require(self, is_good: bool) -> None:
+        self.num_asked += 1
+        if not is_good:
+            raise TypeError("refused")
+
+    def create_run(self, name, *, run_tags, parent, start_time_ms):
+        self._require("bad" not in run_tags)
+        return super().create_run(name, run_tags=run_tags, parent=parent, start_time_ms=start_time_ms)
+
+    def log_metrics(self, run_id, points):
+        self._require(not any(p.key == "bad" or p.value < 0 for p in points))
+        super().log_metrics(run_id, points)
+
+    def log_params(self, run_id, params):
+        self._require("bad" not in params)
+        super().log_params(run_id, params)
+
+    def set_tags(self, run_id, run_tags):
+        self._require("bad" not in run_tags)
+        super().set_tags(run_id, run_tags)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "unsent.jsonl").read_text().splitlines()]
+
+
+def test_one_bad_point_of_a_thousand_takes_none_with_it(tmp_path: Path) -> None:
+    store = StrictStore()
+    recorder = make(store, tmp_path)
+    recorder.wait_until_open()
+    points = [MetricPoint(f"metric{step % 10}", -1.0 if step == 777 else 1.0, step, 1000) for step in range(1000)]
+    recorder.metrics(0, points)
+    assert recorder.close() == 1
+    kept = store.named("child")["points"]
+    assert sorted(p.step for p in kept) == [step for step in range(1000) if step != 777]
+    assert store.num_asked < 30
+    assert [p["step"] for line in lines_of(tmp_path) for p in line["arguments"]["points"]] == [777]
+    assert recorder.unsent == Unsent(file=tmp_path / "unsent.jsonl", records=("metric7 of trial 0",))
+
+
+def test_a_metric_that_is_always_refused_takes_no_other_with_it(tmp_path: Path) -> None:
+    store = StrictStore()
+    recorder = make(store, tmp_path)
+    recorder.metrics(0, [MetricPoint(key, 1.0, step, 1000) for step in range(300) for key in ("a", "bad", "c")])
+    recorder.end(0, "FINISHED", {})
+    assert recorder.close() == 300
+    run = store.named("child")
+    assert run["status"] == "FINISHED"
+    assert [(p.key, p.step) for p in run["points"] if p.key == "a"] == [("a", step) for step in range(300)]
+    assert sum(p.key == "c" for p in run["points"]) == 300
+    assert set(recorder.unsent.records) == {"bad of trial 0"}
+
+
+def test_what_was_written_of_a_batch_is_not_written_twice(tmp_path: Path) -> None:
+    store = StrictStore()
+    recorder = make(store, tmp_path)
+    recorder.metrics(0, [MetricPoint("a", -1.0 if step == 1500 else 1.0, step, 1000) for step in range(2500)])
+    assert recorder.close() == 1
+    assert [p.step for p in store.named("child")["points"]] == [step for step in range(2500) if step != 1500]
+
+
+class DownAfterTheFirst(FakeStore):
+    """Is down once, after it has taken a batch."""
+
+    def log_metrics(self, run_id, points):
+        super().log_metrics(run_id, points)
+        self.failures = 1 if len(self.runs[run_id]["points"]) == len(points) else 0
+
+
+def test_a_second_try_begins_where_the_first_ended(tmp_path: Path) -> None:
+    store = DownAfterTheFirst()
+    recorder = make(store, tmp_path)
+    recorder.metrics(0, [point(step) for step in range(2500)])
+    assert recorder.close() == 0
+    assert [p.step for p in store.named("child")["points"]] == list(range(2500))
+
+
+def test_a_param_and_a_tag_that_are_refused_take_nothing_with_them(tmp_path: Path) -> None:
+    store = StrictStore()
+    recorder = make(store, tmp_path)
+    recorder.start(1, "another", params={"a": 1, "bad": 2, "c": 3}, run_tags={"d": "4", "bad": "5", "e": "6"})
+    recorder.end(1, "FINISHED", {"f": "7", "bad": "8", "state": "complete"})
+    assert recorder.close() == 3
+    run = store.named("another")
+    assert run["params"] == {"a": 1, "c": 3}
+    assert run["tags"] == {"d": "4", "e": "6", "f": "7", "state": "complete"}
+    assert run["status"] == "FINISHED"
+    assert set(recorder.unsent.records) == {"param bad of trial 1", "tag bad of trial 1"}
+
+
+def test_a_run_that_is_deleted_is_not_asked_for_each_point(tmp_path: Path) -> None:
+    store = StrictStore()
+    recorder = make(store, tmp_path)
+    recorder.metrics(0, [MetricPoint("a", -1.0, step, 1000) for step in range(3000)])
+    recorder.metrics("no such run", [point(step) for step in range(100)])
+    recorder.close()
+    assert store.num_asked < 600
+    assert sum(len(line["arguments"]["points"]) for line in lines_of(tmp_path)) == 3100
+    assert [line["run"] for line in lines_of(tmp_path)].count("no such run") == 1
+
+
+def test_what_json_cannot_write_is_kept_all_the_same(tmp_path: Path) -> None:
+    store = FakeStore()
+    recorder = make(store, tmp_path)
+    recorder.metrics("no such run", [MetricPoint("a", 1j, 0, 1000)])  # type: ignore[arg-type]
+    recorder.metrics(0, [point(1)])
+    assert recorder.close() == 1
+    assert store.named("child")["points"] == [point(1)]
+    assert lines_of(tmp_path)[0]["arguments"]["points"][0]["value"] == "1j"
