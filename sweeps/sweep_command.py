@@ -14,6 +14,7 @@ from sweeps.recorded import read_record
 from sweeps.replicates import Replication
 from sweeps.space import Space, parse_space, quote, split_overrides
 from sweeps.study import ENUMERATING, parse_constraints, parse_objectives
+from sweeps.urls import sqlite_url
 from sweeps.workbench import CommandLine
 
 __all__ = [
@@ -98,7 +99,7 @@ def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) ->
 def storage_url(config: Config) -> str:
     """Return the URL of Optuna's tables."""
     url = config["study"]["storage"]
-    return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
+    return url or sqlite_url(Path(config["store_dir"]) / paths.OPTUNA_DB)
 
 
 def recorded_storage(name: str, store_dir: Path) -> str:
