@@ -15,7 +15,7 @@ from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.errors import LightsweepError, PreflightError
 from sweeps.replicates import replication
-from sweeps.space import Space, quote, split_overrides
+from sweeps.space import Space, split_overrides, verbatim
 from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
 from sweeps.sweep_command import compose_trial, read_sweep, require_logged, require_same_devices, require_sound
 from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
@@ -42,7 +42,7 @@ def run_check(command: CommandLine, console: Console) -> CheckResult:
     """
     typed = Composer(command.config_name, split_overrides(command.overrides)[0], command.config_dir)
     with _spare_store(Path(typed.tree.store_dir)) as store_dir:
-        aside = replace(command, overrides=(*command.overrides, f"store_dir={quote(str(store_dir))}"))
+        aside = replace(command, overrides=(*command.overrides, f"store_dir={verbatim(str(store_dir))}"))
         if "study" in typed.tree:
             return _check_sweep(aside, store_dir, console)
         composer = Composer(aside.config_name, aside.overrides, aside.config_dir)

@@ -12,7 +12,7 @@ from sweeps.further import with_further
 from sweeps.randomness import derive_seed
 from sweeps.recorded import read_record
 from sweeps.replicates import Replication
-from sweeps.space import Space, parse_space, quote, split_overrides
+from sweeps.space import Space, key_of, parse_space, split_overrides, verbatim
 from sweeps.study import ENUMERATING, parse_constraints, parse_objectives
 from sweeps.urls import sqlite_url
 from sweeps.workbench import CommandLine
@@ -85,11 +85,11 @@ def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) ->
     stored = read_record(name, store_dir, is_run=True)
     config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
     fixed = {"study.name": name, "store_dir": str(store_dir)}
-    overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
+    overrides = [override for override in stored["overrides"] if key_of(override) not in fixed]
     return CommandLine(
         overrides=(
             *with_further(overrides, further, stored["config_name"], config_dir),
-            *(f"{key}={quote(value)}" for key, value in fixed.items()),
+            *(f"{key}={verbatim(value)}" for key, value in fixed.items()),
         ),
         config_name=stored["config_name"],
         config_dir=config_dir,

@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from sweeps.errors import SpaceError, did_you_mean
 from sweeps.space.parameter import Choices, Domain, Interval, Parameter, Steps
 from sweeps.space.quoting import quote
+from sweeps.text_keys import as_typed
 
 __all__ = [
     "GroupOptions",
@@ -239,7 +240,7 @@ def read_override(text: str) -> Override:
     if not equals and not text.startswith("~"):
         raise SpaceError(f"{text}: an override is KEY=VALUE, but there is no '='. Example: optimizer.lr=0.1")
     try:
-        override = _parser().parse_rule(text, "override")
+        override = _parser().parse_rule(as_typed(text), "override")
     except HydraException as exc:
         raise _error(key.strip(), expression, _explain(expression, exc)) from exc
     assert isinstance(override, Override)
