@@ -187,7 +187,8 @@ class Composer:
         """Resolve a tree; `${hydra:...}` finds what Hydra says of these choices."""
         from hydra.core.hydra_config import HydraConfig
 
-        tree, holder = self._tree_for(choices, keys), HydraConfig.instance()
+        tree = self._tree_for(choices, keys)
+        holder: Any = HydraConfig.instance()
         before, holder.cfg = holder.cfg, self._of_hydra[choices]
         try:
             return _resolve(tree, **how)
@@ -199,6 +200,9 @@ class Composer:
         if choices not in self._composed:
             tree = self.compose(choices) if choices else self.tree
             self._composed[choices] = {key: value for key, value in _plain(tree).items() if key != "hydra"}
+            for group in ("data", "model", "system", "optimizer", "scheduler"):
+                if isinstance(self._composed[choices].get(group), list):
+                    raise ConfigError(f"{group}={self.choices.get(group)}: it must be a mapping, but is a list.")
             of_hydra = self._of_hydra[choices] = OmegaConf.masked_copy(tree, "hydra")
             of_hydra.hydra._set_parent(tree)  # its own interpolations may name what is outside of it
         return self._composed[choices]
@@ -227,8 +231,8 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
             return compose(primary, [*search_path, *overrides], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unreadable(error, config_dir) from error
 
 
 def initialize(home: Path | None = None) -> Any:
@@ -248,7 +252,8 @@ def _of_hydra(name: str) -> Any:
     """Return what Hydra says of the configuration that is resolved, see `Composer`."""
     from hydra.core.hydra_config import HydraConfig
 
-    found = OmegaConf.select(HydraConfig.get(), name, default=_NOTHING) if HydraConfig.initialized() else _NOTHING
+    node: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    found = OmegaConf.select(node, name, default=_NOTHING)
     if found is _NOTHING:
         raise ConfigError(
             f"${{hydra:{name}}} has no value here. What there is: hydra:runtime.choices.GROUP, hydra:job.name, "
@@ -311,6 +316,33 @@ def _modules_in(folder: Path) -> Iterator[str]:
 # --- one clear message for what Hydra and OmegaConf refuse ---------------------------------------------
 
 
+def _unreadable(error: Exception, config_dir: Path | None) -> ConfigError:
+    """Name the file and the line that cannot be read."""
+    where, what = _place_and_problem(error)
+    folder = config_dir or paths.conf_dir()
+    for path in () if where else sorted([*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")]):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as wrong:
+            line = wrong.object[: wrong.start].count(b"\n") + 1
+            where, what = f"{path}, line {line}", f"it must be UTF-8, but byte {wrong.start} is not ({wrong.reason})"
+            break
+        except OSError:
+            continue
+    return ConfigError(f"{where or 'A configuration file'} cannot be read: {what}.")
+
+
+def _place_and_problem(error: Exception) -> tuple[str, str]:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        context = getattr(error, "context", None)
+        problem = getattr(error, "problem", None)
+        return f"{mark.name}, line {mark.line + 1}", f"not valid YAML: {': '.join(filter(None, (context, problem)))}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return str(error.name), f"not valid YAML: {error.reason} at position {error.position}"
+    return "", " ".join(str(error).split())
+
+
 def _explain(error: Exception, primary: str, overrides: list[str], config_dir: Path | None) -> ConfigError | Exception:
     """Find the override that is at fault, and say what is wrong with it in the user's words."""
     from hydra.errors import MissingConfigException, OverrideParseException
@@ -335,7 +367,8 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
         names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
         return _no_such_option(group, option, names)
     culprit = _named(str(error), overrides) or _culprit(primary, overrides, config_dir)
-    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    first, *more = str(cause).splitlines() or [type(cause).__name__]
+    text = f"{first} {more[0]}" if more and first.endswith("composing config:") else first
     if culprit is None:
         return ConfigError(str(error))
     key, _, value = culprit.partition("=")

@@ -70,7 +70,7 @@ def _values(expression: str) -> Iterator[tuple[int, int, str]]:
 
     Keys of dicts and arguments of functions that calculate are left out.
     """
-    from antlr4 import InputStream
+    from antlr4 import InputStream  # type: ignore[import-untyped]
     from hydra.grammar.gen.OverrideLexer import OverrideLexer as Lexer
 
     lexer = Lexer(InputStream(expression))
