@@ -95,7 +95,7 @@ class Composer:
     def allowed_modules(self) -> tuple[str, ...]:
         """The modules that a `_target_` of this command line may name."""
         own = [] if self.config_dir is None else list(_modules_in(self.config_dir))
-        return (*ALLOWED_MODULES, *self.tree.allowed_modules, *own)
+        return (*ALLOWED_MODULES, *self._resolved(())["allowed_modules"], *own)
 
     def value(self, key: str) -> Any:
         """Return the chosen option of a group, or the value of a dotted key.
