@@ -77,18 +77,11 @@ def _command_line(args: argparse.Namespace) -> "CommandLine":
 
 
 def _print_config(args: argparse.Namespace) -> int:
-    from omegaconf import OmegaConf
-
     from sweeps.config import Composer, to_yaml
-    from sweeps.secrecy import Secrets, withhold
     from sweeps.space import split_overrides
 
     plain, _ = split_overrides(args.overrides)
-    tree = Composer(args.config_name, plain, args.config_dir).tree
-    keys = [str(key) for key in tree if key != "hydra"]
-    composed = OmegaConf.to_container(OmegaConf.masked_copy(tree, keys), resolve=args.resolve)
-    assert isinstance(composed, dict)
-    public, _ = withhold({str(key): value for key, value in composed.items()}, Secrets())
+    public = Composer(args.config_name, plain, args.config_dir).shown(resolves=args.resolve)
     print(to_yaml(public), end="")
     return 0
 

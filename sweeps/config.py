@@ -20,6 +20,7 @@ from sweeps import paths, schema
 from sweeps.errors import ConfigError, StoreError, did_you_mean
 from sweeps.secrecy import Hidden, Secrets, withhold
 from sweeps.targets import ALLOWED_MODULES, locate
+from sweeps.text_keys import as_typed
 from sweeps.untrusted import read_yaml
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "to_yaml",
 ]
 
+_NOTHING = object()
 RANGES = "_search_"
 """The key under which an option of a group states what to search of its own keys."""
 
@@ -57,10 +59,11 @@ class Composer:
         if config_dir is not None and not config_dir.is_dir():
             raise ConfigError(f"--config-dir must be a folder, but {str(config_dir)!r} is none.")
         self.primary = primary
-        self.overrides = list(overrides)
+        self.overrides = list(map(as_typed, overrides))
         self.config_dir = config_dir.resolve() if config_dir else None
         self._trees: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._of_hydra: dict[tuple[str, ...], DictConfig] = {}
         self._options: dict[str, list[str]] = {}
         self._hidden: dict[str, Hidden] = {}
         self.secrets = Secrets()
@@ -71,7 +74,7 @@ class Composer:
 
     def compose(self, further: Sequence[str]) -> DictConfig:
         """Compose the command line with `further` overrides through Hydra."""
-        return _compose(self.primary, [*self.overrides, *further], self.config_dir)
+        return _compose(self.primary, [*self.overrides, *map(as_typed, further)], self.config_dir)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -92,7 +95,7 @@ class Composer:
     def allowed_modules(self) -> tuple[str, ...]:
         """The modules that a `_target_` of this command line may name."""
         own = [] if self.config_dir is None else list(_modules_in(self.config_dir))
-        return (*ALLOWED_MODULES, *self.tree.allowed_modules, *own)
+        return (*ALLOWED_MODULES, *self._resolved(())["allowed_modules"], *own)
 
     def value(self, key: str) -> Any:
         """Return the chosen option of a group, or the value of a dotted key.
@@ -116,9 +119,17 @@ class Composer:
 
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
-        base = _resolve(self._tree_for((), ()))
+        base = self._resolved(())
         withhold(base, self.secrets)
         return base
+
+    def shown(self, *, resolves: bool) -> Config:
+        """Return the base as it may be printed, with its interpolations or resolved; what has no value is `???`."""
+        if resolves:
+            shown = self._resolved((), throw_on_missing=False)
+        else:
+            shown = {key: value for key, value in _plain(self.tree).items() if key != "hydra"}
+        return withhold(shown, self.secrets)[0]
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
         """Return the resolved configuration of one run: the base with `values` set, and what is secret hidden.
@@ -132,7 +143,7 @@ class Composer:
         tree = self._tree_for(choices, tuple(plain))
         for key, value in plain.items():
             _set(tree, key, value)
-        resolved = _resolve(tree)
+        resolved = self._resolved(choices, tuple(plain))
         config, hidden = withhold({key: resolved[key] for key in _RUN_KEYS if key in resolved}, self.secrets)
         if hidden:  # a rank gets what its parts may need; stores are the driver's to open
             self._hidden[fingerprint(config)] = tuple(one for one in hidden if one[0][0] != "tracking")
@@ -167,17 +178,40 @@ class Composer:
         """
         if (choices, keys) not in self._trees:
             data = {key: _without_ranges(value) for key, value in self._data_for(choices).items()}
-            self._trees[choices, keys] = OmegaConf.create(data)
+            tree = self._trees[choices, keys] = OmegaConf.create(data)
+            if ((), ()) in self._trees:  # the time that `${now:}` gave at first is that of all trials
+                OmegaConf.copy_cache(self._trees[(), ()], tree)
         return self._trees[choices, keys]
+
+    def _resolved(self, choices: tuple[str, ...], keys: tuple[str, ...] = (), **how: bool) -> Config:
+        """Resolve a tree; `${hydra:...}` finds what Hydra says of these choices."""
+        from hydra.core.hydra_config import HydraConfig
+
+        tree = self._tree_for(choices, keys)
+        holder: Any = HydraConfig.instance()
+        before, holder.cfg = holder.cfg, self._of_hydra[choices]
+        try:
+            return _resolve(tree, **how)
+        finally:
+            holder.cfg = before
 
     def _data_for(self, choices: tuple[str, ...]) -> dict[str, Any]:
         """Return the composed tree of these choices as plain data with interpolations."""
         if choices not in self._composed:
-            data = OmegaConf.to_container(self.compose(choices) if choices else self.tree)
-            assert isinstance(data, dict)
-            data.pop("hydra", None)
-            self._composed[choices] = {str(key): value for key, value in data.items()}
+            tree = self.compose(choices) if choices else self.tree
+            self._composed[choices] = {key: value for key, value in _plain(tree).items() if key != "hydra"}
+            for group in ("data", "model", "system", "optimizer", "scheduler"):
+                if isinstance(self._composed[choices].get(group), list):
+                    raise ConfigError(f"{group}={self.choices.get(group)}: it must be a mapping, but is a list.")
+            of_hydra = self._of_hydra[choices] = OmegaConf.masked_copy(tree, "hydra")
+            of_hydra.hydra._set_parent(tree)  # its own interpolations may name what is outside of it
         return self._composed[choices]
+
+
+def _plain(tree: DictConfig) -> Config:
+    data = OmegaConf.to_container(tree)
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}
 
 
 def _without_ranges(node: Any) -> Any:
@@ -197,8 +231,8 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
             return compose(primary, [*search_path, *overrides], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unreadable(error, config_dir) from error
 
 
 def initialize(home: Path | None = None) -> Any:
@@ -209,7 +243,23 @@ def initialize(home: Path | None = None) -> Any:
     if not OmegaConf.has_resolver("mode"):
         OmegaConf.register_new_resolver("mode", _mode)
         OmegaConf.register_new_resolver("first", _first)
-    return initialize_config_dir(str(home or paths.conf_dir()), job_name="lightsweep", version_base="1.3")
+    context = initialize_config_dir(str(home or paths.conf_dir()), job_name="lightsweep", version_base="1.3")
+    OmegaConf.register_new_resolver("hydra", _of_hydra, replace=True)  # Hydra's own gives null for what is not there
+    return context
+
+
+def _of_hydra(name: str) -> Any:
+    """Return what Hydra says of the configuration that is resolved, see `Composer`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    node: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    found = OmegaConf.select(node, name, default=_NOTHING)
+    if found is _NOTHING:
+        raise ConfigError(
+            f"${{hydra:{name}}} has no value here. What there is: hydra:runtime.choices.GROUP, hydra:job.name, "
+            "hydra:runtime.cwd and other keys of Hydra's that need no job of Hydra's."
+        )
+    return found
 
 
 def _mode(direction: str) -> str:
@@ -239,8 +289,10 @@ def _search_path(primary: str, config_dir: Path | None) -> list[str]:
     """Return the override that names the other folder of the two, if there is one."""
     if config_dir is None:
         return []
+    from sweeps.space.quoting import quote
+
     other = config_dir if _home(primary, config_dir) == paths.conf_dir() else paths.conf_dir()
-    return [f"hydra.searchpath=['file://{other}']"]
+    return [f"hydra.searchpath={quote([f'file://{other}'])}"]
 
 
 def _group_options(group: str, config_dir: Path | None) -> list[str]:
@@ -262,6 +314,33 @@ def _modules_in(folder: Path) -> Iterator[str]:
 
 
 # --- one clear message for what Hydra and OmegaConf refuse ---------------------------------------------
+
+
+def _unreadable(error: Exception, config_dir: Path | None) -> ConfigError:
+    """Name the file and the line that cannot be read."""
+    where, what = _place_and_problem(error)
+    folder = config_dir or paths.conf_dir()
+    for path in () if where else sorted([*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")]):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as wrong:
+            line = wrong.object[: wrong.start].count(b"\n") + 1
+            where, what = f"{path}, line {line}", f"it must be UTF-8, but byte {wrong.start} is not ({wrong.reason})"
+            break
+        except OSError:
+            continue
+    return ConfigError(f"{where or 'A configuration file'} cannot be read: {what}.")
+
+
+def _place_and_problem(error: Exception) -> tuple[str, str]:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        context = getattr(error, "context", None)
+        problem = getattr(error, "problem", None)
+        return f"{mark.name}, line {mark.line + 1}", f"not valid YAML: {': '.join(filter(None, (context, problem)))}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return str(error.name), f"not valid YAML: {error.reason} at position {error.position}"
+    return "", " ".join(str(error).split())
 
 
 def _explain(error: Exception, primary: str, overrides: list[str], config_dir: Path | None) -> ConfigError | Exception:
@@ -288,7 +367,8 @@ def _explain(error: Exception, primary: str, overrides: list[str], config_dir: P
         names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
         return _no_such_option(group, option, names)
     culprit = _named(str(error), overrides) or _culprit(primary, overrides, config_dir)
-    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    first, *more = str(cause).splitlines() or [type(cause).__name__]
+    text = f"{first} {more[0]}" if more and first.endswith("composing config:") else first
     if culprit is None:
         return ConfigError(str(error))
     key, _, value = culprit.partition("=")
@@ -367,18 +447,36 @@ def _set(tree: DictConfig, dotted: str, value: Any) -> None:
     node[last] = value
 
 
-def _resolve(tree: DictConfig) -> Config:
+def _resolve(tree: DictConfig, *, throw_on_missing: bool = True) -> Config:
     try:
-        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=throw_on_missing)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one, {error.full_key}=VALUE.") from error
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from error
-        cause = str(error.__cause__ or error).splitlines()[0]
+        cause = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
+        cause = cause.removeprefix("ConfigError raised while resolving interpolation: ")
         raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
     assert isinstance(resolved, dict)
+    for key, value in flatten(resolved).items():
+        if not all(item is None or isinstance(item, _KINDS) for item in _items(value)):
+            raise ConfigError(
+                f"{key} must be text, a number, true, false, null, or a list or mapping of these, but is "
+                f"{value!r}: the record of a run holds nothing else."
+            )
     return {str(key): value for key, value in resolved.items()}
+
+
+_KINDS = (str, int, float)  # and so true and false
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _items(item)
+    elif not isinstance(value, Mapping) or value:
+        yield value
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -386,11 +484,21 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, Mapping) and (tree or not prefix):
         flat: dict[str, Any] = {}
         for key, value in tree.items():
-            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+            word = _word(key)
+            found = flatten(value, f"{prefix}.{word}" if prefix else word)
+            while not found.keys().isdisjoint(flat):  # 1 and '1', or a key with a dot in it
+                word = f"'{word}'"
+                found = flatten(value, f"{prefix}.{word}" if prefix else word)
+            flat |= found
         return flat
     if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
         return flatten({str(index): item for index, item in enumerate(tree)}, prefix)
     return {prefix: tree}
+
+
+def _word(key: Any) -> str:
+    """Return a key as YAML and the command line write it."""
+    return key if isinstance(key, str) else yaml.safe_dump(key).split("\n")[0]
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -433,7 +541,20 @@ def load_frozen(folder: Path) -> Config:
 
 def fingerprint(config: Config) -> str:
     """Return the SHA-256 of a config's content, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_sortable(config), sort_keys=True).encode()).hexdigest()
+
+
+def _sortable(node: Any) -> Any:
+    """Return data of which JSON can sort the keys, and in which keys that differ stay different.
+
+    A mapping of words, or of whole numbers, is as it always was: interrupted trials are known by their fingerprints.
+    """
+    if isinstance(node, Mapping):
+        kinds = {type(key) for key in node}
+        if len(kinds) > 1 or not kinds <= {str, int}:
+            return {f"{type(key).__name__} {key}": _sortable(value) for key, value in node.items()}
+        return {key: _sortable(value) for key, value in node.items()}
+    return list(map(_sortable, node)) if isinstance(node, list | tuple) else node
 
 
 # --- objects from data ---------------------------------------------------------------------------------

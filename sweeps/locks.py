@@ -47,10 +47,13 @@ def sqlite_file(url: str) -> Path | None:
     """Return the file of a SQLite database; None for one in memory and for other databases."""
     if not url.startswith("sqlite"):
         return None
-    database = sa.make_url(url).database or ":memory:"
-    if database == ":memory:" or "mode=memory" in database:
-        return None
-    return Path(database.removeprefix("file:").partition("?")[0])
+    parsed = sa.make_url(url)
+    database = parsed.database or ":memory:"
+    if database.startswith("file:"):  # SQLite's own address, see its documentation of URIs
+        database, _, query = database.removeprefix("file:").partition("?")
+        if "mode=memory" in query or parsed.query.get("mode") == "memory":
+            return None
+    return None if database == ":memory:" else Path(database)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.errors import LightsweepError, PreflightError
 from sweeps.replicates import replication
-from sweeps.space import Space, quote, split_overrides
+from sweeps.space import Space, split_overrides, verbatim
 from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
 from sweeps.sweep_command import (
     compose_trial,
@@ -48,20 +48,20 @@ def run_check(command: CommandLine, console: Console) -> CheckResult:
             stay in the temporary folder.
     """
     typed = Composer(command.config_name, split_overrides(command.overrides)[0], command.config_dir)
-    with _spare_store(Path(typed.tree.store_dir)) as store_dir:
-        aside = replace(command, overrides=(*command.overrides, f"store_dir={quote(str(store_dir))}"))
+    with _spare_store(Path(typed.base()["store_dir"])) as store_dir:
+        aside = replace(command, overrides=(*command.overrides, f"store_dir={verbatim(str(store_dir))}"))
         if "study" in typed.tree:
             return _check_sweep(aside, store_dir, console)
         composer = Composer(aside.config_name, aside.overrides, aside.config_dir)
-        return _check(composer, None, [({}, composer.trial({}, seed=composer.tree.seed))], store_dir, console)
+        return _check(composer, None, [({}, composer.trial({}, seed=composer.base()["seed"]))], store_dir, console)
 
 
 def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> CheckResult:
     composer, config, space = read_sweep(command)
     require_sound(config)
     objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
-    build_sampler(config["sampler"], space, composer.tree.allowed_modules, num_objectives=len(objectives))
-    pruner = build_pruner(config["pruner"], composer.tree.allowed_modules)
+    build_sampler(config["sampler"], space, config["allowed_modules"], num_objectives=len(objectives))
+    pruner = build_pruner(config["pruner"], config["allowed_modules"])
     replicates = replication(config, space.keys)
     require_judgeable(pruner, objectives, (config["objective"]["metric"], config["objective"]["direction"]), replicates)
 

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 
 from sweeps import paths
 from sweeps.config import Config
@@ -33,6 +34,7 @@ from sweeps.reproducing.recorded_code import RecordedCode, is_below, recorded_co
 from sweeps.reproducing.recorded_env import Lock, interpreter, is_made, made, recorded_lock, require_fits
 from sweeps.reproducing.worktree import Checkout, Look, checked_out, git_environment, look_at, repository_here
 from sweeps.run_reproduce import ReproduceRequest, original_of
+from sweeps.urls import sqlite_url
 
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 
@@ -265,7 +267,9 @@ def _command(
 def _whole_uri(uri: str) -> str:
     """Return the address of a store with the whole path of a SQLite file."""
     file = sqlite_file(uri)
-    return uri if file is None or file.is_absolute() else uri.replace(str(file), str(file.resolve()), 1)
+    if file is None or file.is_absolute():
+        return uri
+    return sqlite_url(file) if uri == f"sqlite:///{file}" else uri.replace(str(file), quote(str(file.resolve())), 1)
 
 
 def _config_dir(typed: Path | None, plan: _Plan, checkout: Checkout | None) -> Path | None:

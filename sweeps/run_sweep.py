@@ -149,10 +149,10 @@ class _Sweep:
         sampler = build_sampler(
             config["sampler"],
             self._space,
-            self._composer.tree.allowed_modules,
+            config["allowed_modules"],
             num_objectives=len(self._objectives),
         )
-        pruner = build_pruner(config["pruner"], self._composer.tree.allowed_modules)
+        pruner = build_pruner(config["pruner"], config["allowed_modules"])
         reported = (config["objective"]["metric"], config["objective"]["direction"])
         objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
         require_judgeable(pruner, objectives, reported, self._replication)

@@ -101,7 +101,7 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     place = given_place()
     overrides = [*command.overrides, *(devices_overrides(place, command.overrides) if place else [])]
     composer = Composer(command.config_name, overrides, command.config_dir)
-    config = composer.trial({}, seed=composer.tree.seed)
+    config = composer.trial({}, seed=composer.base()["seed"])
     store_dir = Path(config["store_dir"])
     slots = [_given_slot(composer, place)] if place else lease_slots(composer.base(), slots=1)
     launcher = start_launcher(composer, [config], threads=slots[0].threads, log=store_dir / "server.log")

@@ -23,6 +23,8 @@ __all__ = [
     "register",
 ]
 
+_IS_TEXT = {"is_text": True}  # a text or several: what is typed is not read as a number, see `text_keys`
+
 
 @dataclass
 class TrainerConfig:
@@ -161,11 +163,11 @@ class StudyConfig:
 
     name: str | None = None
     """null: the data, the model and a number, such as digits-mlp-3"""
-    metric: Any = "val/acc"
+    metric: Any = field(default="val/acc", metadata=_IS_TEXT)
     """what a trial is judged by: a metric that the model logs, or `num_params`; or a list of several"""
-    direction: Any = "maximize"
+    direction: Any = field(default="maximize", metadata=_IS_TEXT)
     """maximize or minimize, one for each metric"""
-    constraints: Any = None
+    constraints: Any = field(default=None, metadata=_IS_TEXT)
     """what a trial must satisfy to be the best: a text such as 'num_params <= 1e6', or a list of them"""
     replicates: int = 1
     """trainings of each trial, with other seeds; the mean is its value"""
@@ -185,7 +187,7 @@ class StudyConfig:
     """do not train what a trial of the study has trained already: take its result"""
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     """values to try first, once the study is created: [{optimizer.lr: 0.01, model.depth: 2}]"""
-    warm_start: Any = None
+    warm_start: Any = field(default=None, metadata=_IS_TEXT)
     """the name of another study in the same storage, or a list of names: a new study's sampler knows their results"""
     report: bool = True
     """write report.html and the plots when the sweep ends, and record them with the run of the study"""

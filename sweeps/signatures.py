@@ -36,7 +36,10 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *,
                 f"{key}.{name}: {name_of_target} takes no such argument. {did_you_mean(name, parameters)}"
             )
         if name in hints and not _fits(value, hints[name]):
-            raise ConfigError(f"{key}.{name} must be {_words(hints[name])}, but got {value!r}.")
+            quoting = ""
+            if isinstance(value, int | float) and _fits("text", hints[name]):
+                quoting = f""" Text that looks like a number is quoted twice: {key}.{name}="'TEXT'"."""
+            raise ConfigError(f"{key}.{name} must be {_words(hints[name])}, but got {value!r}.{quoting}")
     if is_partial:
         return
     missing = [

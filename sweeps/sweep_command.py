@@ -12,8 +12,9 @@ from sweeps.further import with_further
 from sweeps.randomness import derive_seed
 from sweeps.recorded import read_record
 from sweeps.replicates import Replication
-from sweeps.space import Space, parse_space, quote, split_overrides
+from sweeps.space import Space, key_of, parse_space, split_overrides, verbatim
 from sweeps.study import ENUMERATING, parse_constraints, parse_objectives
+from sweeps.urls import sqlite_url
 from sweeps.workbench import CommandLine
 
 __all__ = [
@@ -85,11 +86,11 @@ def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) ->
     stored = read_record(name, store_dir, is_run=True)
     config_dir = Path(stored["config_dir"]) if stored["config_dir"] else None
     fixed = {"study.name": name, "store_dir": str(store_dir)}
-    overrides = [override for override in stored["overrides"] if override.partition("=")[0] not in fixed]
+    overrides = [override for override in stored["overrides"] if key_of(override) not in fixed]
     return CommandLine(
         overrides=(
             *with_further(overrides, further, stored["config_name"], config_dir),
-            *(f"{key}={quote(value)}" for key, value in fixed.items()),
+            *(f"{key}={verbatim(value)}" for key, value in fixed.items()),
         ),
         config_name=stored["config_name"],
         config_dir=config_dir,
@@ -99,7 +100,7 @@ def recorded_command(name: str, store_dir: Path, further: Sequence[str] = ()) ->
 def storage_url(config: Config) -> str:
     """Return the URL of Optuna's tables."""
     url = config["study"]["storage"]
-    return url or f"sqlite:///{(Path(config['store_dir']) / paths.OPTUNA_DB).resolve()}"
+    return url or sqlite_url(Path(config["store_dir"]) / paths.OPTUNA_DB)
 
 
 def recorded_storage(name: str, store_dir: Path) -> str:

@@ -26,7 +26,7 @@ from sweeps.errors import StoreError, UsageError
 from sweeps.reading.database import require_store
 from sweeps.study_pages import study_pages
 from sweeps.tracking.server import is_server
-from sweeps.urls import hide_password, with_installed_driver
+from sweeps.urls import hide_password, sqlite_url, with_installed_driver
 
 __all__ = ["serve", "settings"]
 
@@ -120,7 +120,7 @@ def _start_dashboard(open_things: ExitStack, port: int, store_dir: Path, study: 
     from sweeps.study import dashboard
     from sweeps.sweep_command import recorded_storage
 
-    default = f"sqlite:///{(store_dir / paths.OPTUNA_DB).resolve()}"
+    default = sqlite_url(store_dir / paths.OPTUNA_DB)
     application, page = dashboard(default if study is None else recorded_storage(study, store_dir), study)
     server = _Dashboard((_HOST, port), _Quiet, bind_and_activate=False)
     server.socket.close()

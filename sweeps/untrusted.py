@@ -24,7 +24,6 @@ MAX_BYTES = 1_000_000
 _MAX_DEPTH = 32
 _MAX_NODES = 50_000
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
-_KEYS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int")}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -178,8 +177,8 @@ def _plain(node: yaml.Node, loader: Any, what: str) -> Any:
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         found: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _KEYS:
-                raise StoreError(f"{what} has a key that is no word ({_line(key_node)}).")
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _PLAIN:
+                raise StoreError(f"{what} has a key that is not a plain value ({_line(key_node)}).")
             key = _scalar(key_node, loader, what)
             if key in found:
                 raise StoreError(f"{what} has the key {key!r} twice ({_line(key_node)}).")

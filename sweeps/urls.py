@@ -7,9 +7,10 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 from sweeps import paths
+from sweeps.errors import StoreError
 from sweeps.secret_names import is_secret
 
-__all__ = ["default_uri", "hide_password", "passwords_in", "store_options", "with_installed_driver"]
+__all__ = ["default_uri", "hide_password", "passwords_in", "sqlite_url", "store_options", "with_installed_driver"]
 
 _TOKEN = re.compile(r"(?P<before>://(?:(?<=http://)|(?<=https://)))(?P<secret>[^\s:/?#@]+)(?=:?@)", re.IGNORECASE)
 _ADDRESS = re.compile(r"://\S+")
@@ -21,7 +22,31 @@ _IN_QUERY = re.compile(  # to the next &, or the quote that ends the address
 
 def default_uri(store: Path) -> str:
     """Return the URL of the SQLite file in the store."""
-    return f"sqlite:///{(store / paths.MLFLOW_DB).resolve()}"
+    return sqlite_url(store / paths.MLFLOW_DB)
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of a SQLite file, whatever its folders are called: `?` and `%` are escaped.
+
+    Raises:
+        StoreError: No URL names this file.
+    """
+    import sqlalchemy as sa
+
+    path = str(file.resolve())
+    try:
+        url = sa.URL.create("sqlite", database=path).render_as_string()
+        if "%" in url:  # of an address without a driver MLflow takes the escapes for the names of folders to make
+            url = url.replace("sqlite:", "sqlite+pysqlite:", 1)
+        is_safe = sa.make_url(url).database == path  # before 2.1, SQLAlchemy knew no escape for `?`
+    except UnicodeEncodeError:
+        is_safe = False
+    if not is_safe:
+        raise StoreError(
+            f"There is no address of a database for the path {path!r}: rename the folder, or choose another with "
+            "store_dir (--store-dir)."
+        )
+    return url
 
 
 def hide_password(text: str) -> str:

@@ -180,7 +180,7 @@ class _Parser:
             return lambda row, fields: part in _text(row, fields, name)
         sign = _SAME.get(self._token.text, self._token.text)
         if self._token.kind != "sign" or sign not in _ORDER:
-            self._wrong(f"a comparison ({_SIGNS})")
+            self._wrong(f"a comparison ({_SIGNS}), or backticks around a name with blanks")
         self._at += 1
         start = self._token.start
         literal = self._literal(name)

@@ -67,7 +67,7 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
     from sweeps.recorded import read_record
-    from sweeps.space import key_of, quote, split_overrides
+    from sweeps.space import key_of, quote, split_overrides, verbatim
     from sweeps.untrusted import read_config
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
@@ -90,7 +90,7 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     threads = study.parent.tags.get(tags.THREADS)
     is_said = any(key_of(text) == "launcher.threads" for text in kept)
     words += [] if threads is None or is_said else [f"launcher.threads={threads}"]
-    words += [] if store_dir == Path("mlruns") else [f"store_dir={quote(str(store_dir))}"]
+    words += [] if store_dir == Path("mlruns") else [f"store_dir={verbatim(str(store_dir))}"]
     return " ".join(map(shlex.quote, words))
 
 

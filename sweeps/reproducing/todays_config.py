@@ -6,6 +6,7 @@ network, is today's: the record may be another's, or of another machine (docs/se
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeps import paths
 from sweeps.config import Config, flatten
 from sweeps.errors import ConfigError, StoreError, UsageError, did_you_mean
 from sweeps.secrecy import HIDDEN, is_secret
+from sweeps.text_keys import is_text
 from sweeps.untrusted import read_yaml
 from sweeps.urls import passwords_in
 
@@ -81,9 +83,16 @@ def derived(config: Config, overrides: Sequence[str]) -> Config:
         *parents, last = key.split(".")
         node: Any = changed
         for parent in parents:
-            node = node[int(parent)] if isinstance(node, list) else node[parent]
-        node[int(last) if isinstance(node, list) else last] = _value(key, text)
+            node = node[_key_in(node, parent)]
+        node[_key_in(node, last)] = _value(key, text)
     return changed
+
+
+def _key_in(node: Any, word: str) -> Any:
+    """Return the index, or the key of a mapping, that a word of a dotted key stands for."""
+    if isinstance(node, list):
+        return int(word)
+    return word if word in node else next((key for key in node if next(iter(flatten({key: None}))) == word), word)
 
 
 def deriving(overrides: Sequence[str], recorded: Config) -> list[str]:
@@ -112,6 +121,8 @@ def _value(key: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{key}: {text!r} is no value: {' '.join(str(error).split())[:100]}.") from error
+    if isinstance(value, date) or (is_text(key) and value is not None):
+        value = value if isinstance(value, str) else text  # 2024-11-30 and 1e3 are text there
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         return value
     try:
@@ -123,7 +134,7 @@ def _value(key: str, text: str) -> Any:
 def _copied(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_copied(item) for item in tree]
-    return {str(key): _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+    return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _is_hidden(value: Any) -> bool:

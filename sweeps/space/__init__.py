@@ -4,7 +4,7 @@ from sweeps.space.condition import Condition
 from sweeps.space.declaring import key_of, parse_space, split_overrides, values_of
 from sweeps.space.ends import is_near_end, share_near_end, widened
 from sweeps.space.parameter import Choices, Parameter
-from sweeps.space.quoting import quote
+from sweeps.space.quoting import quote, verbatim
 from sweeps.space.reading import read_values
 from sweeps.space.refit import Composed, Look, Refit, refit, refit_queued
 from sweeps.space.space import Space
@@ -27,5 +27,6 @@ __all__ = [
     "share_near_end",
     "split_overrides",
     "values_of",
+    "verbatim",
     "widened",
 ]

@@ -19,6 +19,7 @@ from sweeps.space.parsing import (
     GroupOptions,
     masked,
     name_of,
+    one_line,
     parameter_of_override,
     parameter_of_value,
     plain_value,
@@ -182,7 +183,7 @@ def _declared(name: str, value: Any, group_options: GroupOptions | None) -> _Dec
         if repeat is not None and (not isinstance(repeat, str) or index is not None):
             raise SpaceError(f"{name}.repeat: it names the key that counts, such as model.depth, but got {repeat!r}.")
     if isinstance(value, str):
-        value, text = _split_off(value)
+        value, text = _split_off(one_line(value))
         when = when if text is None else [when, text]
     parameter = parameter_of_value(key, value, group_options)
     parameter = replace(parameter, index=None if index is None else int(index), option=option)
@@ -263,7 +264,7 @@ def _conditions(name: str, given: Any) -> tuple[Condition, ...]:
     if given is None:
         return ()
     if isinstance(given, str):
-        return tuple(_condition_of_text(name, text) for text in _split_at(given, " and "))
+        return tuple(_condition_of_text(name, text) for text in _split_at(one_line(given), " and "))
     if isinstance(given, Mapping):
         return tuple(_condition(name, key, value) for key, value in _flatten(given))
     if isinstance(given, Iterable):
@@ -290,6 +291,7 @@ def _condition(name: str, key: str, value: Any) -> Condition:
     """Read the condition on one key: a value, a list of allowed values, or `> 2`, `<= 0.5`, `!= none`."""
     operator = "="
     if isinstance(value, str):
+        value = one_line(value)
         match = _COMPARED.fullmatch(value)
         operator, text = (match[1], match[2]) if match else ("=", value)
         read = read_override(f"{key.partition('[')[0]}={text}").value()
@@ -311,7 +313,7 @@ def _clauses(given: Any) -> list[tuple[Condition, ...]]:
     if given is None:
         return []
     if isinstance(given, str):
-        return [_conditions("forbid", text) for text in _split_at(given, " or ")]
+        return [_conditions("forbid", text) for text in _split_at(one_line(given), " or ")]
     if isinstance(given, Mapping):
         return [_conditions("forbid", given)]
     return [clause for item in given for clause in _clauses(item)]

@@ -26,11 +26,13 @@ from hydra.errors import HydraException
 from sweeps.errors import SpaceError, did_you_mean
 from sweeps.space.parameter import Choices, Domain, Interval, Parameter, Steps
 from sweeps.space.quoting import quote
+from sweeps.text_keys import as_typed
 
 __all__ = [
     "GroupOptions",
     "masked",
     "name_of",
+    "one_line",
     "parameter_of_override",
     "parameter_of_value",
     "plain_value",
@@ -63,7 +65,7 @@ _MAX_WHOLE = 2**53  # samplers calculate in floats, which know no odd number bey
 def parameter_of_value(key: str, value: Any, group_options: GroupOptions | None) -> Parameter:
     """Read a value of the `search` node: an expression, a list of choices or a constant."""
     if isinstance(value, str):
-        expression = " ".join(value.split("\n"))
+        expression = one_line(value)
         return parameter_of_override(read_override(f"{key}={expression}"), expression, group_options)
     values = [plain_value(item) for item in value] if isinstance(value, Sequence) else [value]
     override = read_override(f"{key}=null")  # only the key is to be read
@@ -88,6 +90,13 @@ def parameter_of_override(override: Override, expression: str, group_options: Gr
     except (ValueError, OverflowError) as exc:
         raise _error(key, expression, str(exc)) from exc
     return Parameter(key=key, prefix=_prefix(override), expression=expression.strip(), domain=domain)
+
+
+def one_line(text: str) -> str:
+    """Return an expression that was written over several lines, perhaps with comments, as Hydra's grammar reads it."""
+    for comment in reversed([*re.finditer(r"(?<!\S)#[^\n]*", masked(text))]):
+        text = text[: comment.start()] + text[comment.end() :]
+    return re.sub(r"\r?\n", " ", text).strip() or text
 
 
 def _domain(value: Any) -> Domain:
@@ -215,6 +224,8 @@ def _parser() -> OverridesParser:
     functions = create_functions()
     functions.functions["choice"] = _choice
     functions.definitions["choice"] = inspect.signature(_choice)
+    for name in ("int", "float", "bool"):
+        functions.functions[name] = _exact(functions.functions[name])
     return OverridesParser(functions=functions)
 
 
@@ -229,6 +240,40 @@ def _choice(*args: Any) -> ChoiceSweep:
     return ChoiceSweep(list=list(args))
 
 
+def _exact(cast: Callable[..., Any]) -> Callable[..., Any]:
+    """Be one of Hydra's casts, which make 0 of 0.5, but refuse to change the numbers of a sweep."""
+
+    def checked(*args: Any, **named: Any) -> Any:
+        result = cast(*args, **named)
+        if isinstance(result, Sweep):
+            given = [*args, *named.values()]
+            before = _numbers(given[0] if len(given) == 1 else ChoiceSweep(list=given))
+            for number, found in zip(before, _numbers(result), strict=True):
+                is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+                if is_number and number != found and not math.isnan(number):
+                    raise ValueError(f"{quote(number)} would become {quote(found)}; write the value that is meant")
+        return result
+
+    return checked
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Return what there is to be cast in a sweep, in order."""
+    match value:
+        case IntervalSweep():
+            return [value.start, value.end]
+        case RangeSweep():
+            return [value.start, value.stop, value.step]
+        case ChoiceSweep():
+            return _numbers(value.list)
+        case dict():
+            return _numbers(list(value.values()))
+        case list():
+            return [number for item in value for number in _numbers(item)]
+        case _:
+            return [value]
+
+
 def read_override(text: str) -> Override:
     """Parse an override by Hydra's grammar.
 
@@ -239,7 +284,7 @@ def read_override(text: str) -> Override:
     if not equals and not text.startswith("~"):
         raise SpaceError(f"{text}: an override is KEY=VALUE, but there is no '='. Example: optimizer.lr=0.1")
     try:
-        override = _parser().parse_rule(text, "override")
+        override = _parser().parse_rule(as_typed(text), "override")
     except HydraException as exc:
         raise _error(key.strip(), expression, _explain(expression, exc)) from exc
     assert isinstance(override, Override)

@@ -5,10 +5,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-__all__ = ["quote"]
+__all__ = ["quote", "verbatim"]
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _RESERVED = {"null", "true", "false", "inf", "nan"}
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 _ESCAPED = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
@@ -38,6 +39,11 @@ def quote(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{_quote_key(key)}:{quote(item)}" for key, item in value.items()) + "}"
     raise TypeError(f"A value of a search space is a number, text, null, list or dict, but got {value!r}.")
+
+
+def verbatim(text: str) -> str:
+    """Return what an override says for just this text, even if a part of it is written like an interpolation."""
+    return quote(_INTERPOLATION.sub(r"\1\1\\${", text))
 
 
 def _is_word(text: str) -> bool:

@@ -11,7 +11,8 @@ from sweeps.naming import number
 
 __all__ = ["Constraint", "parse_constraints", "violations", "why_infeasible"]
 
-_FORM = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>\S+)\s*")
+_FORM = re.compile(r"\s*(?P<metric>.*\S)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")  # a name may hold any
+_QUOTED = re.compile(r"""(["'])(?P<metric>.+)\1""")
 _LEAST = 1e-9  # the violation of `<` by a value that is the bound
 
 
@@ -55,6 +56,8 @@ class Constraint:
 def parse_constraints(texts: Any) -> tuple[Constraint, ...]:
     """Read `study.constraints`: one text such as `num_params <= 1e6`, or a list of them.
 
+    The name of the metric is all that comes before the last comparison; it may be quoted.
+
     Raises:
         ConfigError: A text does not have this form.
     """
@@ -80,9 +83,10 @@ def _parsed(text: Any) -> Constraint:
         if found is None or math.isnan(bound):
             raise ValueError
         operator: Any = found["operator"]
-        return Constraint(metric=found["metric"], operator=operator, bound=bound)
+        quoted = _QUOTED.fullmatch(found["metric"])
+        return Constraint(metric=(quoted or found)["metric"], operator=operator, bound=bound)
     except ValueError:
         raise ConfigError(
-            f"study.constraints: {text!r} is none. Write a metric, <=, >=, < or >, and a number: "
+            f"study.constraints: {text!r} is not a constraint. Write a metric, <=, >=, < or >, and a number: "
             "'study.constraints=[\"num_params <= 1e6\"]'."
         ) from None

@@ -1,9 +1,13 @@
 """Compose, freeze and build configurations; every shipped option of every group composes."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sweeps import config, paths
 from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
@@ -114,6 +118,88 @@ def test_frozen_config_reads_back_and_nothing_in_it_is_run(tmp_path: Path, compo
 def test_fingerprint_is_of_the_content() -> None:
     assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
+
+
+def test_fingerprint_of_words_or_whole_numbers_as_keys_stays_what_it_was() -> None:
+    known = {"a": [1, {"b": None}], "m": {10: "x", 9: "y"}}
+
+    assert fingerprint(known) == hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def test_keys_that_differ_have_different_fingerprints() -> None:
+    mappings: list[dict[Any, Any]] = [
+        {1: "a", "x": 0},
+        {"1": "a", "x": 0},
+        {True: "a", "x": 0},
+        {None: "a"},
+        {"None": "a"},
+        {1.5: "a"},
+        {"1.5": "a"},
+    ]
+
+    assert len({fingerprint({"m": mapping}) for mapping in mappings}) == len(mappings)
+    assert fingerprint({"m": {0: "a", "b": 1}}) == fingerprint({"m": {"b": 1, 0: "a"}})
+
+
+_TRAPS = [
+    "1e3",
+    "on",
+    "2024-11-30",
+    "0o10",
+    "1_000",
+    "=",
+    "<<",
+    "~",
+    "",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\x1b",
+    "1:30",
+    "---",
+]
+_TEXTS = st.one_of(st.text(), st.sampled_from(_TRAPS))
+_KEYS = st.one_of(_TEXTS, st.integers(), st.floats(allow_nan=False), st.booleans(), st.none())
+_LEAVES = st.one_of(_TEXTS, st.integers(), st.floats(allow_nan=False), st.booleans(), st.none())
+_TREES = st.recursive(
+    _LEAVES,
+    lambda tree: st.one_of(st.lists(tree, max_size=3), st.dictionaries(_KEYS, tree, max_size=3)),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tree=st.dictionaries(_TEXTS, _TREES, max_size=3))
+def test_plain_data_of_any_kind_reads_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    freeze(tree, folder)
+
+    assert repr(load_frozen(folder)) == repr(tree)  # repr tells 1 from true and from 1.0
+    assert fingerprint(load_frozen(folder)) == fingerprint(tree)
+
+
+def test_no_key_hides_another_one_when_flattened() -> None:
+    flat = flatten({"m": {"1": "a", 1: "b", None: 0, "a.b": 1, "a": {"b": 2}}})
+
+    assert flat["m.1"] == "a" and flat["m.null"] == 0 and flat["m.a.b"] == 1
+    assert sorted(map(str, flat.values())) == ["0", "1", "2", "a", "b"]
+
+
+def test_what_hydra_says_is_that_of_each_trial() -> None:
+    composer = Composer("sweep", ["+model.note=${hydra:runtime.choices.optimizer}", "+model.job=${hydra:job.name}"])
+
+    assert composer.base()["model"]["note"] == composer.choices["optimizer"] == "adam"
+    assert composer.trial({"optimizer": "sgd"}, seed=0)["model"]["note"] == "sgd"
+    assert composer.trial({"optimizer.lr": 0.5}, seed=0)["model"]["job"] == "lightsweep"
+
+
+def test_the_time_is_that_of_the_command_in_all_trials() -> None:
+    composer = Composer("sweep", ["+model.note=${now:%f}"])
+    first = composer.base()["model"]["note"]
+
+    assert {composer.trial(values, seed=0)["model"]["note"] for values in ({}, {"seed": 1}, {"optimizer": "sgd"})} == {
+        first
+    }
 
 
 def test_flatten_names_leaves_by_dotted_keys() -> None:

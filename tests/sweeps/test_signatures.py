@@ -58,6 +58,7 @@ def test_value_that_fits_is_taken(arguments: dict[str, Any]) -> None:
         ({"depth": 1.0}, "model.depth must be an integer, but got 1.0"),
         ({"rate": "fast"}, "model.rate must be a number, but got 'fast'"),
         ({"name": 3}, "model.name must be a string or null, but got 3"),
+        ({"name": 1000.0}, """quoted twice: model.name="'TEXT'"."""),
         ({"kind": "gelu"}, "model.kind must be one of 'relu', 'tanh', but got 'gelu'"),
         ({"widths": ["a"]}, "model.widths must be an integer or a list of an integer, but got"),
         ({"is_on": 1}, "model.is_on must be true or false, but got 1"),

@@ -1,9 +1,20 @@
 """What of an address is secret, and how the rest of it is shown."""
 
-import pytest
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import sqlalchemy as sa
+
+from sweeps import paths
+from sweeps.errors import StoreError
+from sweeps.locks import sqlite_file
+from sweeps.reading.database import connected, require_store
 from sweeps.secrecy import Secrets, withhold
-from sweeps.urls import hide_password, passwords_in
+from sweeps.study import open_storage
+from sweeps.tracking.artifacts import list_artifacts
+from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.urls import default_uri, hide_password, passwords_in, sqlite_url
 
 
 @pytest.mark.parametrize(
@@ -41,3 +52,65 @@ def test_secret_of_an_address_reaches_no_record(uri: str) -> None:
     assert public["tracking"]["uri"] == uri.replace("CANARY-1", "***")
     assert hidden == ((("tracking", "uri"), uri),)
     assert secrets.hide("CANARY-1 was refused") == "*** was refused"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a?b#c%20d",
+        "it's 100%",
+        'q"',
+        "back\\slash",
+        "blank ",
+        "a:b@c",
+        "?password=x",
+        "${x}",
+        "{b}",
+        "file:x",
+        "ü☃",
+        "a+b&c",
+    ],
+)
+def test_the_address_of_a_file_leads_to_it_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "x.db"
+    file.parent.mkdir()
+
+    engine = sa.create_engine(sqlite_url(file))
+    with engine.begin() as connection:
+        connection.execute(sa.text("create table t (a int)"))
+    engine.dispose()
+
+    assert file.is_file() and sqlite_file(sqlite_url(file)) == file
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_the_address_of_a_plain_path_is_as_it_is_typed(tmp_path: Path) -> None:
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert sqlite_file("sqlite:///mlruns/x.db") == Path("mlruns/x.db")
+    assert sqlite_file("sqlite://") is sqlite_file("sqlite:///:memory:") is None
+    assert sqlite_file("sqlite:///file:x?mode=memory&uri=true") is None
+
+
+def test_a_folder_that_no_address_can_name_is_refused() -> None:
+    with pytest.raises(StoreError, match="rename the folder"):
+        sqlite_url(Path("/tmp/\udcff/x.db"))
+
+
+def test_a_store_in_an_odd_folder_is_all_in_it(tmp_path: Path) -> None:
+    store = tmp_path / "a?b#c%20d" / "it's 100%"
+    store.mkdir(parents=True)
+    file = tmp_path / "a.txt"
+    file.write_text("hello")
+
+    tracking = MlflowStore(default_uri(store), "e", store / paths.ARTIFACTS)
+    run_id = tracking.create_run("r", run_tags={}, parent=None, start_time_ms=1)
+    tracking.log_artifact(run_id, file, "sub")
+    open_storage(sqlite_url(store / paths.OPTUNA_DB)).engine.dispose()
+
+    require_store(default_uri(store))
+    with connected(default_uri(store)) as connection:
+        address = connection.execute(sa.text("select artifact_uri from runs")).scalar_one()
+    recorded = SimpleNamespace(run_id=run_id, artifact_uri=address)
+    assert [artifact.path for artifact in list_artifacts(recorded, default_uri(store))] == ["sub/a.txt"]
+    assert (store / paths.OPTUNA_DB).is_file()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "a?b#c%20d"]

@@ -106,3 +106,26 @@ def test_a_variable_that_is_typed_is_looked_up(fashion: Config, monkeypatch: pyt
         derived(recorded, ["data.password=${oc.env:NOT_THERE}"])
     assert derived(recorded, ["data.password=${other:DB_PASSWORD}"])["data"]["password"] == "${other:DB_PASSWORD}"
     assert recorded["data"]["password"] == "***"
+
+
+def test_keys_that_are_numbers_stay_numbers_and_can_be_named() -> None:
+    recorded = {"model": {"map": {0: "a", 1.5: "b", True: "c", "other": "d"}}}
+
+    changed = derived(recorded, ["model.map.0=x"])
+
+    assert changed["model"]["map"] == {0: "x", 1.5: "b", True: "c", "other": "d"}
+    assert recorded["model"]["map"][0] == "a"
+
+
+def test_text_is_taken_as_it_is_typed(fashion: Config) -> None:
+    typed = [
+        "tracking.experiment=2024_11_30",
+        "trainer.precision=1e3",
+        "trainer.profiler=null",
+        "model.activation=2024-11-30",
+    ]
+
+    changed = derived(fashion, typed)
+
+    assert changed["tracking"]["experiment"] == "2024_11_30" and changed["trainer"]["precision"] == "1e3"
+    assert changed["trainer"]["profiler"] is None and changed["model"]["activation"] == "2024-11-30"

@@ -77,6 +77,16 @@ def test_an_expression_becomes_its_distribution(expression, expected):
         ("lr=tag(log,range(1,5))", "the tag 'log' belongs to an interval, but got a range"),
         ("lr=tag(log,1)", "tag takes words and then an interval"),
         ("lr=tag(int,interval(1.5,3))", "must be whole"),
+        ("lr=int(interval(0.5,8))", "int: 0.5 would become 0"),
+        ("lr=int(interval(-0.5,3))", "int: -0.5 would become 0"),
+        ("lr=tag(log,int(interval(0.5,8)))", "int: 0.5 would become 0"),
+        ("lr=int(tag(log,interval(1,8.5)))", "int: 8.5 would become 8"),
+        ("lr=int(range(0.5,4))", "int: 0.5 would become 0"),
+        ("lr=int(range(0,4,1.5))", "int: 1.5 would become 1"),
+        ("lr=int(choice(0.5,1))", "int: 0.5 would become 0"),
+        ("lr=int(value=choice([1,2.5],[3,4]))", "int: 2.5 would become 2"),
+        ("lr=float(9007199254740993,1)", "float: 9007199254740993 would become 9007199254740992.0"),
+        ("lr=bool(choice(0,2))", "bool: 2 would become true"),
         ("lr=sort(a,1)", "cannot compare values of different kinds"),
         ("model=glob(*)", "name them: choice(a,b)"),
         ("~lr=1,2", "nothing to search"),
@@ -155,3 +165,36 @@ def test_no_expression_is_an_empty_space():
 def test_importing_the_space_does_not_import_optuna():
     code = "import sys, sweeps.space as s; s.parse_space({'a': '1,2'}); sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "tag(log,\ninterval(1e-4, 1e-1))\n",
+        "tag(log,\r\n  interval(1e-4,1e-1))\r\n",
+        " tag(log,interval(1e-4,1e-1))\t",
+        "# learning rate\ntag(log,  # equal ratios\n  interval(1e-4,1e-1))  # both included\n",
+    ],
+)
+def test_an_expression_may_take_several_lines(written):
+    assert parse_space({"lr": written})["lr"].text == "tag(log,interval(0.0001,0.1))"
+
+
+def test_conditions_may_take_several_lines_and_quoted_text_keeps_its_marks():
+    space = parse_space(
+        {
+            "opt": "choice('a # b',\n' c ')\n",
+            "lr": "interval(0,1)\nwhen opt='a # b'\n",
+            "wd": {"values": "interval(0,1)\n", "when": {"lr": "> 0.5\n"}},
+        }
+    )
+
+    assert space["opt"].values == ("a # b", " c ")
+    assert space["lr"].text == "interval(0.0,1.0) when opt='a # b'"
+    assert space["wd"].text == "interval(0.0,1.0) when lr>0.5"
+
+
+def test_casts_that_change_nothing_are_taken():
+    texts = {text: parse_space(overrides=[f"x={text}"])["x"].text for text in ("int(interval(1,8))", "int('5',6.0)")}
+
+    assert texts == {"int(interval(1,8))": "int(interval(1,8))", "int('5',6.0)": "choice(5,6)"}

@@ -222,6 +222,15 @@ def test_constraints_that_are_no_text_or_no_number_are_refused_in_words(given):
         parse_constraints(given)
 
 
+@pytest.mark.parametrize("metric", ["val/F1 score", "val/acc@1", "p<0.05", "a=b", "it's", "a  b", 'say "x"'])
+@pytest.mark.parametrize("form", ["{} > .5", "'{}' > .5", " {}>0.5 "])
+def test_the_metric_of_a_constraint_has_any_name(metric, form):
+    (constraint,) = parse_constraints(form.format(metric))
+
+    assert (constraint.metric, constraint.operator, constraint.bound) == (metric, ">", 0.5)
+    assert parse_constraints([str(constraint)]) == (constraint,)
+
+
 def test_bounds_that_differ_in_any_digit_are_other_constraints(url):
     make(url, SPACE, constraints=parse_constraints("num_params <= 1234567"))
     with pytest.raises(StudyError, match=r"was num_params <= 1234567, now num_params <= 1234568"):
