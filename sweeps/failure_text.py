@@ -52,7 +52,8 @@ def story(error: BaseException, hide: Hide = str) -> str:
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # it has a form of its own for that, which fails
-        text = "".join([*traceback.format_tb(error.__traceback__), one_line(error, hide), "\n"])
+        frames = BaseException.__dict__["__traceback__"].__get__(error)
+        text = "".join([*traceback.format_tb(frames), one_line(error, hide), "\n"])
     return storable(shortened(hide(text), _MOST_OF_STORY))
 
 
