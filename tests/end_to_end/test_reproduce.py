@@ -45,7 +45,8 @@ class MyDigits(pl.LightningDataModule):
 
 # on some machines another number of threads gives the same bits; this net sees to it that it does not
 THREADED_NET = MY_NET.replace(
-    "return 1.0 * self.layers(images)", "return 1.0 * self.layers(images) * (1 + (torch.get_num_threads() - 1) * 2**-20)"
+    "return 1.0 * self.layers(images)",
+    "return 1.0 * self.layers(images) * (1 + (torch.get_num_threads() - 1) * 2**-20)",
 )
 assert THREADED_NET != MY_NET
 OWN = ("--config-dir", "mine")
@@ -59,7 +60,7 @@ class Store:
         self._command = command
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        done = self._command(*arguments, cwd=self.folder, timeout_s=300)
+        done = self._command(*arguments, cwd=self.folder, timeout_s=600)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 

@@ -160,9 +160,9 @@ class Bench:
         return [rank.process.pid for rank in self.launcher._trials[number].ranks.values()]
 
     def events(self, number: int, until: Callable[[Event], bool] | None = None) -> list[Event]:
-        """Wait for the events of a trial up to its exit, or up to one of a kind; a minute at most."""
+        """Wait for the events of a trial up to its exit, or up to one of a kind; five minutes at most."""
         events: list[Event] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             for source, event in self.launcher.poll(1.0):
                 if source == number:
