@@ -1,15 +1,19 @@
 """A rank's line to the driver: events go out, orders come in, and when the driver is gone so is the rank.
 
 The driver's end of the pipe closes when the driver dies, however it dies; the listener then kills the rank's
-whole process group, workers of its data loaders included. So no orphan outlives a driver.
+whole process group, workers of its data loaders included. Where the kernel can do that itself, it does, since a thread
+waits for code that holds the interpreter's lock. So no orphan outlives a driver.
 """
 
+import fcntl
+import multiprocessing
 import os
 import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from sweeps.records import (
@@ -28,9 +32,26 @@ from sweeps.records import (
     Tried,
 )
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "die_with_driver"]
 
 _MAX_POINTS = 500  # a message of this size stays below 64 KiB
+
+
+def die_with_driver() -> None:
+    """Let the kernel kill this process group when the driver ends, however busy its processes are; Linux only.
+
+    The kernel signals the owner of a pipe when its other end closes. The pipe is the one by which `multiprocessing`
+    knows the parent, and nothing is written to it any more. A death signal (`prctl`) would reach this process alone,
+    and come when the server ends that has forked it.
+    """
+    driver = multiprocessing.parent_process()
+    if driver is None or not hasattr(fcntl, "F_SETSIG"):
+        return
+    lifeline = driver.sentinel
+    with suppress(OSError):  # a kernel that only claims to be Linux
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 class Channel:

@@ -18,7 +18,7 @@ from sweeps.config import Composer, Config, fingerprint, freeze
 from sweeps.dead_keys import dead_places, suspects, variants
 from sweeps.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.launchers.slots import Slot
-from sweeps.naming import memory
+from sweeps.naming import memory, shortened
 from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.space import Space, quote
 from sweeps.workbench import python_path
@@ -27,6 +27,7 @@ __all__ = ["check"]
 
 _CHECK = -1  # the number of the check among the trials
 _LIMIT_S = 20.0  # for running the corners after the first
+_MOST_OF_VALUES = 1000  # characters, in a message
 _LAST_S = 5.0  # for a process that is killed to be gone
 _MOST_COMPARED = 40  # configs that are trained to find out whether a key changes anything
 _JUDGED = ("model.", "system.", "data.", "optimizer.")  # what else there is acts later than in the first batches
@@ -181,10 +182,10 @@ def _failure(failed: Failed, points: Sequence[Point], index: int, folder: Path) 
     """Say what failed, and at which values: of a later corner those in which it differs from the first."""
     point = points[min(index, len(points) - 1)]
     own = _differing(point, points[0]) if index else {}
-    message = f"{text_of(own)}: {failed.message}" if own else failed.message
+    message = f"{shortened(text_of(own), _MOST_OF_VALUES)}: {failed.message}" if own else failed.message
     if failed.cause == "usage":
         return ConfigError(message)
-    where = f" with {text_of(point)}" if point and not own else ""
+    where = f" with {shortened(text_of(point), _MOST_OF_VALUES)}" if point and not own else ""
     return PreflightError(
         f"{message}\n(two batches were tried beforehand{where}; all of it is in "
         f"{', '.join(str(log) for log in paths.rank_logs(folder))})"

@@ -35,15 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `lightsweep compare | head -1` has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0 if args.command in ("compare", "show", "diff", "report", "predict") else 1
-    except OSError as error:  # a full disk, a folder that may not be written
-        if args.debug or error.filename is None:
+    except Exception as error:  # a full disk, a folder that may not be written; else a fault of ours
+        if args.debug:
             raise
-        print(f"lightsweep: {error.filename}: {error.strerror}.", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"lightsweep: {error.filename}: {error.strerror}.", file=sys.stderr)
+        else:
+            print(f"lightsweep: {_unforeseen(error, args)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("lightsweep: interrupted.", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _unforeseen(error: Exception, args: argparse.Namespace) -> str:
+    """Return one line on an error that nobody has foreseen: what it is, where it was raised, and how to see more."""
+    import traceback
+
+    from sweeps.failure_text import one_line
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = one_line(error, lambda text: _harmless(text, args))
+    place = "" if last.filename in line else f"raised in {last.filename}, line {last.lineno}; "
+    return f"{line} ({place}--debug shows the traceback)"
 
 
 def _harmless(message: str, args: argparse.Namespace) -> str:

@@ -127,7 +127,7 @@ def _tasks_per_host(text: str) -> list[int]:
 
 def _first_host(nodes: str) -> str:
     """Return the first of the hosts that SLURM lists, such as `gpu[007-009,12],login1` or `rack[1-2]node[3,5]`."""
-    first = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", nodes).partition(",")[0]
+    first = re.sub(r"\[([^\[\],-]+)[^\[\]]*\]", r"\1", nodes).partition(",")[0]
     if not first:
         raise ConfigError(f"SLURM_STEP_NODELIST={nodes!r} names no host: set MASTER_ADDR to that of rank 0.")
     return first

@@ -15,6 +15,7 @@ __all__ = [
     "plain_lines",
     "run_name",
     "short_names",
+    "shortened",
     "some_of",
     "storable",
     "values_text",
@@ -51,6 +52,14 @@ def brief(text: str, most: int = 100) -> str:
 def storable(text: str) -> str:
     """Return a text that any file and database takes: what is no Unicode, as from a name of a file, is an escape."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, or the beginning and the end of one of more than `most` characters."""
+    if len(text) <= most:
+        return text
+    head = most * 2 // 3
+    return f"{text[:head]} [...] {text[len(text) - (most - head) :]}"
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from torch.distributed import HashStore, PrefixStore, Store, TCPStore, rendezvou
 
 from sweeps.config import Config, fingerprint, flatten
 from sweeps.errors import ConfigError
+from sweeps.failure_text import text_of
 from sweeps.records import Place, RankJob
 
 __all__ = ["JoinedEnvironment", "Ranks", "is_peer_failure"]
@@ -108,7 +109,7 @@ class Ranks:
             try:
                 said[0] = decision()
             except Exception as error:  # raised after the broadcast, by all
-                own, said[1] = error, str(error)
+                own, said[1] = error, text_of(error)
         distributed.broadcast_object_list(said, src=0)
         if said[1] is not None:
             raise own or _FirstFailedError(f"rank 0 has failed: {said[1]}")
@@ -311,8 +312,8 @@ def is_peer_failure(error: BaseException) -> bool:
     if isinstance(error, _FirstFailedError):
         return True
     if isinstance(error, distributed.DistError):
-        return not isinstance(error, distributed.DistBackendError) or bool(_BROKEN_LINE.search(str(error)))
-    return type(error) is RuntimeError and bool(_BROKEN_LINE.search(str(error)))
+        return not isinstance(error, distributed.DistBackendError) or bool(_BROKEN_LINE.search(text_of(error)))
+    return type(error) is RuntimeError and bool(_BROKEN_LINE.search(text_of(error)))
 
 
 def _device(accelerator: str, local_rank: int) -> torch.device:

@@ -47,6 +47,7 @@ class Secrets:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._of_environment = tuple(_of_environment(os.environ if environment is None else environment))
         self._values: set[str] = set()
+        self._words: list[str] = []
         self._pattern: re.Pattern[str] | None = None
         self._compile()
 
@@ -66,7 +67,9 @@ class Secrets:
         """Return `text` with `***` for each secret, and for the password in each URL."""
         if "://" in text:
             text = hide_password(text)
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        # looking for one word after the other is ten times as fast as the pattern, which most texts do not need
+        is_there = self._pattern is not None and any(word in text for word in self._words)
+        return self._pattern.sub(HIDDEN, text) if self._pattern is not None and is_there else text
 
     def hide_in(self, value: _T) -> _T:
         """Return plain data, or a record, with the secrets in its texts hidden; keys stay as they are."""
@@ -119,8 +122,8 @@ class Secrets:
         return False
 
     def _compile(self) -> None:
-        words = sorted(_as_written({*self._of_environment, *self._values}), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, words))) if words else None
+        self._words = sorted(_as_written({*self._of_environment, *self._values}), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._words))) if self._words else None
 
 
 def _as_written(values: Iterable[str]) -> set[str]:

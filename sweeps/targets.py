@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from sweeps.errors import ConfigError, did_you_mean
+from sweeps.failure_text import text_of
 
 __all__ = ["ALLOWED_MODULES", "locate"]
 
@@ -109,7 +110,7 @@ def _imported(target: str, key: str) -> Any:
     try:
         module = import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"{key}._target_: cannot import {target!r}: {error}.") from error
+        raise ConfigError(f"{key}._target_: cannot import {target!r}: {text_of(error)}.") from error
     try:
         return getattr(module, name)
     except AttributeError as error:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from contextlib import suppress
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -15,12 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sweeps import paths
-from sweeps.channel import Channel
+from sweeps.channel import Channel, die_with_driver
 from sweeps.config import fingerprint, load_frozen
 from sweeps.errors import ConfigError, LightsweepError
-from sweeps.naming import storable
+from sweeps.failure_text import leaves_of, one_line, story
 from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
-from sweeps.reproducing.determinism import explained
 from sweeps.secrecy import Secrets, reveal
 
 if TYPE_CHECKING:
@@ -38,6 +36,7 @@ def main(connection: Connection) -> None:
     A process that ends without such a last word has failed, whatever its exit code.
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
+    die_with_driver()
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
@@ -47,8 +46,23 @@ def main(connection: Connection) -> None:
         listener = reduction.recv_handle(connection) if serves else None
     except EOFError:  # the driver has ended and needs this process no more
         return
-    folder = Path(job.folder)
     secrets = Secrets()
+    try:
+        last_word = _employed(job, connection, listener, secrets)
+    except BaseException as error:  # before there was anything to train, as on a full disk
+        last_word = Failed(cause="error", message=one_line(error, secrets.hide), traceback=story(error, secrets.hide))
+        connection.send(last_word)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the user's code may have closed it, and the disk may be full
+            stream.flush()
+    os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+
+
+def _employed(
+    job: RankJob, connection: Connection, listener: int | None, secrets: Secrets
+) -> Finished | CheckPassed | Failed:
+    """Set the process up for its job, and do it."""
+    folder = Path(job.folder)
     if any(job.hidden.values()):
         secrets.add(value for hidden in job.hidden.values() for _, value in hidden)
         os.umask(0o077)  # logs and checkpoints may have in them what the user's modules were given
@@ -65,10 +79,7 @@ def main(connection: Connection) -> None:
         hide=secrets.hide_in,
     )
     _own_signals(channel)
-    last_word = _run(job, config, channel, folder, listener, secrets)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+    return _run(job, config, channel, folder, listener, secrets)
 
 
 def _environment(job: RankJob) -> dict[str, str]:
@@ -160,8 +171,9 @@ def _run(
                 python_path=job.python_path,
             )
     except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
-        print(secrets.hide(traceback.format_exc()), file=sys.stderr)
-        last_word = _failed(error, ranks)
+        last_word = _failed(error, ranks, secrets)
+        with suppress(Exception):  # the user's code may have closed it, and the disk may be full
+            print(last_word.traceback, file=sys.stderr, flush=True)
     channel.send(last_word)
     if not isinstance(last_word, Failed):
         ranks.leave()
@@ -182,8 +194,9 @@ def _attend(ranks: "Ranks", channel: Channel, has_joined: threading.Event) -> No
     os._exit(1)
 
 
-def _failed(error: BaseException, ranks: "Ranks") -> Failed:
-    cause, message = _cause(error), storable(_one_line(error))
+def _failed(error: BaseException, ranks: "Ranks", secrets: Secrets) -> Failed:
+    """Say what failed; that torch cannot be imported is one of the things that this must be able to say."""
+    cause, message = _cause(error), _message(error, secrets)
     if cause == "peer":
         told = ranks.first_failure()
         if told is not None and ranks.place.is_given:
@@ -191,16 +204,25 @@ def _failed(error: BaseException, ranks: "Ranks") -> Failed:
         message = told or message
     else:
         ranks.confess(message)
-    return Failed(cause=cause, message=message, traceback=storable(traceback.format_exc()))
+    return Failed(cause=cause, message=message, traceback=story(error, secrets.hide))
 
 
 def _cause(error: BaseException) -> Cause:
+    """Return the cause that all exceptions of a group have in common, or that memory ran out in one of them."""
+    try:
+        causes = {_cause_of_one(leaf) for leaf in leaves_of(error)}
+    except Exception:  # the class of the exception raises wherever it is touched, or there is no torch
+        return "error"
+    return "memory" if "memory" in causes else causes.pop() if len(causes) == 1 else "error"
+
+
+def _cause_of_one(error: BaseException) -> Cause:
     import torch
 
     from sweeps.ranks import is_peer_failure
     from sweeps.telemetry import DivergedError
 
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if any(isinstance(one, (MemoryError, torch.OutOfMemoryError)) for one in (error, error.__cause__)):
         return "memory"
     if isinstance(error, DivergedError):
         return "diverged"
@@ -209,26 +231,21 @@ def _cause(error: BaseException) -> Cause:
     return "usage" if isinstance(error, ConfigError) else "error"
 
 
-def _one_line(error: BaseException) -> str:
-    from sweeps.telemetry import DivergedError
-
-    told = explained(str(error)) if isinstance(error, RuntimeError) else None
-    if told is not None:
-        return told
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(line if line[-1] in ".:;,?!" or line == lines[-1] else f"{line}." for line in lines)
-    is_plain = isinstance(error, (LightsweepError, DivergedError)) or (
-        isinstance(error, FileNotFoundError) and error.errno is None
-    )
-    return text if is_plain else f"{type(error).__name__}: {text}".rstrip(": ")
+def _message(error: BaseException, secrets: Secrets) -> str:
+    try:
+        from sweeps.telemetry import DivergedError
+    except Exception:  # that is what has failed
+        return one_line(error, secrets.hide)
+    return one_line(error, secrets.hide, ours=(LightsweepError, DivergedError))
 
 
 def _redirect_output(descriptor: int) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a rank that is killed has lost nothing that it printed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a rank that is killed has lost nothing that it printed
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # whatever PYTHONIOENCODING says
 
 
 def _own_signals(channel: Channel) -> None:
@@ -239,4 +256,5 @@ def _own_signals(channel: Channel) -> None:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # where native code crashes, the launcher reads the place in the log
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the launcher asks a silent rank where it is

@@ -14,9 +14,9 @@ __all__ = ["default_uri", "hide_password", "passwords_in", "sqlite_url", "store_
 
 _TOKEN = re.compile(r"(?P<before>://(?:(?<=http://)|(?<=https://)))(?P<secret>[^\s:/?#@]+)(?=:?@)", re.IGNORECASE)
 _ADDRESS = re.compile(r"://\S+")
-_PASSWORD = re.compile(r"(?P<before>://[^:/@]*:)(?P<secret>.+)(?=@)")  # to the last @: a password may hold / and @
+_PASSWORD = re.compile(r"(?P<before>://[^:/@]*:)(?P<secret>.+)$")  # of what is before the last @: it may hold / and @
 _IN_QUERY = re.compile(  # to the next &, or the quote that ends the address
-    r"""(?P<before>(?:^|[?&;])(?P<name>[^?&;=]+)=)(?P<secret>.+?)(?=&|\\*["'](?:\W|$)|$)"""
+    r"""(?P<before>(?:^|[?&;])(?P<name>[^?&;=]+)=)(?P<secret>.+?)(?=&|\\{0,50}["'](?:\W|$)|$)"""
 )
 
 
@@ -78,7 +78,8 @@ def _divided(text: str) -> tuple[str, list[str]]:
 
     def hide_in(found: re.Match[str]) -> str:
         address, mark, query = found[0].partition("?")
-        return _PASSWORD.sub(hide, f"{address}{mark}{_IN_QUERY.sub(hide_value, query)}")
+        before, at, host = f"{address}{mark}{_IN_QUERY.sub(hide_value, query)}".rpartition("@")
+        return f"{_PASSWORD.sub(hide, before)}{at}{host}"
 
     return _ADDRESS.sub(hide_in, _TOKEN.sub(hide, text)), secrets
 

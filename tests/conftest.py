@@ -25,7 +25,7 @@ SMALL_SWEEP = (
 )
 
 
-def run_lightsweep(*arguments: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def run_lightsweep(*arguments: str, cwd: Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command as a shell would, and return what it printed and its status."""
     return subprocess.run(
         [sys.executable, "-m", "sweeps", *arguments],
@@ -49,7 +49,7 @@ def lightsweep_in() -> Command:
 def lightsweep(tmp_path: Path) -> Command:
     """The command, run in a new folder."""
 
-    def run(*arguments: str, cwd: Path = tmp_path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, cwd: Path = tmp_path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         return run_lightsweep(*arguments, cwd=cwd, timeout_s=timeout_s)
 
     return run

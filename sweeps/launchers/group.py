@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sweeps.naming import plain
 from sweeps.records import Cause, CheckPassed, Event, Failed, Finished, Joined, Place, Progress
 
 __all__ = ["Patience", "RankGroup"]
@@ -87,15 +88,23 @@ class RankGroup:
                 return [event] if rank == 0 else []
         return []
 
-    def gone(self, rank: int, exit_code: int, now_s: float) -> list[Event]:
-        """Take that a rank's process has ended, and return what the driver is to hear; below 0: killed by a signal."""
+    def gone(self, rank: int, exit_code: int, now_s: float, crash: str = "") -> list[Event]:
+        """Take that a rank's process has ended, and return what the driver is to hear.
+
+        Args:
+            rank: The rank.
+            exit_code: Below 0: killed by a signal.
+            now_s: The time.
+            crash: What the interpreter wrote when native code crashed: the stacks of all threads.
+        """
         member = self._ranks[rank]
         member.is_gone = True
         if member.last_word is not None or self._verdict is not None:
             return self._settle(now_s)
         # A library that has lost a peer may abort the process
         cause: Cause = "peer" if len(self._ranks) > 1 and exit_code == -signal.SIGABRT else "died"
-        member.last_word = Failed(cause=cause, message=_how_it_died(exit_code))
+        message = f"{_how_it_died(exit_code)}{_where(crash)}"
+        member.last_word = Failed(cause=cause, message=message, traceback=crash)
         return self._fail(rank, member.last_word, now_s)
 
     def look(self, now_s: float, describe: Callable[[int], str]) -> list[Event]:
@@ -181,3 +190,10 @@ def _how_it_died(exit_code: int) -> str:
     name = signal.Signals(-exit_code).name
     hint = ": often the kernel, out of memory (see dmesg)" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"
+
+
+def _where(crash: str) -> str:
+    """Say where native code crashed: in the innermost frame of the thread that did."""
+    _, _, stack = crash.partition("\nCurrent thread ")
+    frame = next((line.strip() for line in stack.splitlines()[1:2] if line.startswith('  File "')), "")
+    return f" in native code: {plain(frame[:300])}" if frame else ""

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from sweeps import paths
 from sweeps.errors import StudyError
 from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
+from sweeps.naming import storable
 from sweeps.records import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.trial import main as rank_main
 from sweeps.trial import pool_sizes
@@ -28,6 +30,8 @@ __all__ = ["LocalLauncher"]
 
 _LOOPBACK = "127.0.0.1"
 _HASH_SEED = "PYTHONHASHSEED"
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_MOST_OF_CRASH = 50_000  # bytes
 _UNHEARD_S = 1.0  # so much of the time between two calls counts as a rank's silence
 
 
@@ -36,6 +40,7 @@ class _Rank:
     process: BaseProcess
     connection: Connection
     is_open: bool = True
+    log: Path | None = None
 
 
 @dataclass(slots=True)
@@ -153,7 +158,8 @@ class LocalLauncher:
                 events += [(number, passed) for passed in group.hear(index, event, self._now())]
             if has_exited:
                 exit_code = _bury(trial.ranks.pop(index))
-                events += [(number, passed) for passed in group.gone(index, exit_code, self._now())]
+                crash = _crash(rank.log) if -exit_code in _CRASHES else ""
+                events += [(number, passed) for passed in group.gone(index, exit_code, self._now(), crash)]
         for number in list(self._trials):
             events += [(number, event) for event in self._look_after(number)]
         return events
@@ -216,6 +222,7 @@ class LocalLauncher:
                 if not is_spare:  # else somebody has killed it meanwhile
                     raise
             else:
+                rank.log = paths.rank_log(Path(job.folder), job.place.rank)
                 return rank
 
     def _received(self, rank: _Rank) -> list[Event]:
@@ -256,6 +263,16 @@ def _describe(process: BaseProcess) -> str:
     except OSError:
         return ""
     return {"T": "is stopped by a signal", "t": "is held by a debugger", "D": "waits for a disk"}.get(state, "")
+
+
+def _crash(log: Path | None) -> str:
+    """Return the end of a rank's log from where the interpreter says that native code has crashed; else nothing."""
+    if log is None or not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _MOST_OF_CRASH))
+        _, mark, crash = file.read().rpartition(b"Fatal Python error: ")
+    return storable((mark + crash).decode(errors="replace")) if mark else ""
 
 
 def _signal(process: BaseProcess, signum: int) -> None:

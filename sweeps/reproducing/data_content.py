@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import IterableDataset, TensorDataset
 
+from sweeps.failure_text import one_line
 from sweeps.reproducing.hashing import Name, feed, leaves
 from sweeps.seeding import seed_streams
 
@@ -34,7 +35,7 @@ def data_content(loaders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             try:
                 found[name] = _content(part)
             except Exception as error:  # of the user's own code: training has come through, and is not to fail here
-                found[name] = {"problem": f"{type(error).__name__}: {error}"[:300]}
+                found[name] = {"problem": one_line(error)[:300]}
     return found
 
 

@@ -301,7 +301,7 @@ def _prefix(override: Override) -> str:
 
 
 def _error(key: str, expression: str, what: str) -> SpaceError:
-    called = [name for name in re.findall(r"([A-Za-z_]+)\s*\(", expression) if name in _EXAMPLES]
+    called = [name for name in re.findall(r"(?<![A-Za-z_])([A-Za-z_]+)\s*\(", expression) if name in _EXAMPLES]
     near = re.search(r"Did you mean '(\w+)'", what)
     word = near.group(1) if near and near.group(1) in _EXAMPLES else (called or ["choice"])[0]
     if "tag 'log'" in what or "no tag" in what:

@@ -66,12 +66,12 @@ def test_a_rank_that_is_killed_fails_its_trial_and_the_sweep_goes_on(tmp_path: P
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("mlruns/s/0001/checkpoints/*.ckpt")):
         assert time.monotonic() < deadline
         assert sweep.poll() is None, sweep.communicate()[0]
     os.kill(process_that_prints_to(tmp_path / "mlruns" / "s" / "0001" / "rank1.log"), signal.SIGKILL)
-    output = sweep.communicate(timeout=120)[0]
+    output = sweep.communicate(timeout=300)[0]
     assert sweep.returncode == 0, output
     assert re.search(r"trial 1 failed .*rank 1: killed by SIGKILL", output)
     assert "2 complete, 1 failed" in output

@@ -138,7 +138,7 @@ def trouble(tmp_path: Path) -> tuple[str, ...]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Return a process's status and what it printed on both streams."""
-    printed, complained = process.communicate(timeout=120)
+    printed, complained = process.communicate(timeout=300)
     return process.returncode, printed, complained
 
 

@@ -18,7 +18,7 @@ def executed(swept: Any) -> Any:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (place,) = (at for at, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell('name = "small"'))
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(swept.folder)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(swept.folder)}}).execute()
     return notebook
 
 

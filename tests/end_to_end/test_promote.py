@@ -39,7 +39,7 @@ class Promoted:
         self.said: dict[str, str] = {}
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        done = self._command(*arguments, cwd=self.folder, timeout_s=300)
+        done = self._command(*arguments, cwd=self.folder, timeout_s=600)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -141,7 +141,7 @@ def server(promoted: Promoted) -> Iterator[str]:
 
 def invoke(address: str, body: bytes) -> list[dict[str, Any]]:
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         found: list[dict[str, Any]] = json.load(answer)["predictions"]
     return found
 

@@ -55,7 +55,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "MY_VAULT": IN_ENVIRONMENT, "THE_TOKEN": IN_ENVIRONMENT},

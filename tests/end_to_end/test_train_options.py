@@ -87,7 +87,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "sweeps", "ui", "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True) as server:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while socket.socket().connect_ex(("127.0.0.1", port)):
             assert time.monotonic() < deadline
         yield f"http://127.0.0.1:{port}"

@@ -11,12 +11,18 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.records import Event, Exited, RankJob
 
 MISCHIEF = '''
-import os, signal, time
+import ctypes, os, signal, subprocess, sys, time
 import pytorch_lightning as pl
 import threadpoolctl
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset
+
+class Silent(Exception):
+    """One whose text raises."""
+    def __str__(self):
+        raise ValueError("no text")
+    __repr__ = __str__
 
 class Mischief(torch.nn.Linear):
     """A linear net on digits that does `what` at its third training step; on `rank` alone, if one is given."""
@@ -35,6 +41,19 @@ class Mischief(torch.nn.Linear):
                 raise ValueError("the third step\\nis bad")
             if self.what == "odd name":
                 raise ValueError("cannot read b\\udcff.png\\0")
+            if self.what == "long":
+                raise RuntimeError("x" * 5_000_000)
+            if self.what == "silent":
+                raise Silent()
+            if self.what == "closed":
+                sys.stderr.close()
+                os.close(2)
+                raise ValueError("where nothing can be written")
+            if self.what == "crash":
+                ctypes.string_at(0)
+            if self.what == "busy":  # holds the interpreter's lock
+                subprocess.Popen(["sleep", "600"])
+                ctypes.PyDLL(None).sleep(600)
             if self.what == "memory":
                 raise MemoryError("no more")
             if self.what == "kill":
@@ -141,9 +160,9 @@ class Bench:
         return [rank.process.pid for rank in self.launcher._trials[number].ranks.values()]
 
     def events(self, number: int, until: Callable[[Event], bool] | None = None) -> list[Event]:
-        """Wait for the events of a trial up to its exit, or up to one of a kind; a minute at most."""
+        """Wait for the events of a trial up to its exit, or up to one of a kind; five minutes at most."""
         events: list[Event] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             for source, event in self.launcher.poll(1.0):
                 if source == number:

@@ -117,7 +117,7 @@ def test_set_up_from_a_warm_cache_is_quick_and_needs_no_scikit_learn(cache, monk
         begin = time.perf_counter()
         digits(cache).setup()
         durations_ms.append(1e3 * (time.perf_counter() - begin))
-    assert min(durations_ms) < 5
+    assert min(durations_ms) < 100  # 1 ms where this was written; a cold cache takes seconds
 
 
 class Recorder(LightningModule):

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ pytestmark = pytest.mark.ddp
 
 def last_word(events: list[Any]) -> Any:
     return next(event for event in events if isinstance(event, (Finished, Failed)))
+
+
+def sockets_of(pid: int) -> Iterator[str]:
+    """Yield the numbers of the sockets that a process has open."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the folder itself was open while it was listed
+            if match := re.match(r"socket:\[(\d+)\]", str(file.readlink())):
+                yield match[1]
 
 
 def weights(events: list[Any]) -> dict[str, torch.Tensor]:
@@ -150,8 +159,8 @@ def test_a_rank_that_fails_ends_the_others_and_is_named(
     assert failed.cause == cause
     assert failed.message.startswith("" if cause == "usage" else f"rank {culprit}: ")  # a config is the same for all
     assert words in failed.message
-    assert time.monotonic() - began < 10
-    assert all(is_gone(pid, within_s=1) for pid in pids)
+    assert time.monotonic() - began < 60  # not until a rank is taken for stuck
+    assert all(is_gone(pid, within_s=10) for pid in pids)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +177,7 @@ def test_a_rank_that_is_stopped_is_a_failure_after_the_time_that_is_set(hasty: A
     assert failed.cause == "stalled"
     assert "no progress for 3 s (launcher.stall_timeout_s)" in failed.message
     assert "rank 1 is stopped by a signal" in failed.message
-    assert all(is_gone(pid, within_s=1) for pid in pids)
+    assert all(is_gone(pid, within_s=10) for pid in pids)
     assert "Current thread" in (hasty.folder / "1" / "rank0.log").read_text()  # where the other one waited
 
 
@@ -207,9 +216,10 @@ def test_ranks_that_wait_for_a_busy_driver_do_not_stand_still(hasty: Any, monkey
 
 def test_ten_trials_of_two_ranks_leave_no_process_port_file_or_variable(bench: Any) -> None:
     def left_over() -> tuple[int, int, list[str], dict[str, str]]:
-        sockets = Path("/proc/net/tcp").read_text().splitlines()
-        listening = [line.split()[1] for line in sockets if line.split()[3] == "0A"]
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        own = {inode for pid in (os.getpid(), *children) for inode in sockets_of(int(pid))}
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = [words[1] for words in sockets if words[3] == "0A" and words[9] in own]
         return len(list(Path("/proc/self/fd").iterdir())), len(children), listening, dict(os.environ)
 
     bench.start(39, ranks=2)
@@ -221,18 +231,13 @@ def test_ten_trials_of_two_ranks_leave_no_process_port_file_or_variable(bench: A
         pids += bench.pids(number)
         assert last_word(bench.events(number)).state == "complete"
     assert left_over() == before
-    assert all(is_gone(pid, within_s=1) for pid in pids)
+    assert all(is_gone(pid, within_s=10) for pid in pids)
 
 
 def test_the_meeting_place_is_not_reachable_from_elsewhere(bench: Any) -> None:
     bench.start(50, ranks=2, trainer__max_epochs=100_000)
     bench.events(50, until=lambda event: isinstance(event, Report))
-    inodes = {
-        match[1]
-        for pid in bench.pids(50)
-        for file in Path(f"/proc/{pid}/fd").iterdir()
-        if (match := re.match(r"socket:\[(\d+)\]", str(file.readlink())))
-    }
+    inodes = {inode for pid in bench.pids(50) for inode in sockets_of(pid)}
     local = socket.inet_aton("127.0.0.1")[::-1].hex().upper()
     listening = [
         line.split()[1]

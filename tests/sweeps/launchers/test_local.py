@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,30 @@ def test_what_is_no_unicode_in_a_message_is_told_as_an_escape(bench: Any) -> Non
     failed = last_word(bench.events(9))
     assert failed.message == r"ValueError: cannot read b\udcff.png\x00"
     assert failed.message in failed.traceback
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("long", "RuntimeError: xxx"),
+        ("silent", "Silent: its text cannot be read"),
+        ("closed", "ValueError: where nothing can be written"),
+    ],
+)
+def test_any_failure_is_one_line_with_its_traceback(bench: Any, what: str, line: str) -> None:
+    bench.start(16, what)
+    failed = last_word(bench.events(16))
+    assert failed.cause == "error"
+    assert failed.message.startswith(line) and len(failed.message) < 1000
+    assert "mischief.py" in failed.traceback and len(failed.traceback) < 100_000
+
+
+def test_a_crash_of_native_code_names_its_place(bench: Any) -> None:
+    bench.start(17, "crash")
+    failed = last_word(bench.events(17))
+    assert failed.cause == "died"
+    assert "SIGSEGV" in failed.message and "ctypes" in failed.message
+    assert "mischief.py" in failed.traceback
 
 
 @pytest.mark.parametrize(("what", "cause"), [("memory", "memory"), ("nan", "diverged")])
@@ -197,25 +223,74 @@ import sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from benches import Bench
-from sweeps.records import Report
+from sweeps.records import Report, Started
 if __name__ == "__main__":
-    bench = Bench(Path({folder!r}))
-    bench.start(1, ranks={ranks}, trainer__max_epochs=100_000)
-    bench.events(1, until=lambda event: isinstance(event, Report))
+    bench = Bench(Path({folder!r}), {start_method!r})
+    bench.start(1, {what!r}, ranks={ranks}, trainer__max_epochs=100_000, **{values!r})
+    bench.events(1, until=lambda event: isinstance(event, {event}))
     print(*bench.pids(1), flush=True)
     time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.ddp)])
-def test_killing_the_driver_leaves_no_rank_behind(tmp_path: Path, ranks: int) -> None:
+def pids_of_driver(tmp_path: Path, **case: Any) -> tuple["subprocess.Popen[str]", list[int]]:
+    """Start a driver, and return it with its ranks."""
+    case = {"what": "nothing", "ranks": 1, "start_method": "forkserver", "event": "Report", "values": {}} | case
     script = tmp_path / "driver.py"
-    script.write_text(DRIVER.format(here=str(Path(__file__).parents[1]), folder=str(tmp_path), ranks=ranks))
+    script.write_text(DRIVER.format(here=str(Path(__file__).parents[1]), folder=str(tmp_path), **case))
     driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     pids = [int(pid) for pid in driver.stdout.readline().split()]
+    assert len(pids) == case["ranks"]
+    return driver, pids
+
+
+def kill(driver: "subprocess.Popen[str]") -> None:
     driver.kill()
     driver.wait()
+    assert driver.stdout is not None
     driver.stdout.close()
-    assert len(pids) == ranks
+
+
+def group_of(pgid: int) -> list[int]:
+    """Return the processes of a group that live."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == pgid and state not in "ZX":
+                found.append(int(file.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.ddp)])
+def test_killing_the_driver_leaves_no_rank_behind(tmp_path: Path, ranks: int) -> None:
+    driver, pids = pids_of_driver(tmp_path, ranks=ranks)
+    kill(driver)
     assert all(is_gone(pid, within_s=10) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel ends a rank whose threads cannot run")
+@pytest.mark.parametrize(
+    ("ranks", "start_method"),
+    [(1, "forkserver"), (1, "spawn"), pytest.param(2, "forkserver", marks=[pytest.mark.ddp, pytest.mark.slow])],
+)
+def test_a_rank_that_holds_the_interpreters_lock_dies_with_its_driver_and_all_that_it_started(
+    tmp_path: Path, ranks: int, start_method: str
+) -> None:
+    data = {"parts": {"data": {"_target_": "mischief.Loose", "num_workers": 2}}} if ranks == 1 else {}
+    driver, pids = pids_of_driver(
+        tmp_path, what="busy", ranks=ranks, start_method=start_method, event="Started", values=data
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not all(_holds_the_lock(pid) for pid in pids):
+        pass
+    groups = [group_of(pid) for pid in pids]
+    assert all(len(group) > 1 for group in groups)
+    kill(driver)
+    assert all(is_gone(pid, within_s=10) for group in groups for pid in group)
+
+
+def _holds_the_lock(pid: int) -> bool:
+    """Tell whether a rank has come to where it does: then it has started `sleep`."""
+    return any(Path(f"/proc/{one}/comm").read_text() == "sleep\n" for one in group_of(pid))
