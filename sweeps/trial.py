@@ -2,6 +2,7 @@
 
 import faulthandler
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def main(connection: Connection) -> None:
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
     die_with_driver()
+    if "fork" in multiprocessing.get_all_start_methods():  # as in a program of its own: a loader's workers start in
+        multiprocessing.set_start_method("fork", force=True)  # milliseconds; a server's children take a server again
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()

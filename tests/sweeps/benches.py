@@ -71,6 +71,7 @@ class Mischief(torch.nn.Linear):
                 print("threads", torch.get_num_threads(), "variable", os.environ.get("OF_THE_SLOT"))
                 print("pools", sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()}))
                 print("hash", hash("a name"))
+                print("workers", multiprocessing.get_start_method())
             if self.what == "mask":
                 print("mask", self.drop(torch.ones(64)).bool().int().tolist())
             if self.what == "where":
@@ -95,9 +96,8 @@ class Loose(pl.LightningDataModule):
         digits = load_digits()
         self.x, self.y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
     def train_dataloader(self):
-        how = {"multiprocessing_context": "fork"} if self.num_workers else {}
         data = Noisy(self.x[:1500], self.y[:1500], 0.1)
-        return DataLoader(data, 64, shuffle=True, num_workers=self.num_workers, **how)
+        return DataLoader(data, 64, shuffle=True, num_workers=self.num_workers)
     def val_dataloader(self):
         return DataLoader(Noisy(self.x[1500:], self.y[1500:], 0.0), 100)
 '''

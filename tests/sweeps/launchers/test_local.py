@@ -23,6 +23,12 @@ def last_word(events: list[Any]) -> Any:
     return next(event for event in events if isinstance(event, (Finished, Failed)))
 
 
+def test_workers_of_a_loader_are_forked_as_in_a_program_of_its_own(bench: Any) -> None:
+    bench.start(60, "print", parts={"data": {"_target_": "mischief.Loose", "num_workers": 1}})
+    assert last_word(bench.events(60)).state == "complete"
+    assert "workers fork" in (bench.folder / "60" / "rank0.log").read_text()
+
+
 def test_a_trial_starts_reports_finishes_and_exits(bench: Any) -> None:
     bench.start(1)
     events = bench.events(1)
