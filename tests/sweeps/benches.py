@@ -11,7 +11,7 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.records import Event, Exited, RankJob
 
 MISCHIEF = '''
-import ctypes, os, signal, subprocess, sys, time
+import ctypes, multiprocessing, os, signal, subprocess, sys, time
 import pytorch_lightning as pl
 import threadpoolctl
 import torch
