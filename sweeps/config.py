@@ -7,17 +7,18 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps.parts import PARTS, PartsTaken
 from sweeps.secrecy import Hidden, Secrets, withhold
 from sweeps.targets import ALLOWED_MODULES, locate
 from sweeps.untrusted import read_yaml
@@ -63,6 +64,8 @@ class Composer:
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._options: dict[str, list[str]] = {}
         self._hidden: dict[str, Hidden] = {}
+        self.parts = PartsTaken()
+        """Which of system, optimizer and scheduler each model takes, once `inspecting` has asked."""
         self.secrets = Secrets()
         """What is secret in the environment, and in what has been composed so far."""
         self.tree = self.compose([])
@@ -116,12 +119,14 @@ class Composer:
 
     def base(self) -> Config:
         """Return the resolved base as plain data, without Hydra's own node."""
-        base = _resolve(self._tree_for((), ()))
+        base = self._resolved(self._tree_for((), ()))
         withhold(base, self.secrets)
         return base
 
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
         """Return the resolved configuration of one run: the base with `values` set, and what is secret hidden.
+
+        Parts that the model does not take are null.
 
         Args:
             values: Dotted key to value; a config group's name to the name of an option.
@@ -132,11 +137,34 @@ class Composer:
         tree = self._tree_for(choices, tuple(plain))
         for key, value in plain.items():
             _set(tree, key, value)
-        resolved = _resolve(tree)
+        resolved = self._resolved(tree)
         config, hidden = withhold({key: resolved[key] for key in _RUN_KEYS if key in resolved}, self.secrets)
         if hidden:  # a rank gets what its parts may need; stores are the driver's to open
             self._hidden[fingerprint(config)] = tuple(one for one in hidden if one[0][0] != "tracking")
         return config
+
+    def _resolved(self, tree: DictConfig) -> Config:
+        """Resolve a tree; what its model does not take is null, and need not be possible to resolve.
+
+        Raises:
+            ConfigError: Something that is needed has no value.
+        """
+        unneeded: dict[str, Any] = {}
+        try:
+            resolved = _resolve(tree)
+            taken = self.parts.of(resolved.get("model"))
+        except ConfigError as error:
+            taken = self.parts.of(_or_none(tree, "model"))
+            spare = [name for name in PARTS if name in tree and (taken is None or name not in taken)]
+            unneeded = {name: None for name in spare if taken is not None or _or_none(tree, name) is None}
+            if not unneeded and str(error).startswith("system"):
+                raise ConfigError(f"{error}. It is needed: the model is a net, which system trains.") from error
+            if not unneeded:
+                raise
+            resolved = {str(key): None if key in unneeded else _resolve_value(tree, str(key)) for key in tree}
+        if taken is not None:
+            unneeded |= {name: None for name in PARTS if name in resolved and name not in taken}
+        return resolved | unneeded
 
     def hidden(self, config: Config) -> Hidden:
         """Return what `trial` has hidden in a configuration."""
@@ -194,11 +222,17 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
     try:
         with initialize(_home(primary, config_dir)):
             search_path = _search_path(primary, config_dir)
-            return compose(primary, [*search_path, *overrides], return_hydra_config=True)
+            return compose(primary, [*search_path, *map(_without_null, overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from error
+
+
+def _without_null(override: str) -> str:
+    """Say `~system` for `system=null`, which Hydra does not know of a group."""
+    name, _, value = override.partition("=")
+    return f"~{name}" if name in PARTS and value == "null" else override
 
 
 def initialize(home: Path | None = None) -> Any:
@@ -327,7 +361,8 @@ def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str
     with initialize(_home(primary, config_dir)):
         for end in range(len(overrides) + 1):
             try:
-                compose(primary, [*search_path, *overrides[:end]], return_hydra_config=True)
+                typed = map(_without_null, overrides[:end])
+                compose(primary, [*search_path, *typed], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException):
                 return overrides[end - 1] if end else None
     return None
@@ -368,8 +403,29 @@ def _set(tree: DictConfig, dotted: str, value: Any) -> None:
 
 
 def _resolve(tree: DictConfig) -> Config:
+    resolved = _resolved_data(lambda: tree)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _resolve_value(tree: DictConfig, key: str) -> Any:
+    """Resolve what a tree has at a key; it may refer to all of the tree."""
+    return _resolved_data(lambda: tree[key])
+
+
+def _or_none(tree: DictConfig, key: str) -> Any:
     try:
-        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+        return _resolve_value(tree, key)
+    except ConfigError:
+        return None
+
+
+def _resolved_data(get: Callable[[], Any]) -> Any:
+    try:
+        found = get()
+        if not isinstance(found, Container):
+            return found
+        return OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one, {error.full_key}=VALUE.") from error
     except OmegaConfBaseException as error:
@@ -377,8 +433,6 @@ def _resolve(tree: DictConfig) -> Config:
             raise error.__cause__ from error
         cause = str(error.__cause__ or error).splitlines()[0]
         raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,8 +21,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from sweeps.building import build_callback, build_data, build_module
 from sweeps.channel import Channel
-from sweeps.config import Config, build
+from sweeps.config import Config
 from sweeps.errors import ConfigError
 from sweeps.naming import some_of
 from sweeps.ranks import Ranks
@@ -30,7 +31,6 @@ from sweeps.records import CheckPassed, Memory, RankJob, Tried
 from sweeps.reproducing.hashing import parts
 from sweeps.train import (
     DerivedRandomness,
-    build_module,
     has_test,
     metric_is_missing,
     num_parameters,
@@ -165,8 +165,8 @@ def _build_all(config: Config, job: RankJob, shared: "_SharedData | None" = None
     allowed = job.allowed_modules
     seed_process(config["seed"])
     for name, node in (config["callbacks"] or {}).items():
-        build(node, key=f"callbacks.{name}", allowed=allowed)
-    data = build(config["data"], key="data", allowed=allowed) if shared is None else shared.of(config)
+        build_callback(node, key=f"callbacks.{name}", allowed=allowed)
+    data = build_data(config, allowed=allowed) if shared is None else shared.of(config)
     seed_process(config["seed"])  # whether the data has drawn numbers or not
     return data, build_module(config, allowed=allowed)
 
@@ -204,7 +204,7 @@ class _SharedData:
         """Return the data module of a config."""
         if config["data"] == self._node:
             return self._data
-        return build(config["data"], key="data", allowed=self._allowed)
+        return build_data(config, allowed=self._allowed)
 
 
 class _Garbage:

@@ -1,6 +1,5 @@
 """Train what a frozen config describes: build, fit, test the best checkpoint. Runs in a rank."""
 
-import inspect
 import logging
 import os
 import warnings
@@ -18,6 +17,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
+from sweeps.building import build_callback, build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import at_hand, best_checkpoint, load_what_is_judged, save_unwritable
 from sweeps.config import Config, build, fingerprint
@@ -39,7 +39,6 @@ from sweeps.tracking.logger import ChannelLogger
 
 __all__ = [
     "DerivedRandomness",
-    "build_module",
     "fit",
     "has_test",
     "metric_is_missing",
@@ -91,7 +90,7 @@ def fit(
     config = reveal(config, hidden)
     seed_process(config["seed"])
     objective = config["objective"]
-    data = build(config["data"], key="data", allowed=allowed)
+    data = build_data(config, allowed=allowed)
     module = build_module(config, allowed=allowed)
     reporter = Reporter(channel, ranks, metric=objective["metric"], direction=objective["direction"])
     telemetry = Telemetry(
@@ -195,28 +194,6 @@ def seed_process(seed: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)  # takes effect when CUDA starts
     seed_streams(seed)
-
-
-def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:
-    """Build the LightningModule: the model itself if it is one, else the system around the net.
-
-    A LightningModule of the user's is given `optimizer` and `scheduler` (functions that wait for parameters)
-    if its signature has them.
-    """
-    parts = {
-        name: None if config[name] is None else build(config[name], key=name, allowed=allowed)
-        for name in ("optimizer", "scheduler")
-    }
-    target = locate(config["model"].get("_target_"), key="model", allowed=allowed)
-    if inspect.isclass(target) and issubclass(target, pl.LightningModule):
-        taken = inspect.signature(target).parameters
-        more = {name: part for name, part in parts.items() if name in taken and name not in config["model"]}
-        return build(config["model"], key="model", allowed=allowed, **more)  # type: ignore[no-any-return]
-    net = build(config["model"], key="model", allowed=allowed)
-    module = build(config["system"], key="system", allowed=allowed, net=net, **parts)
-    if not isinstance(module, pl.LightningModule):
-        raise ConfigError(f"system._target_ must be a LightningModule, but is a {type(module).__name__}.")
-    return module
 
 
 def metric_is_missing(metric: str, logged: Any) -> ConfigError:
@@ -378,7 +355,7 @@ def _callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> list[
         if target is ModelCheckpoint and node.get("dirpath") is None:
             paths.require_no_link(folder / paths.CHECKPOINTS)
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
-        built.append(build(node, key=f"callbacks.{name}", allowed=allowed))
+        built.append(build_callback(node, key=f"callbacks.{name}", allowed=allowed))
     return built
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sweeps import paths
+from sweeps import lightning_alias, paths
 from sweeps.channel import Channel
 from sweeps.config import fingerprint, load_frozen
 from sweeps.errors import ConfigError, LightsweepError
@@ -38,6 +38,8 @@ def main(connection: Connection) -> None:
     A process that ends without such a last word has failed, whatever its exit code.
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
+    lightning_alias.install()
+    lightning_alias.install_in_workers()
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
         _warm_up()
@@ -124,7 +126,7 @@ def _run(
     try:
         import torch
 
-        from sweeps import preflight, train
+        from sweeps import building, preflight, train
         from sweeps.reproducing import looking
 
         torch.set_num_threads(job.threads)
@@ -143,6 +145,7 @@ def _run(
                 "measure": preflight.measure,
                 "compare": preflight.compare,
                 "look": looking.look,
+                "inspect": building.inspect_models,
             }[job.kind]
             last_word = do(configs, channel, ranks, job)
         else:
