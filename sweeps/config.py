@@ -7,17 +7,18 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps import paths, schema
 from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps.parts import PARTS, PartsTaken
 from sweeps.secrecy import Hidden, Secrets, withhold
 from sweeps.targets import ALLOWED_MODULES, locate
 from sweeps.text_keys import as_typed
@@ -66,6 +67,8 @@ class Composer:
         self._of_hydra: dict[tuple[str, ...], DictConfig] = {}
         self._options: dict[str, list[str]] = {}
         self._hidden: dict[str, Hidden] = {}
+        self.parts = PartsTaken()
+        """Which of system, optimizer and scheduler each model takes, once `inspecting` has asked."""
         self.secrets = Secrets()
         """What is secret in the environment, and in what has been composed so far."""
         self.tree = self.compose([])
@@ -134,6 +137,8 @@ class Composer:
     def trial(self, values: Mapping[str, Any], seed: int) -> Config:
         """Return the resolved configuration of one run: the base with `values` set, and what is secret hidden.
 
+        Parts that the model does not take are null.
+
         Args:
             values: Dotted key to value; a config group's name to the name of an option.
             seed: The seed of the run, unless `values` sets one.
@@ -191,9 +196,32 @@ class Composer:
         holder: Any = HydraConfig.instance()
         before, holder.cfg = holder.cfg, self._of_hydra[choices]
         try:
-            return _resolve(tree, **how)
+            return self._without_spare_parts(tree, **how)
         finally:
             holder.cfg = before
+
+    def _without_spare_parts(self, tree: DictConfig, **how: bool) -> Config:
+        """Resolve a tree; what its model does not take is null, and need not be possible to resolve.
+
+        Raises:
+            ConfigError: Something that is needed has no value.
+        """
+        unneeded: dict[str, Any] = {}
+        try:
+            resolved = _resolve(tree, **how)
+            taken = self.parts.of(resolved.get("model"))
+        except ConfigError as error:
+            taken = self.parts.of(_or_none(tree, "model"))
+            spare = [name for name in PARTS if name in tree and (taken is None or name not in taken)]
+            unneeded = {name: None for name in spare if taken is not None or _or_none(tree, name) is None}
+            if not unneeded and str(error).startswith("system"):
+                raise ConfigError(f"{error}. It is needed: the model is a net, which system trains.") from error
+            if not unneeded:
+                raise
+            resolved = {str(key): None if key in unneeded else _resolve_value(tree, str(key), **how) for key in tree}
+        if taken is not None:
+            unneeded |= {name: None for name in PARTS if name in resolved and name not in taken}
+        return resolved | unneeded
 
     def _data_for(self, choices: tuple[str, ...]) -> dict[str, Any]:
         """Return the composed tree of these choices as plain data with interpolations."""
@@ -228,11 +256,17 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
     try:
         with initialize(_home(primary, config_dir)):
             search_path = _search_path(primary, config_dir)
-            return compose(primary, [*search_path, *overrides], return_hydra_config=True)
+            return compose(primary, [*search_path, *map(_without_null, overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, primary, overrides, config_dir) from error
     except (yaml.YAMLError, ValueError) as error:
         raise _unreadable(error, config_dir) from error
+
+
+def _without_null(override: str) -> str:
+    """Say `~system` for `system=null`, which Hydra does not know of a group."""
+    name, _, value = override.partition("=")
+    return f"~{name}" if name in PARTS and value == "null" else override
 
 
 def initialize(home: Path | None = None) -> Any:
@@ -407,7 +441,8 @@ def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str
     with initialize(_home(primary, config_dir)):
         for end in range(len(overrides) + 1):
             try:
-                compose(primary, [*search_path, *overrides[:end]], return_hydra_config=True)
+                typed = map(_without_null, overrides[:end])
+                compose(primary, [*search_path, *typed], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException):
                 return overrides[end - 1] if end else None
     return None
@@ -448,8 +483,28 @@ def _set(tree: DictConfig, dotted: str, value: Any) -> None:
 
 
 def _resolve(tree: DictConfig, *, throw_on_missing: bool = True) -> Config:
+    resolved = _resolved_data(lambda: tree, throw_on_missing=throw_on_missing)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _resolve_value(tree: DictConfig, key: str, *, throw_on_missing: bool = True) -> Any:
+    """Resolve what a tree has at a key; it may refer to all of the tree."""
+    return _resolved_data(lambda: tree[key], throw_on_missing=throw_on_missing)
+
+
+def _or_none(tree: DictConfig, key: str) -> Any:
     try:
-        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=throw_on_missing)
+        return _resolve_value(tree, key)
+    except ConfigError:
+        return None
+
+
+def _resolved_data(get: Callable[[], Any], *, throw_on_missing: bool) -> Any:
+    try:
+        found = get()
+        if isinstance(found, Container):
+            found = OmegaConf.to_container(found, resolve=True, throw_on_missing=throw_on_missing)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one, {error.full_key}=VALUE.") from error
     except OmegaConfBaseException as error:
@@ -458,14 +513,13 @@ def _resolve(tree: DictConfig, *, throw_on_missing: bool = True) -> Config:
         cause = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
         cause = cause.removeprefix("ConfigError raised while resolving interpolation: ")
         raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
-    assert isinstance(resolved, dict)
-    for key, value in flatten(resolved).items():
+    for key, value in flatten(found).items() if isinstance(found, dict) else ():
         if not all(item is None or isinstance(item, _KINDS) for item in _items(value)):
             raise ConfigError(
                 f"{key} must be text, a number, true, false, null, or a list or mapping of these, but is "
                 f"{value!r}: the record of a run holds nothing else."
             )
-    return {str(key): value for key, value in resolved.items()}
+    return found
 
 
 _KINDS = (str, int, float)  # and so true and false

@@ -25,6 +25,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from sweeps import paths
+from sweeps.building import build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import skip_what_is_not_logged
 from sweeps.config import Config
@@ -37,8 +38,6 @@ from sweeps.tracking.logger import ChannelLogger
 from sweeps.train import (
     DerivedRandomness,
     build_callbacks,
-    build_data,
-    build_module,
     has_test,
     metric_is_missing,
     quieten,

@@ -19,6 +19,7 @@ __all__ = [
     "Exited",
     "Failed",
     "Finished",
+    "Inspected",
     "Joined",
     "Memory",
     "MetricPoint",
@@ -72,8 +73,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; `look` looks at the data; the others try the config and those in folders below `folder`
-            before any trial, see `preflight`.
+        kind: `fit` trains; `look` looks at the data; `inspect` tells what the models are, see `building`; the others
+            try the config and those in folders below `folder` before any trial, see `preflight`.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
@@ -92,7 +93,7 @@ class RankJob:
         hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
-    kind: Literal["fit", "check", "measure", "compare", "look"] = "fit"
+    kind: Literal["fit", "check", "measure", "compare", "look", "inspect"] = "fit"
     folder: str
     place: Place = Place()
     python_path: tuple[str, ...] = ()
@@ -202,6 +203,13 @@ class DataContent:
 
     content: Mapping[str, Any]
     ignores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """Which parts of its config the model of each config takes, in their order; see `parts.PARTS`."""
+
+    parts: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +329,7 @@ Event = (
     | Saved
     | Artifact
     | DataContent
+    | Inspected
     | Finished
     | Failed
     | Tried

@@ -14,6 +14,7 @@ from sweeps.check_report import CheckReport
 from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.errors import LightsweepError, PreflightError
+from sweeps.inspecting import inspect_models
 from sweeps.replicates import replication
 from sweeps.space import Space, split_overrides, verbatim
 from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
@@ -28,6 +29,8 @@ from sweeps.sweep_command import (
 from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
 
 __all__ = ["CheckResult", "run_check"]
+
+Corner = tuple[dict[str, Any], Config]
 
 _DATA = "data"  # the folder of decoded data in the store
 
@@ -53,7 +56,11 @@ def run_check(command: CommandLine, console: Console) -> CheckResult:
         if "study" in typed.tree:
             return _check_sweep(aside, store_dir, console)
         composer = Composer(aside.config_name, aside.overrides, aside.config_dir)
-        return _check(composer, None, [({}, composer.trial({}, seed=composer.base()["seed"]))], store_dir, console)
+
+        def corners() -> list[Corner]:
+            return [({}, composer.trial({}, seed=composer.base()["seed"]))]
+
+        return _check(composer, None, corners, store_dir, console)
 
 
 def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> CheckResult:
@@ -68,8 +75,9 @@ def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> Che
     def compose(values: Mapping[str, Any]) -> Config:
         return compose_trial(composer, config, replicates, values)
 
-    corners = [(values, compose(values)) for values in space.corners()]
-    require_same_devices(config, [corner for _, corner in corners])
+    def corners() -> list[Corner]:
+        return [(values, compose(values)) for values in space.corners()]
+
     judged = [metric for metrics in judged_metrics(config).values() for metric in metrics]
     result = _check(composer, space, corners, store_dir, console, compose, judged)
     require_logged(config, result.report.metrics, result.report.late)
@@ -79,18 +87,22 @@ def _check_sweep(command: CommandLine, store_dir: Path, console: Console) -> Che
 def _check(
     composer: Composer,
     space: Space | None,
-    corners: list[tuple[dict[str, Any], Config]],
+    compose_corners: Callable[[], list[Corner]],
     store_dir: Path,
     console: Console,
     compose: Callable[[Mapping[str, Any]], Config] | None = None,
     judged: Sequence[str] = (),
 ) -> CheckResult:
     base = composer.base()
+    corners = compose_corners()
+    require_same_devices(base, [config for _, config in corners])
     slots = lease_slots(base, slots=None if space is not None else 1)
     launcher = start_launcher(
         composer, [config for _, config in corners], threads=slots[0].threads, log=store_dir / "server.log"
     )
     with closing(launcher), preparing(console):
+        if inspect_models(launcher, composer, [config for _, config in corners], slots[0], store_dir):
+            corners = compose_corners()
         report = check(
             launcher,
             composer,

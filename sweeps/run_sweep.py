@@ -19,6 +19,7 @@ from sweeps.driver import Driver, Limits
 from sweeps.earlier import check_warm_start, known_choices, move_over, start_warm
 from sweeps.errors import ConfigError, StudyError
 from sweeps.forecast import Budget
+from sweeps.inspecting import inspect_models
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
@@ -167,6 +168,9 @@ class _Sweep:
             check_warm_start(config, storage)
             with preparing(self._console):
                 recorder.wait_until_open()  # the server imports meanwhile
+                if inspect_models(launcher, self._composer, configs, slots[0], self._store_dir):
+                    corners = self._corners()  # without what their models do not take
+                    self._config = config = self._composer.base()
                 report = self._check(launcher, corners, slots) if config["check"] else None
             if report is not None:
                 require_logged(config, report.metrics, report.late)

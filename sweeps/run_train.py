@@ -15,6 +15,7 @@ from sweeps.checking import check
 from sweeps.config import Composer, Config
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
+from sweeps.inspecting import inspect_models
 from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
@@ -108,13 +109,15 @@ def train(command: CommandLine, console: Console) -> TrainResult:
     with closing(launcher):
         run = _Run(command, composer, config, slots, launcher, place)
         if place and place.rank > 0:
+            run.inspect()
             return run.follow(paths.guest_dir(store_dir, place.rank))
         recorder = open_recorder(composer, store_dir)
         report = None
         with preparing(console):
             recorder.wait_until_open()  # the server imports meanwhile
+            run.inspect()
             if place is None and composer.base()["check"]:  # a rank of several would need the others to be checked too
-                report = check(launcher, composer, [({}, config)], slots, store_dir)  # and no half-made run
+                report = check(launcher, composer, [({}, run.config)], slots, store_dir)  # and no half-made run
         if report is not None:
             print_warnings(report, console)
         return run.lead(paths.train_dir(store_dir), recorder, console)
@@ -126,7 +129,7 @@ def _given_slot(composer: Composer, place: Place) -> Slot:
     return Slot(index=0, threads=threads or max(1, num_cores() * place.num_nodes // place.world_size))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """One run: the whole of it, or one rank of those that others start."""
 
@@ -136,6 +139,12 @@ class _Run:
     slots: list[Slot]
     launcher: LocalLauncher
     place: Place | None
+
+    def inspect(self) -> None:
+        """Leave out of the config what its model does not take."""
+        store_dir = Path(self.config["store_dir"])
+        if inspect_models(self.launcher, self.composer, [self.config], self.slots[0], store_dir):
+            self.config = self.composer.trial({}, seed=self.composer.tree.seed)
 
     def lead(self, folder: Path, recorder: Recorder, console: Console) -> TrainResult:
         """Train, show it and record it."""

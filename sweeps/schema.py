@@ -111,8 +111,9 @@ class RunConfig:
 
     data: Any = MISSING
     model: Any = MISSING
-    system: Any = MISSING
-    optimizer: Any = MISSING
+    system: Any = None
+    """trains a net; a LightningModule needs none"""
+    optimizer: Any = None
     scheduler: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: Any = None

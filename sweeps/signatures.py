@@ -1,5 +1,6 @@
 """Check the arguments of a configuration against the signature of what it builds."""
 
+import functools
 import inspect
 import os
 import types
@@ -8,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sweeps.errors import ConfigError, did_you_mean
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "whole"]
 
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *, key: str, is_partial: bool) -> None:
@@ -27,7 +28,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *,
     parameters = signature.parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
-    name_of_target = getattr(target, "__qualname__", str(target))
+    name_of_target = getattr(whole(target), "__qualname__", str(target))
     for name, value in arguments.items():
         if name not in parameters:
             if takes_any:
@@ -53,7 +54,15 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *,
         raise ConfigError(f"{key}: {name_of_target} needs {', '.join(f'{key}.{name}' for name in missing)}.")
 
 
+def whole(target: Any) -> Any:
+    """Return what a `functools.partial` is a part of."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return target
+
+
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    target = whole(target)
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return get_type_hints(function)

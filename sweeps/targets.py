@@ -4,6 +4,7 @@ A configuration may come from somebody else. What is on the list is harmless wha
 could be found (docs/security.md); what the user allows on this machine is the user's own to judge.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -11,8 +12,10 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from sweeps import lightning_alias
 from sweeps.errors import ConfigError, did_you_mean
 from sweeps.failure_text import text_of
+from sweeps.signatures import whole
 
 __all__ = ["ALLOWED_MODULES", "locate"]
 
@@ -54,6 +57,8 @@ The same libraries have thousands of functions, among them some that import, dow
 _FACTORIES = ("lightning_modules.schedulers",)
 """Modules of functions that are meant to be built."""
 
+_CHECKPOINT_LOADER = "pytorch_lightning.core.module.LightningModule.load_from_checkpoint"
+
 _LOADING = (
     "torchmetrics.audio.dnsmos",
     "torchmetrics.audio.nisqa",
@@ -80,7 +85,8 @@ def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., An
 
     The name is checked before anything is imported. What it leads to is checked by the module that it was defined in:
     `torch.nn.X` that is an alias of `os.system` passes the first look and not the second. Of the libraries, it must be
-    of a kind that is meant to be built.
+    of a kind that is meant to be built. A class method of the user's own class is named `module.Class.method`. Names
+    that begin with `lightning.` are those of the Lightning that is installed, see `lightning_alias`.
 
     Args:
         target: What `_target_` says.
@@ -94,30 +100,79 @@ def locate(target: Any, *, key: str, allowed: Sequence[str]) -> Callable[..., An
         raise ConfigError(f"{key}._target_ must be a dotted name such as 'torch.optim.SGD', but got {target!r}.")
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target, re.ASCII):
         raise ConfigError(f"{key}._target_: {target!r} is not the name of a class or function.")
-    _require_allowed(target, key=key, target=target, allowed=allowed)
-    found = _imported(target, key)
+    lightning_alias.install()
+    name = lightning_alias.real_name(target)
+    _require_allowed(name, key=key, target=target, allowed=allowed)
+    owner, found = _imported(name, key, target, allowed)
     if inspect.ismodule(found) or not callable(found):
         raise ConfigError(f"{key}._target_: {target!r} is a {type(found).__name__}, not a class or function.")
-    home = f"{getattr(found, '__module__', None) or ''}.{getattr(found, '__qualname__', '')}"
-    _require_allowed(home, key=key, target=target, allowed=allowed)
+    home = _home(found)
+    if home == _CHECKPOINT_LOADER and _is_of(_home(owner), _own(allowed)):
+        return _loading_weights_alone(owner, found)
+    if home != name:
+        _require_allowed(home, key=key, target=target, allowed=allowed)
     _require_buildable(found, home, key=key, target=target, allowed=allowed)
     located: Callable[..., Any] = found
     return located
 
 
-def _imported(target: str, key: str) -> Any:
-    module_name, _, name = target.rpartition(".")
+def _imported(name: str, key: str, target: str, allowed: Sequence[str]) -> tuple[Any, Any]:
+    """Return what a dotted name leads to, and the module or class that has it."""
+    owner_name, _, last = name.rpartition(".")
+    owner: Any
     try:
-        module = import_module(module_name)
+        owner = import_module(owner_name)
     except ImportError as error:
-        raise ConfigError(f"{key}._target_: cannot import {target!r}: {text_of(error)}.") from error
+        owner = _class_named(owner_name, error) if _is_of(owner_name, _own(allowed)) else None
+        if owner is None:
+            raise ConfigError(f"{key}._target_: cannot import {target!r}: {text_of(error)}.") from error
     try:
-        return getattr(module, name)
+        return owner, getattr(owner, last)
     except AttributeError as error:
-        names = [name for name in dir(module) if not name.startswith("_")]
+        names = [name for name in dir(owner) if not name.startswith("_")]
         raise ConfigError(
-            f"{key}._target_: there is no {name!r} in {module_name}. {did_you_mean(name, names)}"
+            f"{key}._target_: there is no {last!r} in {target.rpartition('.')[0]}. {did_you_mean(last, names)}"
         ) from error
+
+
+def _class_named(name: str, error: ImportError) -> Any:
+    """Return the class of that name, which was not found as a module; None if it is not one either."""
+    module_name, _, last = name.rpartition(".")
+    if not module_name or not isinstance(error, ModuleNotFoundError) or error.name != name:
+        return None
+    try:
+        found = getattr(import_module(module_name), last, None)
+    except ImportError:
+        return None
+    return found if inspect.isclass(found) else None
+
+
+def _home(found: Any) -> str:
+    """Return the dotted name under which something was defined; of a `functools.partial`, the function in it."""
+    found = whole(found)
+    return f"{getattr(found, '__module__', None) or ''}.{getattr(found, '__qualname__', '')}"
+
+
+def _own(allowed: Sequence[str]) -> list[str]:
+    return [module for module in allowed if module not in _LIBRARIES]
+
+
+def _loading_weights_alone(owner: Any, load: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Lightning's `load_from_checkpoint` of a class, which reads weights and plain data, and runs nothing."""
+
+    @functools.wraps(load)
+    def loaded(*arguments: Any, **more: Any) -> Any:
+        if more.get("weights_only") not in (None, True):
+            raise ValueError(
+                "weights_only must be true: other checkpoints may run code. To load one that you trust, write a "
+                "function in your module that does so, and name it"
+            )
+        return load(*arguments, **{**more, "weights_only": True})
+
+    parameters = list(inspect.signature(load).parameters.values())
+    loaded.__signature__ = inspect.Signature([one for one in parameters if one.name != "cls"])  # type: ignore[attr-defined]
+    loaded.builds = owner  # type: ignore[attr-defined]
+    return loaded
 
 
 def _is_of(name: str, modules: Sequence[str]) -> bool:
@@ -138,10 +193,10 @@ def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]
 
 def _require_buildable(found: Any, home: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
     """Refuse what has been found if it is none of the things that are built; see `_BASES`."""
+    found = whole(found)
     if not inspect.isclass(found) and not inspect.isroutine(found):
         raise ConfigError(f"{key}._target_: {target!r} is a {type(found).__name__}, not a class or function.")
-    own = [module for module in allowed if module not in _LIBRARIES]
-    if _is_of(home, own):
+    if _is_of(home, _own(allowed)):
         return
     module = home.rpartition(".")[0]
     way_out = f"If you trust it, add allowed_modules=[{module}]."

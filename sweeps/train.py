@@ -1,6 +1,5 @@
 """Train what a frozen config describes: build, fit, test the best checkpoint. Runs in a rank."""
 
-import inspect
 import logging
 import math
 import os
@@ -19,6 +18,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from sweeps import paths
+from sweeps.building import build_callback, build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import (
     Kept,
@@ -48,8 +48,6 @@ from sweeps.tracking.logger import ChannelLogger
 __all__ = [
     "DerivedRandomness",
     "build_callbacks",
-    "build_data",
-    "build_module",
     "fit",
     "has_test",
     "metric_is_missing",
@@ -277,33 +275,6 @@ def seed_process(seed: int) -> None:
     seed_streams(seed)
 
 
-def build_data(config: Config, *, allowed: Sequence[str]) -> Any:
-    """Build the data module; None where there is none, since the module has loaders of its own."""
-    return None if config["data"] is None else build(config["data"], key="data", allowed=allowed)
-
-
-def build_module(config: Config, *, allowed: Sequence[str]) -> pl.LightningModule:
-    """Build the LightningModule: the model itself if it is one, else the system around the net.
-
-    A LightningModule of the user's is given `optimizer` and `scheduler` (functions that wait for parameters)
-    if its signature has them.
-    """
-    parts = {
-        name: None if config[name] is None else build(config[name], key=name, allowed=allowed)
-        for name in ("optimizer", "scheduler")
-    }
-    target = locate(config["model"].get("_target_"), key="model", allowed=allowed)
-    if inspect.isclass(target) and issubclass(target, pl.LightningModule):
-        taken = inspect.signature(target).parameters
-        more = {name: part for name, part in parts.items() if name in taken and name not in config["model"]}
-        return build(config["model"], key="model", allowed=allowed, **more)  # type: ignore[no-any-return]
-    net = build(config["model"], key="model", allowed=allowed)
-    module = build(config["system"], key="system", allowed=allowed, net=net, **parts)
-    if not isinstance(module, pl.LightningModule):
-        raise ConfigError(f"system._target_ must be a LightningModule, but is a {type(module).__name__}.")
-    return module
-
-
 def metric_is_missing(metric: str, logged: Any) -> ConfigError:
     """Explain that the objective is never logged, and what is; or that there was no validation to log it."""
     if metric in logged:
@@ -467,7 +438,7 @@ def build_callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> 
         if target is ModelCheckpoint and node.get("dirpath") is None:
             paths.require_no_link(folder / paths.CHECKPOINTS)
             node = {**node, "dirpath": str(folder / paths.CHECKPOINTS)}
-        callback = build(node, key=f"callbacks.{name}", allowed=allowed)
+        callback = build_callback(node, key=f"callbacks.{name}", allowed=allowed)
         if isinstance(callback, ModelCheckpoint) and callback.monitor == config["objective"]["metric"]:
             skip_what_is_not_logged(callback)
         built.append(callback)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sweeps import paths
+from sweeps import lightning_alias, paths
 from sweeps.channel import Channel, die_with_driver
 from sweeps.config import fingerprint, load_frozen
 from sweeps.errors import ConfigError, LightsweepError
@@ -38,6 +38,8 @@ def main(connection: Connection) -> None:
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
     die_with_driver()
+    lightning_alias.install()
+    lightning_alias.install_in_workers()
     if "fork" in multiprocessing.get_all_start_methods():  # as in a program of its own: a loader's workers start in
         multiprocessing.set_start_method("fork", force=True)  # milliseconds; a server's children take a server again
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
@@ -138,7 +140,7 @@ def _run(
     try:
         import torch
 
-        from sweeps import preflight, train
+        from sweeps import building, preflight, train
         from sweeps.reproducing import looking
 
         torch.set_num_threads(job.threads)
@@ -157,6 +159,7 @@ def _run(
                 "measure": preflight.measure,
                 "compare": preflight.compare,
                 "look": looking.look,
+                "inspect": building.inspect_models,
             }[job.kind]
             last_word = do(configs, channel, ranks, job)
         else:

@@ -13,6 +13,7 @@ import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from sweeps import lightning_alias
 from sweeps.paths import open_to_append
 
 __all__ = ["VARIABLE"]
@@ -43,6 +44,7 @@ def _preload() -> None:
     os.dup2(log, 2)
     os.close(log)
     sys.path[:0] = [path for path in order["path"] if path not in sys.path]
+    lightning_alias.install()
     for module in ("sweeps.cli", "sweeps.trial", "sweeps.train", "sweeps.preflight", *_LAZY, *order["modules"]):
         try:
             importlib.import_module(module)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeps import paths
-from sweeps.config import Config, build, to_yaml
+from sweeps.building import build_data
+from sweeps.config import Config, to_yaml
 from sweeps.errors import ConfigError, StoreError
 from sweeps.naming import number, plain
 from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
@@ -94,22 +95,22 @@ def prepare(
     """
     best, notes = _best([_read(path) for path in sorted(files)], original, config)
     try:
-        module = restored(config, best.content, allowed=allowed)
+        found = restored(config, best.content, allowed=allowed)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise StoreError(f"The checkpoint {best.name} does not fit the record's {paths.CONFIG}: {text}") from error
-    weights = weights_hash(module)
+    module, weights = found.module, weights_hash(found.module, found.names)
     sample, examples, classes = _data(config, allowed)
     outputs = _outputs(
         Predictor(
-            _described(original, best, weights, sample, modules),
+            _described(original, best, weights, sample, modules, setup=found.setup),
             module,
             transform_of(sample.transform, allowed=allowed),
         ),
         examples,
     )
     kind, classes = _kind(outputs, classes, config)
-    model = _described(original, best, weights, sample, modules, output=kind, classes=classes)
+    model = _described(original, best, weights, sample, modules, setup=found.setup, output=kind, classes=classes)
     folder.mkdir(parents=True)
     torch.save(_kept(best, module), folder / WEIGHTS)
     paths.write_text(folder / paths.CONFIG, to_yaml(original.config))
@@ -238,7 +239,7 @@ def _is_traced(original: Original, model: ServedModel) -> bool | None:
 def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[Any], tuple[str, ...]]:
     """Return what a sample is, some of them, and the names of the classes if the data has any."""
     seed_streams(config["seed"])
-    data = build(config["data"], key="data", allowed=allowed)
+    data: Any = build_data(config, allowed=allowed)
     try:
         data.prepare_data()
         data.setup("fit")
@@ -333,6 +334,7 @@ def _described(
     sample: SampleSpec,
     modules: Sequence[str],
     *,
+    setup: str,
     output: Output = "values",
     classes: tuple[str, ...] = (),
 ) -> ServedModel:
@@ -347,6 +349,7 @@ def _described(
         output=output,
         classes=classes,
         modules=tuple(modules),
+        setup=setup,
         metrics=dict(original.run.metrics),
     )
 

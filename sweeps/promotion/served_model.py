@@ -18,11 +18,23 @@ from sweeps import paths
 from sweeps.errors import StoreError
 from sweeps.untrusted import read_text
 
-__all__ = ["DATA", "DTYPES", "MODEL", "WEIGHTS", "Output", "SampleSpec", "ServedModel", "read_model", "write_model"]
+__all__ = [
+    "DATA",
+    "DTYPES",
+    "MODEL",
+    "SETUPS",
+    "WEIGHTS",
+    "Output",
+    "SampleSpec",
+    "ServedModel",
+    "read_model",
+    "write_model",
+]
 
 DATA = "lightsweep"
 MODEL = "model.json"
 WEIGHTS = "weights.pt"
+SETUPS = ("", "predict", "predict with a trainer", "fit", "fit with a trainer")
 DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 """what samples may consist of"""
 
@@ -75,6 +87,8 @@ class ServedModel:
         output: What its module gives.
         classes: The names of the classes, if it gives scores or probabilities.
         modules: The user's own modules that its server may build from.
+        setup: The stage for which the module's own `setup` is called once it is built, and whether it has a Trainer
+            then; empty where it is not called.
         metrics: Those of the run.
     """
 
@@ -88,6 +102,7 @@ class ServedModel:
     output: Output
     classes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    setup: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -121,6 +136,8 @@ def _checked(tree: Mapping[str, Any]) -> ServedModel:
         raise ValueError(f"a sample of {shape} {sample['dtype']!r}")
     if tree["output"] not in get_args(Output) or not isinstance(transform, dict | None):
         raise ValueError(f"an output {tree['output']!r}")
+    if tree.get("setup", "") not in SETUPS:
+        raise ValueError(f"a setup {tree['setup']!r}")
     return ServedModel(
         run_id=str(tree["run_id"]),
         label=str(tree["label"]),
@@ -138,6 +155,7 @@ def _checked(tree: Mapping[str, Any]) -> ServedModel:
         output=tree["output"],
         classes=tuple(str(name) for name in tree["classes"]),
         modules=tuple(str(name) for name in tree["modules"]),
+        setup=tree.get("setup", ""),
         metrics={str(key): float(value) for key, value in tree["metrics"].items()},
     )
 

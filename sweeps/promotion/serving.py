@@ -15,18 +15,22 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
 from sweeps import paths
+from sweeps.building import build_data, build_module
 from sweeps.config import ALLOWED_MODULES, Config, build
 from sweeps.errors import StoreError, UsageError
-from sweeps.promotion.served_model import MODEL, WEIGHTS, ServedModel, read_model
-from sweeps.train import build_module, quieten
+from sweeps.promotion.served_model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
+from sweeps.train import quieten
 from sweeps.untrusted import read_config
 
 __all__ = ["Predictions", "Predictor", "load_predictor", "restored"]
 
 _BATCH = 256
+_COMPILED = "_orig_mod"  # what `torch.compile` puts between a module and its layers
+_SETUPS = (*SETUPS[1:], "")
 PROBABILITIES = "probabilities"
 """the parameter by which the server is asked for the probabilities of all classes"""
 
@@ -62,6 +66,21 @@ class Predictions:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A module with the weights of a checkpoint.
+
+    Attributes:
+        module: The module.
+        setup: How its `setup` was called; see `ServedModel`.
+        names: What some of its weights are called in the checkpoint, where that is another name.
+    """
+
+    module: pl.LightningModule
+    setup: str
+    names: Mapping[str, str]
+
+
 class Predictor:
     """A module in evaluation, on the CPU, and what to do before and after it.
 
@@ -73,7 +92,7 @@ class Predictor:
 
     def __init__(self, model: ServedModel, module: nn.Module, transform: nn.Module) -> None:
         self.model = model
-        self.module = module.eval()
+        self.module = _uncompiled(module).eval()
         self._transform = transform.eval()
 
     def predict(self, samples: NDArray[Any]) -> Predictions:
@@ -144,7 +163,7 @@ def load_predictor(folder: Path, *, allowed: Sequence[str]) -> Predictor:
     try:
         config = read_config(folder / paths.CONFIG)
         content = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        module = restored(config, content, allowed=allowed)
+        module = restored(config, content, allowed=allowed, setups=(model.setup,)).module
     except pickle.UnpicklingError as error:
         raise StoreError(f"{WEIGHTS} is not loaded: it has more in it than weights, which might run.") from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
@@ -153,18 +172,111 @@ def load_predictor(folder: Path, *, allowed: Sequence[str]) -> Predictor:
     return Predictor(model, module, transform_of(model.sample.transform, allowed=allowed))
 
 
-def restored(config: Config, checkpoint: Mapping[str, Any], *, allowed: Sequence[str]) -> pl.LightningModule:
+def restored(
+    config: Config, checkpoint: Mapping[str, Any], *, allowed: Sequence[str], setups: Sequence[str] = _SETUPS
+) -> Restored:
     """Build the module of a config and give it the weights of a checkpoint.
+
+    Layers may be made, compiled or wrapped in a module's `setup`. It is called as training calls it, as far as there is
+    what it asks for: without a Trainer, or with one that knows the data module, which is not set up.
+
+    Args:
+        config: The config.
+        checkpoint: Weights, and what else the module reads from it.
+        allowed: The modules that a `_target_` may come from.
+        setups: How to call `setup`, the first that leads to a module that the weights fit.
 
     Raises:
         ConfigError: A target is not allowed, or cannot be built.
         RuntimeError: The weights are those of another module.
     """
-    module = build_module(config, allowed=allowed)
-    module.configure_model()
-    module.on_load_checkpoint(dict(checkpoint))
-    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
-    return module.eval()
+    last: Exception | None = None
+    told = ""
+    for setup in setups:
+        module = build_module(config, allowed=allowed)
+        if setup and type(module).setup is pl.LightningModule.setup:
+            continue
+        try:
+            if setup:
+                _set_up(module, setup, config, allowed)
+        except Exception as error:  # of the user's own code; another way may do
+            told = told or f"{type(error).__name__}: {error}"
+            last = error
+            continue
+        try:
+            module.configure_model()
+            content = dict(checkpoint)
+            module.on_load_checkpoint(content)
+            names = _load(module, content["state_dict"])
+        except Exception as error:
+            last = error
+        else:
+            return Restored(module=module.eval(), setup=setup, names=names)
+    assert last is not None, "there is a way to go, and it has failed"
+    if told:
+        raise RuntimeError(
+            f"its setup() fails without a training run ({' '.join(told.split())[:100]}). Make its layers in __init__ "
+            f"or configure_model, or in a setup() that needs no data. Without setup(): {last}"
+        ) from last
+    raise last
+
+
+def _set_up(module: pl.LightningModule, setup: str, config: Config, allowed: Sequence[str]) -> None:
+    """Call a module's own `setup`."""
+    stage, _, trainer_wanted = setup.partition(" ")
+    if trainer_wanted:
+        trainer: Any = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=config["trainer"]["max_epochs"],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.datamodule = build_data(config, allowed=allowed)
+        trainer.datamodule.trainer = module.trainer = trainer
+    module.setup(stage)
+    module.trainer = None
+
+
+def _load(module: pl.LightningModule, weights: Mapping[str, Any]) -> dict[str, str]:
+    """Load weights, whether layers are compiled here or were in training; return what is named otherwise there."""
+    own = list(module.state_dict())
+    by_name = {_without_compiled(name): name for name in own}
+    names = {name: name if name in own else by_name.get(_without_compiled(name), name) for name in weights}
+    absent = [name for name in weights if module.strict_loading and _is_of_none(module, names[name])]
+    if absent:  # which torch passes over in silence
+        raise RuntimeError(f"{', '.join(absent[:3])} is of a layer that is None when the model is built.")
+    module.load_state_dict({names[name]: value for name, value in weights.items()}, strict=module.strict_loading)
+    return {here: there for there, here in names.items() if here != there}
+
+
+def _is_of_none(module: nn.Module, name: str) -> bool:
+    """Tell whether a weight is below a layer that has a name, but is None."""
+    for part in name.split(".")[:-1]:
+        child = module._modules.get(part, module)
+        if child is None or child is module:
+            return child is None
+        module = child
+    return False
+
+
+def _without_compiled(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """Take out of a module what compiles its layers: a server need not have a compiler, nor wait for one."""
+    if isinstance(module, pl.LightningModule) and module._compiler_ctx is not None:
+        module = to_uncompiled(module)
+    for part in list(module.modules()):
+        part._compiled_call_impl = None
+        for name, child in part.named_children():
+            while _COMPILED in child._modules:
+                child = child._modules[_COMPILED]  # type: ignore[assignment]
+            part._modules[name] = child
+    return module
 
 
 def transform_of(node: Mapping[str, Any] | None, *, allowed: Sequence[str]) -> nn.Module:

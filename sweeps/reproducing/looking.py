@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sweeps.building import build_data, build_module
 from sweeps.channel import Channel
-from sweeps.config import Config, build
+from sweeps.config import Config
 from sweeps.ranks import Ranks
 from sweeps.records import CheckPassed, DataContent, RankJob
 from sweeps.reproducing.data_content import data_content
-from sweeps.train import build_module, seed_process
+from sweeps.train import seed_process
 
 __all__ = ["loader_of", "look"]
 
@@ -28,10 +29,12 @@ def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob
     """
     config = configs[0]
     seed_process(config["seed"])
-    data = build(config["data"], key="data", allowed=job.allowed_modules)
+    data = build_data(config, allowed=job.allowed_modules)
     with suppress(Exception):  # training will tell
         build_module(config, allowed=job.allowed_modules)  # as it does first: a split may be drawn after the weights
-    if ranks.is_first:
+    if ranks.is_first and data is None:  # the module has the loaders: what is in them is seen as it trains
+        channel.send(DataContent(content={}))
+    elif ranks.is_first and data is not None:
         data.prepare_data()
         data.setup("fit")
         loaders = {name: loader_of(data, name) for name in ("train", "val")}

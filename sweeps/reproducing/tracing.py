@@ -1,7 +1,7 @@
 """Leave the trace of a training: hashes of its weights and of its data, by which another one can be proved equal."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +108,17 @@ class Tracer(Callback):
         self.loaders["test"] = trainer.test_dataloaders
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    """Return the hash of the parameters and buffers that this rank has: names, types, shapes and bytes."""
+def weights_hash(module: torch.nn.Module, names: Mapping[str, str] | None = None) -> str:
+    """Return the hash of the parameters and buffers that this rank has: names, types, shapes and bytes.
+
+    Args:
+        module: The module.
+        names: What some of them were called in training, where that is another name.
+    """
     digest = hashlib.blake2b(digest_size=20)
     for named in (module.named_parameters(), module.named_buffers()):
-        for name, tensor in named:
+        for own, tensor in named:
+            name = own if names is None else names.get(own, own)
             if is_lazy(tensor):
                 digest.update(f"{name} is not there yet\n".encode())
                 continue

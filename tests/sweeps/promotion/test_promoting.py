@@ -108,7 +108,7 @@ def test_data_that_is_gone_is_told(numbers: Any) -> None:
 def test_raw_images_become_what_the_net_reads_to_the_same_bits(tmp_path: Path) -> None:
     config = Composer("train", [f"store_dir={tmp_path}", "data.eval_batch_size=4"]).trial({}, seed=0)
     spec, examples, classes = promoting._data(config, ALLOWED_MODULES)
-    data = promoting.build(config["data"], key="data", allowed=ALLOWED_MODULES)
+    data: Any = promoting.build_data(config, allowed=ALLOWED_MODULES)
     data.setup()
     read, _ = next(iter(data.val_dataloader()))
 
