@@ -214,12 +214,12 @@ def _failed(error: BaseException, ranks: "Ranks", secrets: Secrets) -> Failed:
 
 
 def _cause(error: BaseException) -> Cause:
-    """Return the cause that all exceptions of a group have in common, or that memory ran out in one of them."""
+    """Return the cause that all exceptions of a group have in common, if they have one."""
     try:
         causes = {_cause_of_one(leaf) for leaf in leaves_of(error)}
     except Exception:  # the class of the exception raises wherever it is touched, or there is no torch
         return "error"
-    return "memory" if "memory" in causes else causes.pop() if len(causes) == 1 else "error"
+    return causes.pop() if len(causes) == 1 else "error"
 
 
 def _cause_of_one(error: BaseException) -> Cause:
