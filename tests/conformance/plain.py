@@ -1,0 +1,225 @@
+"""What Lightning alone makes of a configuration: `pytorch_lightning.Trainer`, the seeding callback, nothing else of ours.
+
+It runs in a process of its own, and sends what came of it.
+"""
+
+import hashlib
+import inspect
+import math
+import multiprocessing
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from pytorch_lightning.loggers import CSVLogger
+
+from sweeps.reproducing.tracing import weights_hash
+from sweeps.train import DerivedRandomness, quieten, seed_process
+
+
+@dataclass
+class Course:
+    """How a training went.
+
+    Attributes:
+        error: What ended it; empty if it went well.
+        value: The objective of the checkpoint that is kept.
+        validation: What was logged by the validation that this is of.
+        test: What the test of that checkpoint has logged.
+        last: What else was logged, the last of each.
+        epochs: The optimizer steps and the hash of the weights at the end of each epoch.
+        kept: The checkpoint's epoch, step and weights; None if there is none.
+        warnings: What the check has warned of.
+    """
+
+    error: str = ""
+    value: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    epochs: list[tuple[int, str]] = field(default_factory=list)
+    kept: tuple[int, int, str] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def run(connection: Connection, config: dict[str, Any], folder: Path) -> None:
+    """Train in this process, and send the course."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that nobody has forked
+    log = os.open(folder / "plain.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    quieten()
+    try:
+        course = train(config, folder)
+    except BaseException as error:
+        traceback.print_exc()
+        course = Course(error=f"{type(error).__name__}: {error}")
+    connection.send(course)
+
+
+def train(config: dict[str, Any], folder: Path) -> Course:
+    """Do what a user's own script would."""
+    seed_process(config["seed"])
+    data = None if config["data"] is None else made(config["data"])
+    module = _module(config)
+    own = [made(node) for node in (config["callbacks"] or {}).values()]
+    epochs, views = _Epochs(), _Validations(config["objective"]["metric"])
+    settings = config["trainer"]
+    trainer = pl.Trainer(
+        **settings,
+        logger=CSVLogger(folder),
+        callbacks=[epochs, DerivedRandomness(config["seed"]), *own, views],
+        log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
+        default_root_dir=str(folder),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in own),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
+    )
+    trainer.fit(module, datamodule=data)
+    best = _best(trainer, config["objective"]["metric"])
+    course = Course(epochs=epochs.seen)
+    if best is not None:
+        course.kept = kept_in(best)
+    view = views.of(course.kept, config["objective"]["direction"])
+    course.value, course.validation = view.value, view.validation
+    known = {*view.validation, config["objective"]["metric"]}
+    course.last = {k: float(v) for k, v in trainer.callback_metrics.items() if k not in known}
+    if config["test"] and _overrides(module, "test_step") and _has_test_loader(data, module):
+        trainer.test(
+            module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None and None, verbose=False
+        )
+        course.test = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return course
+
+
+def _module(config: Mapping[str, Any]) -> pl.LightningModule:
+    parts = {name: made(config[name]) for name in ("optimizer", "scheduler") if config[name] is not None}
+    target = _found(config["model"]["_target_"])
+    if inspect.isclass(target) and issubclass(target, pl.LightningModule):
+        taken = inspect.signature(target).parameters
+        return made(config["model"], **{name: part for name, part in parts.items() if name in taken})
+    return made(config["system"], net=made(config["model"]), **({"scheduler": None} | parts))
+
+
+def made(node: Any, **more: Any) -> Any:
+    """Build what `_target_` names."""
+    if isinstance(node, list):
+        return [made(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    arguments = {key: made(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return arguments
+    target = _found(node["_target_"])
+    return partial(target, **arguments) if node.get("_partial_") else target(**arguments, **more)
+
+
+def _found(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(import_module(module), attribute)
+
+
+def _overrides(instance: Any, name: str) -> bool:
+    bases = (pl.LightningModule, pl.LightningDataModule)
+    return instance is not None and all(
+        getattr(type(instance), name, None) is not getattr(base, name, None) for base in bases
+    )
+
+
+def _has_test_loader(data: Any, module: Any) -> bool:
+    return _overrides(data, "test_dataloader") or _overrides(module, "test_dataloader")
+
+
+def _best(trainer: pl.Trainer, metric: str) -> Path | None:
+    """Return the best checkpoint by the objective."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == metric and callback.best_model_path:
+            return Path(callback.best_model_path)
+    return None
+
+
+def kept_in(path: Path) -> tuple[int, int, str]:
+    """Return the epoch, the step and the bits of the weights of a checkpoint."""
+    checkpoint = torch.load(path, weights_only=False)
+    return checkpoint["epoch"], checkpoint["global_step"], _bits(checkpoint["state_dict"])
+
+
+def _bits(state: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(f"{name} ".encode())
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(tensor).encode())
+    return digest.hexdigest()
+
+
+class _Epochs(Callback):
+    """Notes the end of each epoch, before any callback of the user's."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seen.append((trainer.global_step, weights_hash(pl_module)))
+
+
+@dataclass
+class _View:
+    epoch: int
+    step: int
+    value: float | None
+    validation: dict[str, float]
+
+
+class _Validations(Checkpoint):
+    """Notes what each validation has logged, and what the objective was; it is called last of all, as it is a
+    `Checkpoint` that comes after the user's."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._validation: dict[str, float] = {}
+        self.views: list[_View] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validation = _of_this_loop(trainer)
+            self._note(trainer, self._validation)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._note(trainer, _of_this_loop(trainer))
+
+    def _note(self, trainer: pl.Trainer, logged: dict[str, float]) -> None:
+        self.views.append(
+            _View(trainer.current_epoch, trainer.global_step, logged.get(self._metric), dict(self._validation))
+        )
+
+    def of(self, kept: tuple[int, int, str] | None, direction: str) -> _View:
+        """Return the view of the checkpoint that is kept; without one, that of the last epoch."""
+        known = [view for view in self.views if view.value is not None]
+        if kept is not None:
+            known = [view for view in known if view.step <= kept[1]]
+        return known[-1] if known else _View(0, 0, None, {})
+
+
+def _of_this_loop(trainer: pl.Trainer) -> dict[str, float]:
+    return {key: float(value) for key, value in trainer._logger_connector.metrics["callback"].items()}
+
+
+def same(a: float | None, b: float | None) -> bool:
+    """Compare to the last digit; NaN equals NaN."""
+    if a is None or b is None:
+        return a is b
+    return a == b or (math.isnan(a) and math.isnan(b))
