@@ -14,22 +14,20 @@ class Case:
 
     Attributes:
         name: What is odd.
-        model: The node of the module.
-        data: The node of the data module.
+        parts: The nodes of the module, the data module and the like.
         callbacks: Nodes by name, beside the shipped `checkpoint`.
-        checkpoint: What is changed in that.
+        changed: What is changed in those that are shipped.
         trainer: Arguments of the Trainer.
         objective: By default `val/acc`, maximized.
         more: Other keys.
         without_default: Leave the shipped `checkpoint` out.
         differs: Why Lightsweep differs on purpose; None where it must not.
-        ends: How it ends where it differs.
+        ends: How it may end; empty where it is enough that it ends as plain Lightning does.
         message: What its message then has in it.
     """
 
     name: str
-    model: Mapping[str, Any]
-    data: Mapping[str, Any] | None
+    parts: Mapping[str, Any]
     callbacks: Mapping[str, Any]
     changed: Mapping[str, Mapping[str, Any]]
     trainer: Mapping[str, Any]
@@ -38,7 +36,7 @@ class Case:
     seed: int = 3
     without_default: bool = False
     differs: str | None = None
-    ends: Literal["complete", "refused", "failed"] = "complete"
+    ends: tuple[Literal["complete", "refused", "failed"], ...] = ()
     message: str = ""
 
 
@@ -51,6 +49,7 @@ def case(
     checkpoint: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | str | None = None,
+    parts: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> Case:
@@ -58,8 +57,7 @@ def case(
     metric = {"metric": objective} if isinstance(objective, str) else dict(objective or {})
     return Case(
         name=name,
-        model=_node("modules", model),
-        data=None if data is None else _node("data", data),
+        parts={"model": _node("modules", model), "data": data if data is None else _node("data", data), **(parts or {})},
         callbacks=callbacks or {},
         changed={"checkpoint": checkpoint} if checkpoint else {},
         trainer=trainer or {},
@@ -94,6 +92,16 @@ def own(name: str, **arguments: Any) -> dict[str, dict[str, Any]]:
 _FORKED = {"multiprocessing_context": "fork", "num_workers": 2}
 _LOSS = {"metric": "val/loss", "direction": "minimize"}
 
+UNJUDGED: dict[str, Any] = {
+    "differs": "a run whose objective is never logged has no value, and cannot be judged",
+    "ends": ("refused", "failed"),
+    "message": "val/acc",
+}
+SHIPPED = {
+    "model": {"_target_": "lightning_modules.nets.mlp.MLP", "input_shape": [1, 8, 8], "num_classes": 10},
+    "data": {"_target_": "lightning_modules.data.digits.Digits", "num_classes": 10, "input_shape": [1, 8, 8], "cache_dir": "cache", "batch_size": 200, "eval_batch_size": 300, "drop_last": False, "seed": 3, "split_seed": 0, "val_fraction": 0.15, "test_fraction": 0.15, "num_folds": None, "fold": 0, "mean": 0.3053, "std": 0.3761, "augmentation": {"_target_": "lightning_modules.data.augmentation.Augmentation", "crop_padding": 1, "horizontal_flip": False, "rotation_degrees": 5.0, "brightness": 0.1, "contrast": 0.0}},
+}
+
 MODULES = [
     case("plain"),
     case("lazy", "Lazy"),
@@ -104,7 +112,7 @@ MODULES = [
     case("compiled in setup", "Compiled"),
     case("compiled at once", "CompiledAtOnce"),
     case("compiled in place", "CompiledInPlace"),
-    case("scripted", "Scripted"),
+    case("scripted", "Scripted", trainer={"inference_mode": False}),
     case("dropout and batch norm", "Dropped"),
     case("sparse embedding", "Sparse", trainer={"max_epochs": 3}),
     case("sparse gradients alone", "SparseAlone"),
@@ -118,17 +126,13 @@ MODULES = [
     case("save_hyperparameters", model("SavesPlain", sizes=[1, 2], notes={"a": None})),
     case("save_hyperparameters of other things", "SavesConfig"),
     case("takes optimizer and scheduler", "Given"),
-    case(
-        "takes a plateau",
-        "Given",
-        more={
-            "scheduler": {
-                "_target_": "torch.optim.lr_scheduler.ExponentialLR",
-                "_partial_": True,
-                "gamma": 0.5,
-            }
-        },
-    ),
+    case("takes a schedule", "Given", parts={"scheduler": {"_target_": "torch.optim.lr_scheduler.ExponentialLR", "_partial_": True, "gamma": 0.5}}),
+    case("saves optimizer and scheduler", "GivenSaved"),
+    case("takes anything", model("Anything", size=None, flavour="sour", **{"lambda": 1})),
+    case("made by a function", "by_function"),
+    case("another default type", "Doubled", trainer={"precision": "64-true"}),
+    case("cannot be copied or shown", "Handmade"),
+    case("shipped", parts={"model": SHIPPED["model"], "data": SHIPPED["data"]}),
 ]
 
 OPTIMIZING = [
@@ -138,15 +142,17 @@ OPTIMIZING = [
     case("manual, returns a dict", model("Manual", returns="dict")),
     case("manual with a plateau by hand", "ManualPlateau"),
     case("manual with many steps a batch", "ManyStepsABatch"),
-    case("manual, max_steps", "ManyStepsABatch", trainer={"max_steps": 9, "max_epochs": -1}),
+    case("manual, max_steps", "ManyStepsABatch", trainer={"max_steps": 15, "max_epochs": -1}),
     case("several optimizers, automatic", "TwoOptimizers"),
     case("lbfgs", "Lbfgs"),
     case("own optimizer_step and hooks around", "OwnStep"),
     case("optimizer_step that skips", "SkipsSteps"),
-    case("own clipping", "OwnClipping", trainer={"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}),
+    case("own clipping", "OwnClipping"),
+    case("own clipping beside the Trainer's", "OwnClipping", trainer={"gradient_clip_val": 1.0}),
     case("training_step returns None", "ReturnsNone"),
     case("training_step returns a dict", "ReturnsDict"),
-    case("on_train_batch_start returns -1", "LeavesEpochs"),
+    case("on_train_batch_start returns -1", "LeavesEpochs", objective={"metric": "train/loss", "direction": "minimize"}),
+    case("on_train_batch_start returns -1, so that nothing validates", "LeavesEpochs", **UNJUDGED),
     case("on_train_batch_start returns -1 at once", "LeavesAtOnce"),
     case("dataloader_iter", "FromIterator"),
     case("gradient penalty", "Penalized"),
@@ -224,6 +230,12 @@ LOGGING = [
     case("logged in the first epoch only", model("EverySecond", first=0, every=9)),
     case("logged in the third epoch only", model("EverySecond", first=2, every=9)),
     case("one name in all loops", "SameName", objective="acc"),
+    case("in every hook", "Everywhere"),
+    case("in every hook, at the end", "Everywhere", objective="at/gap"),
+    case("in every hook, of validation", "Everywhere", objective="at/known"),
+    case("logged in every second epoch, no checkpoint", "EverySecond", trainer={"max_epochs": 4}, without_default=True),
+    case("logged from the second epoch on, no checkpoint", model("EverySecond", first=1, every=1), trainer={"max_epochs": 4}, without_default=True),
+    case("logged when it is validated, every second epoch", model("EverySecond", first=1), trainer={"max_epochs": 4, "check_val_every_n_epoch": 2}),
     *(case(f"logs {kind}", model("Odd", kind=kind)) for kind in ("int", "float", "double", "half", "bool", "one element")),
     case("logged by a callback", callbacks=own("LogsAtValidation"), objective="val/by_callback"),
     case("logged by a callback at the end of the epoch", callbacks=own("LogsAtEpochEnd"), objective="norm"),
@@ -234,17 +246,17 @@ LOGGING = [
     case("infinite objective", model("NanValidation", values=[1, "inf", 1])),
     case("infinite in the first epoch, minimized", model("NanValidation", values=["inf", 1, 1]), objective={"direction": "minimize"}),
     case("NaN objective always", model("NanValidation", values=["nan", "nan", "nan"])),
-    case("the training loss diverges", "Diverges", differs="a diverged training is a failure", ends="failed", message="diverged"),
+    case("the training loss diverges", "Diverges", differs="a diverged training is a failure", ends=("failed",), message="diverged"),
     case(
         "the training loss diverges between recorded steps",
         "Diverges",
         more={"tracking.log_every_n_steps": 50},
         differs="a diverged training is a failure",
-        ends="failed",
+        ends=("failed",),
         message="diverged",
     ),
     case("logs through self.logger", "UsesLogger"),
-    case("reaches behind the logger", "UsesExperiment"),
+    case("reaches behind the logger", "UsesExperiment", differs="there is no library behind the logger", ends=("refused",), message="experiment"),
     case("reaches behind the logger if it can", "UsesExperimentIfThere"),
     case("a callback logs to the logger", callbacks=own("LateLogger")),
     case("records no steps", more={"tracking.log_every_n_steps": 0}),
@@ -276,7 +288,10 @@ DATA = [
     case("a sampler with set_epoch", data=data("Sampled", kind="set_epoch")),
     case("a sampler of batches", data=data("Sampled", kind="batches")),
     case("batches made by the data set", data="Unbatched"),
-    case("lists of batches", data="Lists"),
+    case("iterables with a length", data="Counteds"),
+    case("data that closes", data="Closing"),
+    case("odd batches", "OddBatches", "OddBatches"),
+    case("data made by a function", data="from_datasets"),
     case("iterables of one's own", data="Iterables"),
     case("split and noise in setup", data="Split"),
     case("data with hyperparameters and a state", data="Stateful"),
@@ -285,13 +300,15 @@ DATA = [
     case("no test loader", data="NoTest"),
     case("no test_step", "NoTestStep"),
     case("no test", more={"test": False}),
-    case("no training batch", data="Empty"),
-    case("no validation loader, val/acc", data="EmptyVal"),
+    case("no training batch", data="Empty", **(UNJUDGED | {"message": "batch"})),
+    case("no validation loader, val/acc", data="EmptyVal", **UNJUDGED),
     case("no shuffling", data=data("Plain", train={"shuffle": False})),
     case("one batch an epoch", data=data("Plain", batch_size=200)),
 ]
 
 _MC = _LIGHTNING + "ModelCheckpoint"
+
+TOLD = model("Told", acc=[0.8, 0.5, 0.9, 0.3, 0.6], loss=[0.5, 0.1, 0.6, 0.7, 0.2])
 
 CALLBACKS = [
     case("early stopping", callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0), trainer={"max_epochs": 6}),
@@ -301,7 +318,7 @@ CALLBACKS = [
         callbacks=lightning("EarlyStopping", monitor="train/loss", patience=1, check_on_train_epoch_end=True),
     ),
     case("early stopping at a threshold", callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", stopping_threshold=0.2)),
-    case("early stopping, misspelt", callbacks=lightning("EarlyStopping", monitor="val/los")),
+    case("early stopping, misspelt", callbacks=lightning("EarlyStopping", monitor="val/los"), ends=("refused",), message="val/los"),
     case("early stopping, misspelt, not strict", callbacks=lightning("EarlyStopping", monitor="val/los", strict=False)),
     case("early stopping before min_epochs", callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0), trainer={"max_epochs": 7, "min_epochs": 5}),
     case("early stopping on a late metric", model("EverySecond", first=1, every=1), callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", strict=False), trainer={"max_epochs": 4}),
@@ -326,6 +343,32 @@ CALLBACKS = [
     case("a ModelCheckpoint of one's own kind", callbacks={"aaa": {"_target_": _OWN + "OwnCheckpoint", "monitor": "val/acc", "mode": "max"}}, without_default=True),
     case("no checkpoint", without_default=True),
     case("monitors another metric", checkpoint={"monitor": "val/loss", "mode": "min"}),
+    *(
+        case(f"told: {name}", TOLD, checkpoint=checkpoint, callbacks=callbacks, trainer={"max_epochs": 5} | trainer)
+        for name, checkpoint, callbacks, trainer in [
+            ("plain", None, {}, {}),
+            ("monitors another metric", {"monitor": "val/loss", "mode": "min"}, {}, {}),
+            ("monitors a training metric", {"monitor": "train/loss", "mode": "max"}, {}, {}),
+            ("monitors nothing", {"monitor": None}, {}, {}),
+            ("the other mode", {"mode": "min"}, {}, {}),
+            ("every_n_epochs=2", {"every_n_epochs": 2}, {}, {}),
+            ("every_n_train_steps", {"every_n_train_steps": 8}, {}, {}),
+            ("save_top_k=-1", {"save_top_k": -1}, {}, {}),
+            ("save_top_k=3", {"save_top_k": 3}, {}, {}),
+            ("save_last", {"save_last": True}, {}, {}),
+            ("save_on_train_epoch_end=false", {"save_on_train_epoch_end": False}, {}, {}),
+            ("another without monitor", None, {"aaa": {"_target_": _MC, "filename": "each-{epoch}", "save_top_k": -1}}, {}),
+            ("another by another metric", None, {"aaa": {"_target_": _MC, "monitor": "val/loss", "filename": "l-{epoch}"}}, {}),
+            ("another of the last", None, {"aaa": {"_target_": _MC, "save_top_k": 0, "save_last": True}}, {}),
+            ("early stopping", None, lightning("EarlyStopping", monitor="val/loss", patience=1), {}),
+            ("check_val_every_n_epoch=2", None, {}, {"check_val_every_n_epoch": 2}),
+            ("val_check_interval=0.5", None, {}, {"val_check_interval": 0.5}),
+        ]
+    ),
+    case("told: ties", model("Told", acc=[0.5, 0.5, 0.5], loss=[1, 2, 3])),
+    case("told: NaN first", model("Told", acc=["nan", 0.5, 0.4], loss=[1, 2, 3])),
+    case("told: infinite", model("Told", acc=[0.5, "inf", 0.4], loss=[1, 2, 3])),
+    case("told: minimized, all infinite", model("Told", acc=["inf", "inf", "inf"], loss=[1, 2, 3]), objective={"direction": "minimize"}),
     case("OnExceptionCheckpoint", callbacks=lightning("OnExceptionCheckpoint", dirpath="crashed")),
     case("BackboneFinetuning", "Backbone", callbacks=lightning("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.1)),
     case("finetuning of one's own", "Backbone", callbacks=own("Unfreezes")),
@@ -342,7 +385,7 @@ CALLBACKS = [
     case("LearningRateMonitor", model("Scheduled", kind="step"), callbacks=lightning("LearningRateMonitor")),
     case("LearningRateMonitor without a schedule", callbacks=lightning("LearningRateMonitor", logging_interval="epoch")),
     case("Timer", callbacks=lightning("Timer", duration="00:01:00:00", interval="step")),
-    case("Timer, no time", callbacks=lightning("Timer", duration="00:00:00:00", interval="epoch")),
+    case("Timer, no time", callbacks=lightning("Timer", duration="00:00:00:00", interval="epoch"), **UNJUDGED),
     case("ModelSummary", callbacks=lightning("ModelSummary", max_depth=2)),
     case("RichModelSummary", callbacks=lightning("RichModelSummary")),
     case("RichProgressBar", callbacks=lightning("RichProgressBar")),
@@ -355,7 +398,7 @@ CALLBACKS = [
     case("a callback that stops within the epoch", callbacks=own("StopsAtStep"), trainer={"max_epochs": 5}),
     case("a callback that draws", callbacks=own("Draws")),
     case("a callback with a state", callbacks=own("Counts")),
-    case("a callback that refuses at the start", callbacks=own("Raises", hook="on_fit_start")),
+    case("a callback that refuses at the start", callbacks=own("Raises", hook="on_fit_start"), ends=("refused",)),
     case("a callback that refuses at the end", callbacks=own("Raises", hook="on_train_end")),
     case("a callback that refuses the test", callbacks=own("Raises", hook="on_test_start")),
     case("a module that brings callbacks", "BringsCallbacks"),
@@ -365,16 +408,18 @@ CALLBACKS = [
 TRAINER = [
     case("accumulate_grad_batches", trainer={"accumulate_grad_batches": 4}),
     case("gradient_clip_val", trainer={"gradient_clip_val": 0.1}),
+    case("gradient_clip_algorithm", trainer={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
+    case("fast_dev_run", trainer={"fast_dev_run": 2}),
     case("val_check_interval=0.5", trainer={"val_check_interval": 0.5}),
     case("val_check_interval=2", model("Base", peak=1), trainer={"val_check_interval": 2}),
     case("val_check_interval over epochs", trainer={"val_check_interval": 4, "check_val_every_n_epoch": None}),
     case("check_val_every_n_epoch=2", trainer={"check_val_every_n_epoch": 2, "max_epochs": 5}, model=model("Base", peak=3)),
-    case("check_val_every_n_epoch beyond the end", trainer={"check_val_every_n_epoch": 9}),
+    case("check_val_every_n_epoch beyond the end", trainer={"check_val_every_n_epoch": 9}, **UNJUDGED),
     case("max_steps", trainer={"max_steps": 8}),
-    case("max_steps within the first epoch", trainer={"max_steps": 4}),
+    case("max_steps within the first epoch", trainer={"max_steps": 4}, **UNJUDGED),
     case("max_steps without max_epochs", trainer={"max_steps": 15, "max_epochs": -1}),
-    case("max_steps=0", trainer={"max_steps": 0}),
-    case("max_epochs=0", trainer={"max_epochs": 0}),
+    case("max_steps=0", trainer={"max_steps": 0}, **UNJUDGED),
+    case("max_epochs=0", trainer={"max_epochs": 0}, **UNJUDGED),
     case("min_epochs", "StopsItself", trainer={"min_epochs": 3, "max_epochs": 5}),
     case("a module that stops", "StopsItself", trainer={"max_epochs": 5}),
     case("min_steps", "StopsItself", trainer={"min_steps": 16, "max_epochs": 5}),
@@ -383,8 +428,8 @@ TRAINER = [
     case("overfit_batches=0.5", trainer={"overfit_batches": 0.5}),
     case("limit_train_batches=0.5", trainer={"limit_train_batches": 0.5}),
     case("limit_train_batches=1", trainer={"limit_train_batches": 1}),
-    case("limit_train_batches=0", trainer={"limit_train_batches": 0}),
-    case("limit_val_batches=0", trainer={"limit_val_batches": 0}),
+    case("limit_train_batches=0", trainer={"limit_train_batches": 0}, **UNJUDGED),
+    case("limit_val_batches=0", trainer={"limit_val_batches": 0}, **UNJUDGED),
     case("limit_val_batches=0, objective of training", "OfTraining", trainer={"limit_val_batches": 0}, objective="train_acc"),
     case("limit_val_batches=0.7", trainer={"limit_val_batches": 0.7}),
     case("limit_test_batches=1", trainer={"limit_test_batches": 1}),
@@ -416,6 +461,9 @@ HOOKS = [
     case("seeds by itself", "Seeds"),
     case("all hooks", "AllHooks"),
     case("writes files and prints", "Loose"),
+    case("uses the Trainer", "UsesTrainer"),
+    case("raises KeyboardInterrupt", model("Interrupts", kind="keyboard")),
+    case("raises SystemExit", model("Interrupts", kind="exit")),
     case("another seed", seed=2**32 - 1),
 ]
 

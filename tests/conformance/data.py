@@ -1,6 +1,7 @@
 """Small data modules, each odd in one way: 200 of scikit-learn's digits, 64 numbers each."""
 
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,7 @@ import torch
 from pytorch_lightning.utilities import CombinedLoader
 from sklearn.datasets import load_digits
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -288,17 +290,28 @@ class Unbatched(Plain):
         return DataLoader(Whole("val"), batch_size=None)
 
 
-class Lists(Plain):
-    """Loaders are lists of batches, and what is no DataLoader."""
+class Counted:
+    """An iterable with a length, which is no DataLoader."""
 
+    def __init__(self, name: str):
+        self.data = Whole(name)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.data[index] for index in torch.randperm(len(self)).tolist())
+
+
+class Counteds(Plain):
     def train_dataloader(self) -> Any:
-        return [Whole("train")[index] for index in range(6)]
+        return Counted("train")
 
     def val_dataloader(self) -> Any:
-        return [Whole("val")[index] for index in range(3)]
+        return Counted("val")
 
     def test_dataloader(self) -> Any:
-        return tuple(Whole("test")[index] for index in range(3))
+        return Counted("test")
 
 
 class ByHand:
@@ -382,3 +395,72 @@ class EmptyVal(Plain):
 
     def val_dataloader(self) -> Any:
         return []
+
+
+class Closing(Plain):
+    """Its samples cannot be read any more once it is torn down."""
+
+    class Open(Dataset):
+        def __init__(self, owner: "Closing", name: str):
+            self.owner, self.data = owner, part(name)
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> Any:
+            if not self.owner.is_open:
+                raise OSError("the file is closed")
+            return self.data[index]
+
+    def setup(self, stage: str) -> None:
+        self.is_open = True
+
+    def teardown(self, stage: str) -> None:
+        self.is_open = False
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.Open(self, "train"), BATCH, shuffle=True)
+
+
+class Thing:
+    """What no one knows how to hash."""
+
+    def __init__(self) -> None:
+        self.lock, self.rule = threading.Lock(), lambda: None
+
+    def __repr__(self) -> str:
+        raise RuntimeError("it has no name")
+
+
+def oddly(samples: list[Any]) -> dict[str, Any]:
+    x, y = torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+    return {
+        "x": x,
+        "y": y,
+        "nothing": None,
+        "array": np.ones(3),
+        "texts": ["a", "b"],
+        "set": frozenset({1}),
+        "sparse": x.to_sparse(),
+        "packed": pack_sequence([x[0], x[1]]),
+        "complex": x[0].to(torch.complex64),
+        "flag": True,
+        "thing": Thing(),
+        "wants": x[:2].clone().requires_grad_(),
+        "bytes": b"b",
+        "nested": torch.nested.nested_tensor([x[0, :3], x[0, :5]]),
+        "scalar": torch.tensor(1.0),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+class OddBatches(Plain):
+    def __init__(self) -> None:
+        super().__init__(how={"collate_fn": oddly})
+
+
+def from_datasets(batch_size: int = BATCH) -> pl.LightningDataModule:
+    """Make a data module in a function."""
+    return pl.LightningDataModule.from_datasets(
+        part("train"), part("val"), part("test"), batch_size=batch_size, num_workers=0
+    )

@@ -6,6 +6,8 @@ not the last one, and a number that is of the wrong epoch is seen.
 
 import copy
 import math
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -292,7 +294,7 @@ class SavesConfig(Base):
 
     def __init__(self) -> None:
         super().__init__()
-        self.save_hyperparameters({"kind": torch.optim.SGD, "range": range(3)})
+        self.save_hyperparameters({"kind": torch.optim.SGD, "sizes": {1, 2}, "shape": torch.Size([3])})
 
 
 class Given(Base):
@@ -307,6 +309,53 @@ class Given(Base):
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+
+class GivenSaved(Given):
+    def __init__(self, optimizer: Any, scheduler: Any = None):
+        super().__init__(optimizer, scheduler)
+        self.save_hyperparameters()
+
+
+class Anything(Base):
+    """Takes any argument by name, and one whose default is no value of its type."""
+
+    def __init__(self, size: int = None, *rest: int, rate: "float | str" = "0.5", **more: Any):  # noqa: RUF013
+        super().__init__(float(rate))
+        self.layer = nn.Linear(64, size or 10)
+        assert more.keys() <= {"flavour", "lambda"}
+
+
+def by_function(lr: float = 0.5) -> Base:
+    """Make a module in a function."""
+    return Base(lr)
+
+
+class Doubled(Base):
+    """Changes the default type of numbers."""
+
+    def __init__(self) -> None:
+        torch.set_default_dtype(torch.float64)
+        super().__init__()
+
+    def scores(self, x: Tensor) -> Tensor:
+        return super().scores(x.double())
+
+
+class Handmade(Base):
+    """Holds what cannot be copied or saved, and has a name that cannot be shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.rule = lambda x: 0.5 * x
+
+    def __repr__(self) -> str:
+        raise RuntimeError("it has no name")
+
+    def loss_of(self, batch: Any) -> Tensor:
+        with self.lock:
+            return self.rule(super().loss_of(batch))
 
 
 # --- how it optimizes ----------------------------------------------------------------------------------
@@ -594,6 +643,11 @@ class GradsInValidation(Base):
 class Scheduled(Base):
     """A schedule of each kind."""
 
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/now", loss)
+        return loss
+
     def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
@@ -617,7 +671,7 @@ class Scheduled(Base):
                 return {"scheduler": ReduceLROnPlateau(optimizer, patience=0), "monitor": "train/loss"}
             case "plateau within the epoch":
                 plateau = ReduceLROnPlateau(optimizer, patience=0)
-                return {"scheduler": plateau, "monitor": "val/loss", "interval": "step", "frequency": 3}
+                return {"scheduler": plateau, "monitor": "train/now", "interval": "step", "frequency": 3}
             case "plateau of a misspelt metric":
                 return {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "val/los"}
             case "plateau that may miss":
@@ -910,6 +964,45 @@ class SameName(Base):
         self.log("acc", self.judge(batch)[0])
 
 
+class Told(Base):
+    """Logs the numbers that it is given, one for each epoch."""
+
+    def __init__(self, acc: list, loss: list):
+        super().__init__()
+        self.acc, self.loss = acc, loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/acc", float(self.acc[self.current_epoch]))
+        self.log("val/loss", float(self.loss[self.current_epoch]))
+        self.log("other", float(self.global_step))
+
+
+class Everywhere(Base):
+    """Logs in every hook that allows it, and reads what is logged."""
+
+    def on_train_start(self) -> None:
+        self.log("at/train_start", 1.0)
+
+    def on_train_epoch_start(self) -> None:
+        self.log("at/epoch_start", float(self.current_epoch))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("at/batch", float(batch_idx), on_step=True, on_epoch=True)
+
+    def on_validation_start(self) -> None:
+        self.log("at/validation_start", float(self.global_step))
+
+    def on_validation_epoch_end(self) -> None:
+        known = {**self.trainer.callback_metrics, **self.trainer.logged_metrics, **self.trainer.progress_bar_metrics}
+        self.log("at/known", float("val/acc" in known) + self.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("at/gap", self.trainer.callback_metrics["val/loss"] - self.trainer.callback_metrics["train/loss"])
+
+    def on_test_epoch_end(self) -> None:
+        self.log("test/known", float(len(self.trainer.callback_metrics)))
+
+
 class Odd(Base):
     """Logs what is no number of the usual kind."""
 
@@ -984,6 +1077,64 @@ class UsesExperimentIfThere(Base):
         experiment = getattr(self.logger, "experiment", None)
         if hasattr(experiment, "add_histogram"):
             experiment.add_histogram("weights", self.layer.weight)
+
+
+class UsesTrainer(Base):
+    """Asks the Trainer for its parts, and saves by itself."""
+
+    def on_fit_start(self) -> None:
+        assert self.trainer.checkpoint_callback.monitor == "val/acc"
+        assert self.trainer.early_stopping_callback is None
+        assert self.trainer.is_global_zero and self.trainer.world_size == 1 and self.trainer.num_devices == 1
+        assert self.trainer.sanity_checking is False and self.trainer.training
+        assert Path(self.trainer.default_root_dir).is_dir()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        with self.trainer.profiler.profile("mine"):
+            return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        self.trainer.strategy.barrier()
+        self.trainer.save_checkpoint(Path(self.trainer.default_root_dir) / "mine.ckpt", weights_only=True)
+        self.log("seen", self.trainer.strategy.reduce(torch.tensor(float(self.global_step))))
+
+    def on_train_end(self) -> None:
+        assert Path(self.trainer.checkpoint_callback.best_model_path).is_file()
+        assert self.trainer.checkpoint_callback.best_model_score is not None
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        self.log("test/path", float(bool(self.trainer.ckpt_path)))
+
+
+class Interrupts(Base):
+    """Raises what no error is."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.global_step == 8:
+            raise {"keyboard": KeyboardInterrupt, "exit": SystemExit}[self.kind]()
+
+
+class OddBatches(Base):
+    def loss_of(self, batch: Any) -> Tensor:
+        assert batch["packed"].data.shape[0] and batch["nothing"] is None
+        return super().loss_of((batch["x"] + 0.1 * batch["sparse"].to_dense(), batch["y"]))
+
+    def judge(self, batch: Any) -> Any:
+        return super().judge((batch["x"], batch["y"]))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.loss_of(batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/acc", self.judge(batch)[0], batch_size=20)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("test/acc", self.judge(batch)[0], batch_size=20)
 
 
 class OwnLoaders(Base):

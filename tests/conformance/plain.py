@@ -38,7 +38,7 @@ class Course:
         last: What else was logged, the last of each.
         epochs: The optimizer steps and the hash of the weights at the end of each epoch.
         kept: The checkpoint's epoch, step and weights; None if there is none.
-        warnings: What the check has warned of.
+        num_parameters: The size of the model once it is there.
     """
 
     error: str = ""
@@ -48,7 +48,7 @@ class Course:
     last: dict[str, float] = field(default_factory=dict)
     epochs: list[tuple[int, str]] = field(default_factory=list)
     kept: tuple[int, int, str] | None = None
-    warnings: list[str] = field(default_factory=list)
+    num_parameters: int = 0
 
 
 def run(connection: Connection, config: dict[str, Any], folder: Path) -> None:
@@ -83,11 +83,10 @@ def train(config: dict[str, Any], folder: Path) -> Course:
         log_every_n_steps=max(1, config["tracking"]["log_every_n_steps"]),
         default_root_dir=str(folder),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in own),
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
     )
     trainer.fit(module, datamodule=data)
     best = _best(trainer, config["objective"]["metric"])
-    course = Course(epochs=epochs.seen)
+    course = Course(epochs=epochs.seen, num_parameters=sum(p.numel() for p in module.parameters()))
     if best is not None:
         course.kept = kept_in(best)
     view = views.of(course.kept, config["objective"]["direction"])
@@ -108,7 +107,10 @@ def _module(config: Mapping[str, Any]) -> pl.LightningModule:
     if inspect.isclass(target) and issubclass(target, pl.LightningModule):
         taken = inspect.signature(target).parameters
         return made(config["model"], **{name: part for name, part in parts.items() if name in taken})
-    return made(config["system"], net=made(config["model"]), **({"scheduler": None} | parts))
+    net = made(config["model"])
+    if isinstance(net, pl.LightningModule):
+        return net
+    return made(config["system"], net=net, **({"scheduler": None} | parts))
 
 
 def made(node: Any, **more: Any) -> Any:
@@ -137,15 +139,14 @@ def _overrides(instance: Any, name: str) -> bool:
 
 
 def _has_test_loader(data: Any, module: Any) -> bool:
-    return _overrides(data, "test_dataloader") or _overrides(module, "test_dataloader")
+    return _overrides(module if data is None else data, "test_dataloader")
 
 
 def _best(trainer: pl.Trainer, metric: str) -> Path | None:
-    """Return the best checkpoint by the objective."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor == metric and callback.best_model_path:
-            return Path(callback.best_model_path)
-    return None
+    """Return the best checkpoint by the objective, or else by what there is."""
+    saved = [it for it in trainer.checkpoint_callbacks if isinstance(it, ModelCheckpoint) and it.best_model_path]
+    found = [it for it in saved if it.monitor == metric] or saved
+    return Path(found[0].best_model_path) if found else None
 
 
 def kept_in(path: Path) -> tuple[int, int, str]:
@@ -178,8 +179,8 @@ class _Epochs(Callback):
 
 @dataclass
 class _View:
-    epoch: int
     step: int
+    is_validation: bool
     value: float | None
     validation: dict[str, float]
 
@@ -196,26 +197,35 @@ class _Validations(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._validation = _of_this_loop(trainer)
-            self._note(trainer, self._validation)
+            self._note(trainer, self._validation, True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._note(trainer, _of_this_loop(trainer))
+        self._note(trainer, _of_this_loop(trainer), False)
 
-    def _note(self, trainer: pl.Trainer, logged: dict[str, float]) -> None:
+    def _note(self, trainer: pl.Trainer, logged: dict[str, float], is_validation: bool) -> None:
         self.views.append(
-            _View(trainer.current_epoch, trainer.global_step, logged.get(self._metric), dict(self._validation))
+            _View(trainer.global_step, is_validation, logged.get(self._metric), dict(self._validation))
         )
 
     def of(self, kept: tuple[int, int, str] | None, direction: str) -> _View:
         """Return the view of the checkpoint that is kept; without one, that of the last epoch."""
         known = [view for view in self.views if view.value is not None]
+        known = [view for view in known if view.is_validation] or known  # it may be logged in training, too
         if kept is not None:
             known = [view for view in known if view.step <= kept[1]]
-        return known[-1] if known else _View(0, 0, None, {})
+        return known[-1] if known else _View(0, False, None, {})
 
 
 def _of_this_loop(trainer: pl.Trainer) -> dict[str, float]:
-    return {key: float(value) for key, value in trainer._logger_connector.metrics["callback"].items()}
+    """Return what the loop that ends has logged, of all its loaders: what Lightning shows under its names."""
+    metrics = trainer.callback_metrics
+    found: dict[str, float] = {}
+    for item in (trainer._results or {}).values():
+        for name in (item.meta.name, f"{item.meta.name}_step", f"{item.meta.name}_epoch"):
+            for key in (name, f"{name}/dataloader_idx_{item.meta.dataloader_idx}"):
+                if key in metrics:
+                    found[key] = float(metrics[key])
+    return found
 
 
 def same(a: float | None, b: float | None) -> bool:

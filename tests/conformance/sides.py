@@ -17,7 +17,7 @@ from sweeps.config import Composer, Config, freeze
 from sweeps.errors import LightsweepError
 from sweeps.launchers.local import LocalLauncher, _without_main
 from sweeps.launchers.slots import Slot
-from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob
+from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
 from sweeps.reproducing.traces import read_trace
 
 _TESTS = str(Path(__file__).parents[1])
@@ -95,7 +95,7 @@ class Sides:
     def _swept(self, number: int, config: Config, folder: Path) -> Course:
         slot = Slot(index=0, threads=1)
         try:
-            report = check(self._launcher, self._composer, [({}, config)], [slot], folder)
+            check(self._launcher, self._composer, [({}, config)], [slot], folder)
         except LightsweepError as error:
             return Course(error=f"refused: {error}")
         freeze(config, folder)
@@ -104,9 +104,7 @@ class Sides:
         )
         self._launcher.start(number, job)
         events = self._events(number)
-        course = _course(events, config, folder)
-        course.warnings = report.warnings
-        return course
+        return _course(events, config, folder)
 
     def _events(self, number: int) -> list[Event]:
         events: list[Event] = []
@@ -119,10 +117,11 @@ class Sides:
 
 
 def _with_parts(config: Config, case: Case) -> Config:
-    config = config | {"model": case.model, "data": case.data}
+    config = config | dict(case.parts)
     config["callbacks"] = {**({} if case.without_default else config["callbacks"]), **case.callbacks}
     if "checkpoint" in case.changed:
         config["callbacks"]["checkpoint"] = config["callbacks"]["checkpoint"] | case.changed["checkpoint"]
+    config["callbacks"] = dict(sorted(config["callbacks"].items()))  # as `callbacks=[more,default]` may order them
     return config
 
 
@@ -144,6 +143,7 @@ def _course(events: list[Event], config: Config, folder: Path) -> Course:
         last=dict(last_word.metrics),
         epochs=[(epoch.step, epoch.weights[0]) for epoch in trace.epochs],
         kept=plain.kept_in(Path(files[-1])) if files else None,
+        num_parameters=[event.num_parameters for event in events if isinstance(event, Started)][-1],
     )
     course.validation = _latest([point for event in events if isinstance(event, Metrics) for point in event.points])
     return course
@@ -164,12 +164,16 @@ def differences(alone: Course, swept: Course, objective: Mapping[str, str]) -> l
         both = bool(alone.error) and bool(swept.error)
         return [] if both else [f"plain: {alone.error or 'trains'}; Lightsweep: {swept.error or 'trains'}"]
     found = []
+    if alone.num_parameters != swept.num_parameters:
+        found.append(f"number of parameters: {swept.num_parameters}, not {alone.num_parameters}")
     if not plain.same(alone.value, swept.value):
         found.append(f"value: {swept.value}, not {alone.value}")
     expected = {objective["metric"]: alone.value} if alone.value is not None else {}
     for what, metrics in (("test", alone.test), ("last", alone.last), ("validation", alone.validation | expected)):
         if what == "validation":
-            metrics = {key: value for key, value in metrics.items() if key not in alone.test}
+            metrics = {k: v for k, v in metrics.items() if k not in alone.test or k == objective["metric"]}
+        elif what == "test":
+            metrics = {k: v for k, v in metrics.items() if k != objective["metric"]}
         found += [
             f"{what} {key}: {swept.last.get(key)}, not {value}"
             for key, value in metrics.items()
