@@ -965,14 +965,15 @@ class SameName(Base):
 
 
 class Told(Base):
-    """Logs the numbers that it is given, one for each epoch."""
+    """Logs the numbers that it is given, one for each epoch; null is not logged."""
 
     def __init__(self, acc: list, loss: list):
         super().__init__()
         self.acc, self.loss = acc, loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/acc", float(self.acc[self.current_epoch]))
+        if self.acc[self.current_epoch] is not None:
+            self.log("val/acc", float(self.acc[self.current_epoch]))
         self.log("val/loss", float(self.loss[self.current_epoch]))
         self.log("other", float(self.global_step))
 

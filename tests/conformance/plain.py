@@ -32,10 +32,12 @@ class Course:
 
     Attributes:
         error: What ended it; empty if it went well.
-        value: The objective of the checkpoint that is kept.
+        value: The objective of the checkpoint that is kept; of the last weights if there is none.
         validation: What was logged by the validation that this is of.
         test: What the test of that checkpoint has logged.
-        last: What else was logged, the last of each.
+        training: What training has logged of that epoch.
+        metrics: What Lightsweep says was logged, of all three.
+        latest: The last point that it records of each.
         epochs: The optimizer steps and the hash of the weights at the end of each epoch.
         kept: The checkpoint's epoch, step and weights; None if there is none.
         num_parameters: The size of the model once it is there.
@@ -45,7 +47,9 @@ class Course:
     value: float | None = None
     validation: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
     epochs: list[tuple[int, str]] = field(default_factory=list)
     kept: tuple[int, int, str] | None = None
     num_parameters: int = 0
@@ -89,10 +93,7 @@ def train(config: dict[str, Any], folder: Path) -> Course:
     course = Course(epochs=epochs.seen, num_parameters=sum(p.numel() for p in module.parameters()))
     if best is not None:
         course.kept = kept_in(best)
-    view = views.of(course.kept, config["objective"]["direction"])
-    course.value, course.validation = view.value, view.validation
-    known = {*view.validation, config["objective"]["metric"]}
-    course.last = {k: float(v) for k, v in trainer.callback_metrics.items() if k not in known}
+    course.value, course.validation, course.training = views.of(course.kept)
     if config["test"] and _overrides(module, "test_step") and _has_test_loader(data, module):
         trainer.test(
             module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None and None, verbose=False
@@ -179,41 +180,46 @@ class _Epochs(Callback):
 
 @dataclass
 class _View:
+    epoch: int
     step: int
     is_validation: bool
-    value: float | None
-    validation: dict[str, float]
+    metrics: dict[str, float]
 
 
 class _Validations(Checkpoint):
-    """Notes what each validation has logged, and what the objective was; it is called last of all, as it is a
-    `Checkpoint` that comes after the user's."""
+    """Notes what each validation has logged, and each training epoch.
+
+    It is called last of all, since it is a `Checkpoint` that comes after the user's.
+    """
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._validation: dict[str, float] = {}
         self.views: list[_View] = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._validation = _of_this_loop(trainer)
-            self._note(trainer, self._validation, True)
+            self._note(trainer, is_validation=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._note(trainer, _of_this_loop(trainer), False)
+        self._note(trainer, is_validation=False)
 
-    def _note(self, trainer: pl.Trainer, logged: dict[str, float], is_validation: bool) -> None:
-        self.views.append(
-            _View(trainer.global_step, is_validation, logged.get(self._metric), dict(self._validation))
-        )
+    def _note(self, trainer: pl.Trainer, is_validation: bool) -> None:
+        self.views.append(_View(trainer.current_epoch, trainer.global_step, is_validation, _of_this_loop(trainer)))
 
-    def of(self, kept: tuple[int, int, str] | None, direction: str) -> _View:
-        """Return the view of the checkpoint that is kept; without one, that of the last epoch."""
-        known = [view for view in self.views if view.value is not None]
-        known = [view for view in known if view.is_validation] or known  # it may be logged in training, too
-        if kept is not None:
-            known = [view for view in known if view.step <= kept[1]]
-        return known[-1] if known else _View(0, False, None, {})
+    def of(self, kept: tuple[int, int, str] | None) -> tuple[float | None, dict[str, float], dict[str, float]]:
+        """Return the objective, and what validation and training have logged, of the checkpoint that is kept."""
+        views = [view for view in self.views if kept is None or view.step <= kept[1]]
+        validations = [view for view in views if view.is_validation]
+        judged = [view for view in validations if self._metric in view.metrics]  # it may be logged in training, too
+        judged = judged or [view for view in views if self._metric in view.metrics]
+        if not judged:
+            return None, {}, {}
+        of_epoch = [view for view in self.views if view.epoch == judged[-1].epoch]
+        of_validation = [view for view in of_epoch if view.is_validation and view in views]
+        validation = of_validation[-1].metrics if of_validation else {}
+        training = next((view.metrics for view in of_epoch if not view.is_validation), {})
+        training = {key: value for key, value in training.items() if key not in validation}
+        return judged[-1].metrics[self._metric], validation, training
 
 
 def _of_this_loop(trainer: pl.Trainer) -> dict[str, float]:
@@ -221,6 +227,8 @@ def _of_this_loop(trainer: pl.Trainer) -> dict[str, float]:
     metrics = trainer.callback_metrics
     found: dict[str, float] = {}
     for item in (trainer._results or {}).values():
+        if item.has_reset:  # it was logged in an earlier epoch
+            continue
         for name in (item.meta.name, f"{item.meta.name}_step", f"{item.meta.name}_epoch"):
             for key in (name, f"{name}/dataloader_idx_{item.meta.dataloader_idx}"):
                 if key in metrics:

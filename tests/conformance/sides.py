@@ -140,12 +140,12 @@ def _course(events: list[Event], config: Config, folder: Path) -> Course:
     files = [event.path for event in events if isinstance(event, Artifact) and event.artifact_path == paths.CHECKPOINTS]
     course = Course(
         value=last_word.value,
-        last=dict(last_word.metrics),
+        metrics=dict(last_word.metrics),
         epochs=[(epoch.step, epoch.weights[0]) for epoch in trace.epochs],
         kept=plain.kept_in(Path(files[-1])) if files else None,
         num_parameters=[event.num_parameters for event in events if isinstance(event, Started)][-1],
     )
-    course.validation = _latest([point for event in events if isinstance(event, Metrics) for point in event.points])
+    course.latest = _latest([point for event in events if isinstance(event, Metrics) for point in event.points])
     return course
 
 
@@ -168,23 +168,20 @@ def differences(alone: Course, swept: Course, objective: Mapping[str, str]) -> l
         found.append(f"number of parameters: {swept.num_parameters}, not {alone.num_parameters}")
     if not plain.same(alone.value, swept.value):
         found.append(f"value: {swept.value}, not {alone.value}")
-    expected = {objective["metric"]: alone.value} if alone.value is not None else {}
-    for what, metrics in (("test", alone.test), ("last", alone.last), ("validation", alone.validation | expected)):
-        if what == "validation":
-            metrics = {k: v for k, v in metrics.items() if k not in alone.test or k == objective["metric"]}
-        elif what == "test":
-            metrics = {k: v for k, v in metrics.items() if k != objective["metric"]}
-        found += [
-            f"{what} {key}: {swept.last.get(key)}, not {value}"
-            for key, value in metrics.items()
-            if not plain.same(swept.last.get(key), value) and not (what == "last" and key in alone.test)
-        ]
-        if what == "validation":
-            found += [
-                f"latest point of {key}: {swept.validation[key]}, not {value}"
-                for key, value in metrics.items()
-                if key in swept.validation and not plain.same(swept.validation[key], value)
-            ]
+    metric = objective["metric"]
+    logged = alone.training | alone.validation | ({} if alone.value is None else {metric: alone.value})
+    shown = {key: value for key, value in logged.items() if key == metric or key not in alone.test}
+    shown |= {key: value for key, value in alone.test.items() if key not in logged}
+    found += [
+        f"{key}: {swept.metrics.get(key)}, not {value}"
+        for key, value in shown.items()
+        if not plain.same(swept.metrics.get(key), value)
+    ]
+    found += [
+        f"latest point of {key}: {swept.latest[key]}, not {value}"
+        for key, value in (alone.validation | alone.test).items()
+        if key in swept.latest and key in shown and not plain.same(swept.latest[key], shown[key])
+    ]
     if alone.epochs != swept.epochs:
         where = next(
             (i for i, pair in enumerate(zip(alone.epochs, swept.epochs, strict=False)) if pair[0] != pair[1]), None

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 from conformance.cases import CASES, Case
+from conformance.plain import same
 from conformance.sides import Sides, differences
 
 
@@ -20,5 +22,6 @@ def test_lightsweep_does_what_lightning_does(sides: Sides, case: Case) -> None:
     if case.ends:
         assert (swept.error.partition(":")[0] or "complete") in case.ends, swept.error
         assert case.message in swept.error
+        assert case.value is None or same(swept.value, torch.tensor(case.value).item())
     if case.differs is None:
         assert differences(alone, swept, case.objective) == []
