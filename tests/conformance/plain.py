@@ -94,9 +94,13 @@ def train(config: dict[str, Any], folder: Path) -> Course:
     if best is not None:
         course.kept = kept_in(best)
     course.value, course.validation, course.training = views.of(course.kept)
+    if best is not None and views.lacks(course.kept):  # it was saved between two validations
+        trainer.validate(module, datamodule=data, ckpt_path=str(best), weights_only=False, verbose=False)
+        course.validation, course.training = {k: float(v) for k, v in trainer.callback_metrics.items()}, {}
+        course.value = course.validation[config["objective"]["metric"]]
     if config["test"] and _overrides(module, "test_step") and _has_test_loader(data, module):
         trainer.test(
-            module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None and None, verbose=False
+            module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None, verbose=False
         )
         course.test = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return course
@@ -205,6 +209,11 @@ class _Validations(Checkpoint):
 
     def _note(self, trainer: pl.Trainer, is_validation: bool) -> None:
         self.views.append(_View(trainer.current_epoch, trainer.global_step, is_validation, _of_this_loop(trainer)))
+
+    def lacks(self, kept: tuple[int, int, str] | None) -> bool:
+        """Tell whether validation logs the objective, but did not where the checkpoint was saved."""
+        judged = [view.step for view in self.views if view.is_validation and self._metric in view.metrics]
+        return bool(judged) and kept is not None and kept[1] not in judged
 
     def of(self, kept: tuple[int, int, str] | None) -> tuple[float | None, dict[str, float], dict[str, float]]:
         """Return the objective, and what validation and training have logged, of the checkpoint that is kept."""
