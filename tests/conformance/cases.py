@@ -1,7 +1,7 @@
 """The cases: small modules, data, callbacks and settings, each odd in one way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 _LIGHTNING = "pytorch_lightning.callbacks."
@@ -59,7 +59,11 @@ def case(
     metric = {"metric": objective} if isinstance(objective, str) else dict(objective or {})
     return Case(
         name=name,
-        parts={"model": _node("modules", model), "data": data if data is None else _node("data", data), **(parts or {})},
+        parts={
+            "model": _node("modules", model),
+            "data": data if data is None else _node("data", data),
+            **(parts or {}),
+        },
         callbacks=callbacks or {},
         changed={"checkpoint": checkpoint} if checkpoint else {},
         trainer=trainer or {},
@@ -110,7 +114,31 @@ PATIENT: dict[str, Any] = {
 }
 SHIPPED = {
     "model": {"_target_": "lightning_modules.nets.mlp.MLP", "input_shape": [1, 8, 8], "num_classes": 10},
-    "data": {"_target_": "lightning_modules.data.digits.Digits", "num_classes": 10, "input_shape": [1, 8, 8], "cache_dir": "cache", "batch_size": 200, "eval_batch_size": 300, "drop_last": False, "seed": 3, "split_seed": 0, "val_fraction": 0.15, "test_fraction": 0.15, "num_folds": None, "fold": 0, "mean": 0.3053, "std": 0.3761, "augmentation": {"_target_": "lightning_modules.data.augmentation.Augmentation", "crop_padding": 1, "horizontal_flip": False, "rotation_degrees": 5.0, "brightness": 0.1, "contrast": 0.0}},
+    "data": {
+        "_target_": "lightning_modules.data.digits.Digits",
+        "num_classes": 10,
+        "input_shape": [1, 8, 8],
+        "cache_dir": "cache",
+        "batch_size": 200,
+        "eval_batch_size": 300,
+        "drop_last": False,
+        "seed": 3,
+        "split_seed": 0,
+        "val_fraction": 0.15,
+        "test_fraction": 0.15,
+        "num_folds": None,
+        "fold": 0,
+        "mean": 0.3053,
+        "std": 0.3761,
+        "augmentation": {
+            "_target_": "lightning_modules.data.augmentation.Augmentation",
+            "crop_padding": 1,
+            "horizontal_flip": False,
+            "rotation_degrees": 5.0,
+            "brightness": 0.1,
+            "contrast": 0.0,
+        },
+    },
 }
 
 MODULES = [
@@ -133,11 +161,18 @@ MODULES = [
     case("tied weights", "Tied"),
     case("parametrized, complex and double", "Normed"),
     case("teacher", "WithTeacher"),
-    case("save_hyperparameters with a module", model("Saves", net={"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10})),
+    case(
+        "save_hyperparameters with a module",
+        model("Saves", net={"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}),
+    ),
     case("save_hyperparameters", model("SavesPlain", sizes=[1, 2], notes={"a": None})),
     case("save_hyperparameters of other things", "SavesConfig"),
     case("takes optimizer and scheduler", "Given"),
-    case("takes a schedule", "Given", parts={"scheduler": {"_target_": "torch.optim.lr_scheduler.ExponentialLR", "_partial_": True, "gamma": 0.5}}),
+    case(
+        "takes a schedule",
+        "Given",
+        parts={"scheduler": {"_target_": "torch.optim.lr_scheduler.ExponentialLR", "_partial_": True, "gamma": 0.5}},
+    ),
     case("saves optimizer and scheduler", "GivenSaved"),
     case("takes anything", model("Anything", size=None, flavour="sour", **{"lambda": 1})),
     case("made by a function", "by_function"),
@@ -162,7 +197,9 @@ OPTIMIZING = [
     case("own clipping beside the Trainer's", "OwnClipping", trainer={"gradient_clip_val": 1.0}),
     case("training_step returns None", "ReturnsNone"),
     case("training_step returns a dict", "ReturnsDict"),
-    case("on_train_batch_start returns -1", "LeavesEpochs", objective={"metric": "train/loss", "direction": "minimize"}),
+    case(
+        "on_train_batch_start returns -1", "LeavesEpochs", objective={"metric": "train/loss", "direction": "minimize"}
+    ),
     case("on_train_batch_start returns -1, so that nothing validates", "LeavesEpochs", **UNJUDGED),
     case("on_train_batch_start returns -1 at once", "LeavesAtOnce"),
     case("dataloader_iter", "FromIterator"),
@@ -199,11 +236,23 @@ OPTIMIZING = [
         )
     ),
     case("schedule: by max_steps", model("Scheduled", kind="by maximum steps"), trainer={"max_steps": 11}),
-    case("schedule: warmup, accumulating", model("Scheduled", kind="warmup"), trainer={"accumulate_grad_batches": 2, "max_epochs": 4}),
+    case(
+        "schedule: warmup, accumulating",
+        model("Scheduled", kind="warmup"),
+        trainer={"accumulate_grad_batches": 2, "max_epochs": 4},
+    ),
     case("schedule: warmup, max_steps", model("Scheduled", kind="warmup"), trainer={"max_steps": 14, "max_epochs": -1}),
-    case("schedule: one cycle, part of the batches", model("Scheduled", kind="one cycle"), trainer={"limit_train_batches": 4}),
+    case(
+        "schedule: one cycle, part of the batches",
+        model("Scheduled", kind="one cycle"),
+        trainer={"limit_train_batches": 4},
+    ),
     case("schedule of one's own", "OwnSchedule"),
     case("asks the Trainer", "AsksTheTrainer"),
+    *(
+        case(f"needs all samples: {where}", model("NeedsAll", where=where))
+        for where in ("train", "validation", "test", "the end")
+    ),
 ]
 
 LOGGING = [
@@ -216,7 +265,9 @@ LOGGING = [
     case("test metrics called val", model("Names", test="val/of_test"), objective="val_acc"),
     case("train-like names", model("Names", acc="train/val_acc", loss="train/val_loss"), objective="train/val_acc"),
     case("two loaders", "Loaders", data("Several", num_val=2), objective="val/acc/dataloader_idx_1"),
-    case("three loaders, first", "Loaders", data("Several", num_val=3, num_test=2), objective="val/acc/dataloader_idx_0"),
+    case(
+        "three loaders, first", "Loaders", data("Several", num_val=3, num_test=2), objective="val/acc/dataloader_idx_0"
+    ),
     case("add_dataloader_idx=False", "WithoutIndex", data("Several", num_val=2, num_test=2), objective="val/b/acc"),
     case("the second loader alone", "OnSecondOnly", data("Several", num_val=2), objective="val/acc/dataloader_idx_1"),
     case("reduce_fx and sync_dist", "Reduced"),
@@ -236,8 +287,20 @@ LOGGING = [
     case("training loss as objective", objective={"metric": "train/loss", "direction": "minimize"}),
     case("logged at the end of the training epoch", "AtTrainEpochEnd", objective="score"),
     case("validation's value logged at the end of the training epoch", "FromValidation", objective="score"),
-    case("logged in every second epoch", model("Told", acc=[None, 0.5, None, 0.7, None, 0.6], loss=[1] * 6), trainer={"max_epochs": 6}, value=0.7, **PATIENT),
-    case("logged from the second epoch on", model("Told", acc=[None, 0.5, 0.7, 0.6], loss=[1] * 4), trainer={"max_epochs": 4}, value=0.7, **PATIENT),
+    case(
+        "logged in every second epoch",
+        model("Told", acc=[None, 0.5, None, 0.7, None, 0.6], loss=[1] * 6),
+        trainer={"max_epochs": 6},
+        value=0.7,
+        **PATIENT,
+    ),
+    case(
+        "logged from the second epoch on",
+        model("Told", acc=[None, 0.5, 0.7, 0.6], loss=[1] * 4),
+        trainer={"max_epochs": 4},
+        value=0.7,
+        **PATIENT,
+    ),
     case("logged in the first epoch only", model("EverySecond", first=0, every=9)),
     case("logged in the third epoch only", model("EverySecond", first=2, every=9), **PATIENT),
     case("one name in all loops", "SameName", objective="acc"),
@@ -245,18 +308,40 @@ LOGGING = [
     case("in every hook, at the end", "Everywhere", objective="at/gap"),
     case("in every hook, of validation", "Everywhere", objective="at/known"),
     case("logged in every second epoch, no checkpoint", "EverySecond", trainer={"max_epochs": 4}, without_default=True),
-    case("logged from the second epoch on, no checkpoint", model("EverySecond", first=1, every=1), trainer={"max_epochs": 4}, without_default=True),
-    case("logged when it is validated, every second epoch", model("EverySecond", first=1), trainer={"max_epochs": 4, "check_val_every_n_epoch": 2}),
-    *(case(f"logs {kind}", model("Odd", kind=kind)) for kind in ("int", "float", "double", "half", "bool", "one element")),
+    case(
+        "logged from the second epoch on, no checkpoint",
+        model("EverySecond", first=1, every=1),
+        trainer={"max_epochs": 4},
+        without_default=True,
+    ),
+    case(
+        "logged when it is validated, every second epoch",
+        model("EverySecond", first=1),
+        trainer={"max_epochs": 4, "check_val_every_n_epoch": 2},
+    ),
+    *(
+        case(f"logs {kind}", model("Odd", kind=kind))
+        for kind in ("int", "float", "double", "half", "bool", "one element")
+    ),
     case("logged by a callback", callbacks=own("LogsAtValidation"), objective="val/by_callback"),
     case("logged by a callback at the end of the epoch", callbacks=own("LogsAtEpochEnd"), objective="norm"),
     case("logged by a callback by itself", callbacks=own("LogsAtEpochEnd", of_callback=True), objective="norm"),
     case("never logged", objective="val/accuracy"),
     case("NaN objective in one epoch", model("NanValidation", values=["nan", 1, "nan"]), **NOT_A_NUMBER),
     case("NaN objective at the end", model("NanValidation", values=[1, 1, "nan"]), **NOT_A_NUMBER),
-    case("infinite in the first epoch, minimized", model("NanValidation", values=["inf", 1, 1]), objective={"direction": "minimize"}),
+    case(
+        "infinite in the first epoch, minimized",
+        model("NanValidation", values=["inf", 1, 1]),
+        objective={"direction": "minimize"},
+    ),
     case("NaN objective always", model("NanValidation", values=["nan", "nan", "nan"]), **NOT_A_NUMBER),
-    case("the training loss diverges", "Diverges", differs="a diverged training is a failure", ends=("failed",), message="diverged"),
+    case(
+        "the training loss diverges",
+        "Diverges",
+        differs="a diverged training is a failure",
+        ends=("failed",),
+        message="diverged",
+    ),
     case(
         "the training loss diverges between recorded steps",
         "Diverges",
@@ -266,7 +351,13 @@ LOGGING = [
         message="diverged",
     ),
     case("logs through self.logger", "UsesLogger"),
-    case("reaches behind the logger", "UsesExperiment", differs="there is no library behind the logger", ends=("refused",), message="experiment"),
+    case(
+        "reaches behind the logger",
+        "UsesExperiment",
+        differs="there is no library behind the logger",
+        ends=("refused",),
+        message="experiment",
+    ),
     case("reaches behind the logger if it can", "UsesExperimentIfThere"),
     case("a callback logs to the logger", callbacks=own("LateLogger")),
     case("records no steps", more={"tracking.log_every_n_steps": 0}),
@@ -274,12 +365,24 @@ LOGGING = [
 
 DATA = [
     case("iterable, without a length", data=data("Streamed", kind="unsized")),
-    case("iterable, without a length, accumulating", data=data("Streamed", kind="unsized"), trainer={"accumulate_grad_batches": 4}),
+    case(
+        "iterable, without a length, accumulating",
+        data=data("Streamed", kind="unsized"),
+        trainer={"accumulate_grad_batches": 4},
+    ),
     case("iterable, with a length", data=data("Streamed", kind="sized")),
     case("iterable, endless", data=data("Streamed", kind="endless"), trainer={"limit_train_batches": 5}),
-    case("iterable, endless, max_steps", data=data("Streamed", kind="endless"), trainer={"max_steps": 12, "val_check_interval": 4, "max_epochs": -1, "check_val_every_n_epoch": None}),
+    case(
+        "iterable, endless, max_steps",
+        data=data("Streamed", kind="endless"),
+        trainer={"max_steps": 12, "val_check_interval": 4, "max_epochs": -1, "check_val_every_n_epoch": None},
+    ),
     case("iterable with workers", data=data("Streamed", kind="unsized", how=_FORKED)),
-    case("warmup on an iterable without a length", model("Scheduled", kind="by the epochs but the first two"), data("Streamed", kind="unsized")),
+    case(
+        "warmup on an iterable without a length",
+        model("Scheduled", kind="by the epochs but the first two"),
+        data("Streamed", kind="unsized"),
+    ),
     case("dict batches", "Keyed", "Dicts"),
     case("hooks of the data module for batches", data="Transferred"),
     case("hooks of the module for batches", "OwnTransfer"),
@@ -288,7 +391,11 @@ DATA = [
     case("the shorter of two loaders", "SeveralBatches", data("Several", kind="min_size")),
     case("loaders in sequence", "InSequence", data("Several", kind="sequential")),
     case("workers, forked", data=data("Augmented", how=_FORKED)),
-    case("workers as they come", data=data("Augmented", how={"num_workers": 1})),
+    case(
+        "workers as they come",
+        data=data("Augmented", train={"shuffle": True, "num_workers": 1}),
+        trainer={"max_epochs": 2},
+    ),
     case("persistent workers", data=data("Augmented", how=_FORKED | {"persistent_workers": True})),
     case("augmentation without workers", data="Augmented"),
     case("a generator of one's own", data="Generated"),
@@ -321,27 +428,75 @@ _MC = _LIGHTNING + "ModelCheckpoint"
 TOLD = model("Told", acc=[0.8, 0.5, 0.9, 0.3, 0.6], loss=[0.5, 0.1, 0.6, 0.7, 0.2])
 
 CALLBACKS = [
-    case("early stopping", callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0), trainer={"max_epochs": 6}),
-    case("early stopping on training", callbacks=lightning("EarlyStopping", monitor="train/loss", patience=0), trainer={"max_epochs": 6}),
+    case(
+        "early stopping",
+        callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0),
+        trainer={"max_epochs": 6},
+    ),
+    case(
+        "early stopping on training",
+        callbacks=lightning("EarlyStopping", monitor="train/loss", patience=0),
+        trainer={"max_epochs": 6},
+    ),
     case(
         "early stopping at the end of the epoch",
         callbacks=lightning("EarlyStopping", monitor="train/loss", patience=1, check_on_train_epoch_end=True),
     ),
-    case("early stopping at a threshold", callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", stopping_threshold=0.2)),
-    case("early stopping, misspelt", callbacks=lightning("EarlyStopping", monitor="val/los"), ends=("refused",), message="val/los"),
+    case(
+        "early stopping at a threshold",
+        callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", stopping_threshold=0.2),
+    ),
+    case(
+        "early stopping, misspelt",
+        callbacks=lightning("EarlyStopping", monitor="val/los"),
+        ends=("refused",),
+        message="val/los",
+    ),
     case("early stopping, misspelt, not strict", callbacks=lightning("EarlyStopping", monitor="val/los", strict=False)),
-    case("early stopping before min_epochs", callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0), trainer={"max_epochs": 7, "min_epochs": 5}),
-    case("early stopping on a late metric", model("EverySecond", first=1, every=1), callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", strict=False), trainer={"max_epochs": 4}, **PATIENT),
-    case("early stopping of one's own", callbacks={"more": {"_target_": _OWN + "OwnStopping", "monitor": "val/loss", "patience": 0}}),
-    case("a second checkpoint without monitor", callbacks={"aaa": {"_target_": _MC, "save_top_k": -1, "every_n_epochs": 1, "filename": "every-{epoch}"}}),
-    case("a second checkpoint by another metric", callbacks={"aaa": {"_target_": _MC, "monitor": "train/loss", "mode": "max", "filename": "worst"}}),
-    case("a second checkpoint by steps", callbacks={"aaa": {"_target_": _MC, "every_n_train_steps": 4, "save_top_k": -1}}),
-    case("a second checkpoint of weights", callbacks={"aaa": {"_target_": _MC, "save_weights_only": True, "save_last": True}}),
-    case("a second checkpoint by time", callbacks={"aaa": {"_target_": _MC, "monitor": "val/loss", "save_on_train_epoch_end": True}}),
+    case(
+        "early stopping before min_epochs",
+        callbacks=lightning("EarlyStopping", monitor="val/loss", patience=0),
+        trainer={"max_epochs": 7, "min_epochs": 5},
+    ),
+    case(
+        "early stopping on a late metric",
+        model("EverySecond", first=1, every=1),
+        callbacks=lightning("EarlyStopping", monitor="val/acc", mode="max", strict=False),
+        trainer={"max_epochs": 4},
+        **PATIENT,
+    ),
+    case(
+        "early stopping of one's own",
+        callbacks={"more": {"_target_": _OWN + "OwnStopping", "monitor": "val/loss", "patience": 0}},
+    ),
+    case(
+        "a second checkpoint without monitor",
+        callbacks={"aaa": {"_target_": _MC, "save_top_k": -1, "every_n_epochs": 1, "filename": "every-{epoch}"}},
+    ),
+    case(
+        "a second checkpoint by another metric",
+        callbacks={"aaa": {"_target_": _MC, "monitor": "train/loss", "mode": "max", "filename": "worst"}},
+    ),
+    case(
+        "a second checkpoint by steps", callbacks={"aaa": {"_target_": _MC, "every_n_train_steps": 4, "save_top_k": -1}}
+    ),
+    case(
+        "a second checkpoint of weights",
+        callbacks={"aaa": {"_target_": _MC, "save_weights_only": True, "save_last": True}},
+    ),
+    case(
+        "a second checkpoint by time",
+        callbacks={"aaa": {"_target_": _MC, "monitor": "val/loss", "save_on_train_epoch_end": True}},
+    ),
     case("save_last", checkpoint={"save_last": True}),
     case("save_last as a link", checkpoint={"save_last": "link"}),
     case("every_n_epochs=2", checkpoint={"every_n_epochs": 2}, trainer={"max_epochs": 4}),
-    case("every_n_epochs=2, kept is not the best", checkpoint={"every_n_epochs": 2}, model=model("Base", peak=1), trainer={"max_epochs": 4}),
+    case(
+        "every_n_epochs=2, kept is not the best",
+        checkpoint={"every_n_epochs": 2},
+        model=model("Base", peak=1),
+        trainer={"max_epochs": 4},
+    ),
     case("every_n_train_steps", checkpoint={"every_n_train_steps": 4}, trainer={"max_epochs": 4}),
     case("save_top_k=2", checkpoint={"save_top_k": 2}),
     case("save_top_k=-1", checkpoint={"save_top_k": -1}),
@@ -349,8 +504,15 @@ CALLBACKS = [
     case("save_weights_only", checkpoint={"save_weights_only": True}),
     case("save_on_train_epoch_end", checkpoint={"save_on_train_epoch_end": True}),
     case("save_on_train_epoch_end=false", checkpoint={"save_on_train_epoch_end": False}),
-    case("a name of the file by the metric", checkpoint={"filename": "{epoch}-{val/acc:.3f}", "auto_insert_metric_name": True}),
-    case("a ModelCheckpoint of one's own kind", callbacks={"aaa": {"_target_": _OWN + "OwnCheckpoint", "monitor": "val/acc", "mode": "max"}}, without_default=True),
+    case(
+        "a name of the file by the metric",
+        checkpoint={"filename": "{epoch}-{val/acc:.3f}", "auto_insert_metric_name": True},
+    ),
+    case(
+        "a ModelCheckpoint of one's own kind",
+        callbacks={"aaa": {"_target_": _OWN + "OwnCheckpoint", "monitor": "val/acc", "mode": "max"}},
+        without_default=True,
+    ),
     case("no checkpoint", without_default=True),
     case("monitors another metric", checkpoint={"monitor": "val/loss", "mode": "min"}),
     *(
@@ -367,8 +529,18 @@ CALLBACKS = [
             ("save_top_k=3", {"save_top_k": 3}, {}, {}),
             ("save_last", {"save_last": True}, {}, {}),
             ("save_on_train_epoch_end=false", {"save_on_train_epoch_end": False}, {}, {}),
-            ("another without monitor", None, {"aaa": {"_target_": _MC, "filename": "each-{epoch}", "save_top_k": -1}}, {}),
-            ("another by another metric", None, {"aaa": {"_target_": _MC, "monitor": "val/loss", "filename": "l-{epoch}"}}, {}),
+            (
+                "another without monitor",
+                None,
+                {"aaa": {"_target_": _MC, "filename": "each-{epoch}", "save_top_k": -1}},
+                {},
+            ),
+            (
+                "another by another metric",
+                None,
+                {"aaa": {"_target_": _MC, "monitor": "val/loss", "filename": "l-{epoch}"}},
+                {},
+            ),
             ("another of the last", None, {"aaa": {"_target_": _MC, "save_top_k": 0, "save_last": True}}, {}),
             ("early stopping", None, lightning("EarlyStopping", monitor="val/loss", patience=1), {}),
             ("check_val_every_n_epoch=2", None, {}, {"check_val_every_n_epoch": 2}),
@@ -379,24 +551,51 @@ CALLBACKS = [
     case("told: NaN first", model("Told", acc=["nan", 0.5, 0.4], loss=[1, 2, 3]), **NOT_A_NUMBER),
     case("told: NaN of another metric", model("Told", acc=[0.3, 0.5, 0.4], loss=[1, "nan", 3])),
     case("told: infinite", model("Told", acc=[0.5, "inf", 0.4], loss=[1, 2, 3])),
-    case("told: minimized, all infinite", model("Told", acc=["inf", "inf", "inf"], loss=[1, 2, 3]), objective={"direction": "minimize"}),
+    case(
+        "told: minimized, all infinite",
+        model("Told", acc=["inf", "inf", "inf"], loss=[1, 2, 3]),
+        objective={"direction": "minimize"},
+    ),
     case("OnExceptionCheckpoint", callbacks=lightning("OnExceptionCheckpoint", dirpath="crashed")),
-    case("BackboneFinetuning", "Backbone", callbacks=lightning("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.1)),
+    case(
+        "BackboneFinetuning",
+        "Backbone",
+        callbacks=lightning("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.1),
+    ),
     case("finetuning of one's own", "Backbone", callbacks=own("Unfreezes")),
-    case("GradientAccumulationScheduler", callbacks=lightning("GradientAccumulationScheduler", scheduling={0: 1, 1: 2})),
+    case(
+        "GradientAccumulationScheduler", callbacks=lightning("GradientAccumulationScheduler", scheduling={0: 1, 1: 2})
+    ),
     case("accumulation by hand", callbacks=own("Accumulates")),
-    case("SWA", callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1, swa_epoch_start=1), trainer={"max_epochs": 4}),
-    case("SWA, at 80 percent", callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1), trainer={"max_epochs": 5}),
-    case("SWA with batch norm", "Dropped", callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1, swa_epoch_start=1), trainer={"max_epochs": 4}),
+    case(
+        "SWA",
+        callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1, swa_epoch_start=1),
+        trainer={"max_epochs": 4},
+    ),
+    case(
+        "SWA, at 80 percent", callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1), trainer={"max_epochs": 5}
+    ),
+    case(
+        "SWA with batch norm",
+        "Dropped",
+        callbacks=lightning("StochasticWeightAveraging", swa_lrs=0.1, swa_epoch_start=1),
+        trainer={"max_epochs": 4},
+    ),
     case("WeightAveraging", callbacks=lightning("WeightAveraging")),
     case("EMAWeightAveraging", callbacks=lightning("EMAWeightAveraging", decay=0.9)),
     case("EMAWeightAveraging, late", callbacks=lightning("EMAWeightAveraging", decay=0.9, update_starting_at_step=7)),
     case("averaging of one's own", callbacks=own("EveryStepAverage")),
     case("home-made EMA", callbacks=own("Swaps")),
     case("LearningRateMonitor", model("Scheduled", kind="step"), callbacks=lightning("LearningRateMonitor")),
-    case("LearningRateMonitor without a schedule", callbacks=lightning("LearningRateMonitor", logging_interval="epoch")),
+    case(
+        "LearningRateMonitor without a schedule", callbacks=lightning("LearningRateMonitor", logging_interval="epoch")
+    ),
     case("Timer", callbacks=lightning("Timer", duration="00:01:00:00", interval="step")),
-    case("Timer, no time", callbacks=lightning("Timer", duration="00:00:00:00", interval="epoch"), **(UNJUDGED | {"message": ""})),
+    case(
+        "Timer, no time",
+        callbacks=lightning("Timer", duration="00:00:00:00", interval="epoch"),
+        **(UNJUDGED | {"message": ""}),
+    ),
     case("ModelSummary", callbacks=lightning("ModelSummary", max_depth=2)),
     case("RichModelSummary", callbacks=lightning("RichModelSummary")),
     case("RichProgressBar", callbacks=lightning("RichProgressBar")),
@@ -424,7 +623,11 @@ TRAINER = [
     case("val_check_interval=0.5", trainer={"val_check_interval": 0.5}),
     case("val_check_interval=2", model("Base", peak=1), trainer={"val_check_interval": 2}),
     case("val_check_interval over epochs", trainer={"val_check_interval": 4, "check_val_every_n_epoch": None}),
-    case("check_val_every_n_epoch=2", trainer={"check_val_every_n_epoch": 2, "max_epochs": 5}, model=model("Base", peak=3)),
+    case(
+        "check_val_every_n_epoch=2",
+        trainer={"check_val_every_n_epoch": 2, "max_epochs": 5},
+        model=model("Base", peak=3),
+    ),
     case("check_val_every_n_epoch beyond the end", trainer={"check_val_every_n_epoch": 9}, **UNJUDGED),
     case("max_steps", trainer={"max_steps": 8}),
     case("max_steps within the first epoch", trainer={"max_steps": 4}, **UNJUDGED),
@@ -439,9 +642,16 @@ TRAINER = [
     case("overfit_batches=0.5", trainer={"overfit_batches": 0.5}),
     case("limit_train_batches=0.5", trainer={"limit_train_batches": 0.5}),
     case("limit_train_batches=1", trainer={"limit_train_batches": 1}),
-    case("limit_train_batches=0", trainer={"limit_train_batches": 0}, **(UNJUDGED | {"message": "limit_train_batches"})),
+    case(
+        "limit_train_batches=0", trainer={"limit_train_batches": 0}, **(UNJUDGED | {"message": "limit_train_batches"})
+    ),
     case("limit_val_batches=0", trainer={"limit_val_batches": 0}, **UNJUDGED),
-    case("limit_val_batches=0, objective of training", "OfTraining", trainer={"limit_val_batches": 0}, objective="train_acc"),
+    case(
+        "limit_val_batches=0, objective of training",
+        "OfTraining",
+        trainer={"limit_val_batches": 0},
+        objective="train_acc",
+    ),
     case("limit_val_batches=0.7", trainer={"limit_val_batches": 0.7}),
     case("limit_test_batches=1", trainer={"limit_test_batches": 1}),
     case("num_sanity_val_steps=2", trainer={"num_sanity_val_steps": 2}),

@@ -1,7 +1,7 @@
 """Small LightningModules, each odd in one way.
 
-All of them train on 64 numbers and 10 classes. The loss changes its sign with the epoch `peak`, so that the best epoch is
-not the last one, and a number that is of the wrong epoch is seen.
+All of them train on 64 numbers and 10 classes. The loss changes its sign with the epoch `peak`, so that the best epoch
+is not the last one, and a number that is of the wrong epoch is seen.
 """
 
 import copy
@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torchmetrics
+from conformance import data
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.utilities import grad_norm
 from torch import Tensor, nn
@@ -29,8 +30,6 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
-
-from conformance import data
 
 
 class Base(pl.LightningModule):
@@ -746,6 +745,9 @@ class AsksTheTrainer(Base):
         batches, epochs = self.trainer.num_training_batches, self.trainer.max_epochs
         assert (batches, epochs) == (6, 3), f"there are 6 batches of 3 epochs, not {batches} of {epochs}"
         self.warm = batches * epochs // 6
+        assert (self.trainer.num_val_batches, self.trainer.limit_train_batches) == ([3], 1.0)
+        assert self.trainer.check_val_every_n_epoch == 1 and self.trainer.val_check_batch == 6
+        assert self.trainer.accumulate_grad_batches == 1 and self.trainer.max_steps == -1
 
     def loss_of(self, batch: Any) -> Tensor:
         weight = min(1.0, self.global_step / self.warm) / (self.trainer.max_epochs - 1)
@@ -754,6 +756,48 @@ class AsksTheTrainer(Base):
     def on_train_epoch_start(self) -> None:
         last = self.trainer.max_epochs - 1
         self.log("course", float(self.current_epoch / last))
+
+
+class NeedsAll(Base):
+    """Refuses in one place to have seen less than it should have."""
+
+    def __init__(self, where: str):
+        super().__init__()
+        self.where, self.seen = where, 0
+
+    def _see(self, where: str, batch: Any) -> None:
+        self.seen += len(batch[1]) if where == self.where else 0
+
+    def _require(self, where: str, size: int) -> None:
+        if where == self.where and self.seen != size:
+            raise ValueError(f"{where}: {self.seen} of {size} samples were seen")
+        self.seen = 0 if where == self.where else self.seen
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self._see("train", batch)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._see("validation", batch)
+        super().validation_step(batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._see("test", batch)
+        super().test_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        self._require("train", 120)
+
+    def on_validation_epoch_end(self) -> None:
+        self._require("validation", 60)
+
+    def on_test_epoch_end(self) -> None:
+        self._require("test", 60)
+
+    def on_train_end(self) -> None:
+        if self.where == "the end":
+            assert self.global_step == self.trainer.estimated_stepping_batches == 18
+            assert self.current_epoch == self.trainer.max_epochs
 
 
 # --- what it logs, and when ----------------------------------------------------------------------------
@@ -836,7 +880,10 @@ class Metrics(Base):
         super().__init__()
         self.acc = torchmetrics.Accuracy(task="multiclass", num_classes=10)
         self.more = torchmetrics.MetricCollection(
-            {"f1": torchmetrics.F1Score("multiclass", num_classes=10, average="macro"), "auroc": torchmetrics.AUROC("multiclass", num_classes=10)},
+            {
+                "f1": torchmetrics.F1Score("multiclass", num_classes=10, average="macro"),
+                "auroc": torchmetrics.AUROC("multiclass", num_classes=10),
+            },
             prefix="val/",
         )
         self.mean = torchmetrics.MeanMetric()
@@ -1319,7 +1366,7 @@ class Loose(Base):
     """Writes files into the working folder, and prints."""
 
     def on_train_start(self) -> None:
-        with open("notes.txt", "a") as file:
+        with Path("notes.txt").open("a") as file:
             file.write("began\n")
         self.print("a line")
 

@@ -1,4 +1,4 @@
-"""What Lightning alone makes of a configuration: `pytorch_lightning.Trainer`, the seeding callback, nothing else of ours.
+"""What Lightning alone makes of a configuration: its Trainer, the seeding callback, and nothing else of ours.
 
 It runs in a process of its own, and sends what came of it.
 """
@@ -99,9 +99,7 @@ def train(config: dict[str, Any], folder: Path) -> Course:
         course.validation, course.training = {k: float(v) for k, v in trainer.callback_metrics.items()}, {}
         course.value = course.validation[config["objective"]["metric"]]
     if config["test"] and _overrides(module, "test_step") and _has_test_loader(data, module):
-        trainer.test(
-            module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None, verbose=False
-        )
+        trainer.test(module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None, verbose=False)
         course.test = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return course
 
