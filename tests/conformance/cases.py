@@ -249,6 +249,7 @@ OPTIMIZING = [
     ),
     case("schedule of one's own", "OwnSchedule"),
     case("asks the Trainer", "AsksTheTrainer"),
+    case("asks the Trainer for limits", "AsksForLimits"),
     *(
         case(f"needs all samples: {where}", model("NeedsAll", where=where))
         for where in ("train", "validation", "test", "the end")

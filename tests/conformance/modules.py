@@ -745,7 +745,6 @@ class AsksTheTrainer(Base):
         batches, epochs = self.trainer.num_training_batches, self.trainer.max_epochs
         assert (batches, epochs) == (6, 3), f"there are 6 batches of 3 epochs, not {batches} of {epochs}"
         self.warm = batches * epochs // 6
-        assert (self.trainer.num_val_batches, self.trainer.limit_train_batches) == ([3], 1.0)
         assert self.trainer.check_val_every_n_epoch == 1 and self.trainer.val_check_batch == 6
         assert self.trainer.accumulate_grad_batches == 1 and self.trainer.max_steps == -1
 
@@ -756,6 +755,14 @@ class AsksTheTrainer(Base):
     def on_train_epoch_start(self) -> None:
         last = self.trainer.max_epochs - 1
         self.log("course", float(self.current_epoch / last))
+
+
+class AsksForLimits(Base):
+    """Computes with how many batches validation has, and with the limits."""
+
+    def on_train_start(self) -> None:
+        asked = (self.trainer.num_val_batches, self.trainer.limit_train_batches, self.trainer.limit_val_batches)
+        assert asked == ([3], 1.0, 1.0), f"there are 3 batches and no limits, not {asked}"
 
 
 class NeedsAll(Base):
