@@ -30,6 +30,7 @@ from sweeps.channel import Channel
 from sweeps.checkpoints import skip_what_is_not_logged
 from sweeps.config import Config
 from sweeps.errors import ConfigError, did_you_mean
+from sweeps.failure_text import one_line
 from sweeps.late_metrics import may_log
 from sweeps.probe import EnoughError, Probe
 from sweeps.ranks import Ranks
@@ -74,22 +75,25 @@ def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJo
     quieten()
     first = corners[0]
     attempt = _Attempt(first, channel, ranks, job)
-    data, trainer = attempt.data, attempt.fit()
+    trainer = attempt.fit()
+    data = attempt.data
     require_batches(trainer)
-    passed = _judge_logged(first, trainer, attempt.callbacks, ranks, job.judged)
+    passed = _judge_logged(first, trainer, attempt, job.judged)
     logged = passed.metrics
     if first["test"] and has_test(data, attempt.module):
-        trainer.test(attempt.module, datamodule=data, verbose=False)
+        trainer = attempt.test(trainer)
         logged = tuple(sorted({*logged, *trainer.callback_metrics}))
     tried = attempt.result()
     channel.send(tried)
-    del attempt, trainer
+    del trainer
     garbage = _Garbage()
     garbage.add(tried)
 
     shared = _SharedData(first, data, job.allowed_modules)
     _try_all(corners[1:], shared, channel, garbage, ranks, job)
-    passed = replace(passed, metrics=logged, num_parameters=tried.num_parameters)
+    passed = replace(
+        passed, metrics=logged, num_parameters=tried.num_parameters, warnings=(*attempt.doubts, *passed.warnings)
+    )
     return _timed(passed, ranks, began)
 
 
@@ -154,6 +158,9 @@ class _Attempt:
         job: The job.
         shared: The data module that several attempts have.
         how: What the probe wants to see; see `Probe`.
+
+    Attributes:
+        doubts: What failed in the shortened run, and could not be tried in a whole one.
     """
 
     def __init__(
@@ -165,13 +172,14 @@ class _Attempt:
         shared: "_SharedData | None" = None,
         **how: Any,
     ) -> None:
-        self._config, self._channel, self._ranks, self._job = config, channel, ranks, job
+        self._config, self._channel, self.ranks, self._job = config, channel, ranks, job
         self._shared, self._how = shared, how
-        self._build(has_hooks=True)
+        self.doubts: list[str] = []
+        self._build()
 
-    def _build(self, *, has_hooks: bool) -> None:
+    def _build(self, **more: Any) -> None:
         config, allowed = self._config, self._job.allowed_modules
-        self.probe = Probe(config, self._ranks, has_hooks=has_hooks, **self._how)
+        self.probe = Probe(config, self.ranks, **self._how | more)
         seed_process(config["seed"])
         self.callbacks = build_callbacks(config, folder=Path(self._job.folder), allowed=allowed)
         self.data = build_data(config, allowed=allowed) if self._shared is None else self._shared.of(config)
@@ -181,16 +189,45 @@ class _Attempt:
     def fit(self) -> pl.Trainer:
         """Train, and return the Trainer.
 
-        What fails while the tensors are watched that a backward pass needs is tried again without that: not all that
-        torch can do allows it.
+        What fails may do so because it is watched (not all that torch can do allows hooks on saved tensors), or because
+        it is shortened (an epoch's end that wants to have seen all samples). So it is tried again without either, for a
+        limited time; what that does not decide is a doubt. Several ranks cannot agree on it: one may fail alone.
         """
         try:
             return self._fit()
         except Exception as error:
-            if not self.probe.was_watching or isinstance(error, MemoryError | torch.OutOfMemoryError | ConfigError):
+            is_whole_run = self._how.get("num_epochs", 1) > 0
+            if not self._may_be_ours(error) or not (is_whole_run or self.probe.was_watching):
                 raise
-        self._build(has_hooks=False)
-        return self._fit()
+            doubt = one_line(error)
+        self._build(has_hooks=False, whole_s=self._job.limit_s if is_whole_run else None)
+        trainer = self._fit()
+        if self.probe.is_cut:
+            self.doubts.append(f"{doubt} (in two batches that were tried; a whole run takes too long to try).")
+        return trainer
+
+    def test(self, trainer: pl.Trainer) -> pl.Trainer:
+        """Test, one batch of each loader, and return the Trainer; where that fails, all is tried whole, as in `fit`."""
+        try:
+            trainer.test(self.module, datamodule=self.data, verbose=False)
+        except Exception as error:
+            if not self._may_be_ours(error):
+                raise
+            doubt = one_line(error)
+        else:
+            return trainer
+        self._build(has_hooks=False, whole_s=self._job.limit_s)
+        trainer = self._fit()
+        if not self.probe.is_cut:
+            with suppress(EnoughError):
+                trainer.test(self.module, datamodule=self.data, verbose=False)
+        if self.probe.is_cut:
+            self.doubts.append(f"{doubt} (in a batch that was tested; a whole run takes too long to try).")
+        return trainer
+
+    def _may_be_ours(self, error: Exception) -> bool:
+        refused = (MemoryError, torch.OutOfMemoryError, ConfigError)
+        return self.ranks.size == 1 and not isinstance(error, refused)
 
     def _fit(self) -> pl.Trainer:
         """Train by the real Trainer, with the real logger but silent.
@@ -204,7 +241,7 @@ class _Attempt:
         settings = {key: value for key, value in config["trainer"].items() if key != "max_time"}  # which stops
         trainer = trainer_for(
             config | {"trainer": settings | {"num_sanity_val_steps": 0}},
-            ranks=self._ranks,
+            ranks=self.ranks,
             logger=logger,
             callbacks=[
                 DerivedRandomness(config["seed"]),
@@ -224,9 +261,7 @@ class _Attempt:
         return self.probe.result(self.module)
 
 
-def _judge_logged(
-    config: Config, trainer: pl.Trainer, callbacks: Iterable[Callback], ranks: Ranks, judged: Sequence[str]
-) -> CheckPassed:
+def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged: Sequence[str]) -> CheckPassed:
     """Return what is logged, and what the objective, `judged` or a callback ask for that is not there yet.
 
     Raises:
@@ -234,7 +269,12 @@ def _judge_logged(
     """
     objective = config["objective"]["metric"]
     logged = tuple(sorted(trainer.callback_metrics))
+    ranks, callbacks = attempt.ranks, attempt.callbacks
     sources = [*trainer.lightning_module.modules(), *callbacks]
+
+    def may_come(name: str) -> bool:
+        return bool(attempt.doubts) or may_log(name, sources)  # an epoch that was cut has not logged all
+
     warnings: list[str] = []
     late: list[str] = []
 
@@ -243,13 +283,13 @@ def _judge_logged(
             if monitor in logged or monitor == objective:
                 continue
             problem = f"{key}={monitor}: it is not logged in the first epoch, at whose end the callback asks for it."
-            if not may_log(monitor, sources):
+            if not may_come(monitor):
                 raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
             warnings.append(problem)
-        if objective not in logged and (objective == "num_params" or not may_log(objective, sources)):
+        if objective not in logged and (objective == "num_params" or not may_come(objective)):
             raise metric_is_missing(objective, logged)
         missing = (name for name in dict.fromkeys([objective, *judged]) if name not in logged)
-        late.extend(name for name in missing if may_log(name, sources))
+        late.extend(name for name in missing if may_come(name))
         warnings.extend(
             f"{name}, by which trials are judged, was not logged in the two batches that were tried, but may come "
             f"later. Logged: {', '.join(logged) or 'nothing'}."

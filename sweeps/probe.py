@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -55,16 +56,27 @@ class Probe(Callback):
         ranks: The ranks of the trial.
         has_hooks: Whether to watch what autograd saves, where that is needed.
         num_batches: How many batches of an epoch are trained.
+        whole_s: Train to the end, for so many seconds at most; None for the first batches alone.
         num_epochs: After how many epochs training ends; 0 ends it after the batches, by raising `EnoughError`.
 
     Attributes:
+        is_cut: Whether a run to the end was cut off.
         was_watching: Whether it watched what autograd saves when training failed.
     """
 
     def __init__(
-        self, config: Config, ranks: Ranks, *, has_hooks: bool = True, num_batches: int = 2, num_epochs: int = 1
+        self,
+        config: Config,
+        ranks: Ranks,
+        *,
+        has_hooks: bool = True,
+        num_batches: int = 2,
+        num_epochs: int = 1,
+        whole_s: float | None = None,
     ) -> None:
-        self.was_watching = False
+        self.was_watching = self.is_cut = False
+        self._ends_at = math.inf if whole_s is None else time.monotonic() + whole_s
+        self._is_whole = whole_s is not None
         self._seed = config["seed"]
         self._strategy = config["trainer"]["strategy"]
         self._ranks = ranks
@@ -83,6 +95,8 @@ class Probe(Callback):
 
     def shorten(self, trainer: pl.Trainer) -> None:
         """Let epochs and validations end early, and each batch be a step; the Trainer's numbers stay the real ones."""
+        if self._is_whole:
+            return
         loop = trainer.fit_loop.epoch_loop
 
         def validates(fetcher: Any) -> bool:
@@ -93,8 +107,23 @@ class Probe(Callback):
         for evaluation in (loop.val_loop, trainer.test_loop):
             _limit_to_one(evaluation)
 
+    def _end_in_time(self) -> None:
+        if time.monotonic() > self._ends_at:
+            self.is_cut = True
+            raise EnoughError
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """End in time."""
+        self._end_in_time()
+
+    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """End in time."""
+        self._end_in_time()
+
     def _is_last(self, trainer: pl.Trainer) -> bool:
         """Tell whether the batch is the last one that is trained of this epoch."""
+        if self._is_whole:
+            return trainer.is_last_batch or self._num_trained >= trainer.num_training_batches
         return self._num_trained >= min(self._num_batches, trainer.num_training_batches)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,7 +133,7 @@ class Probe(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End training after enough epochs."""
         self._num_ended += 1
-        if self._num_ended >= self._num_epochs:
+        if self._num_ended >= self._num_epochs and not self._is_whole:
             stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,6 +158,7 @@ class Probe(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """See what the last of the batches saves; the first must be as it always is (see torch's version counter)."""
+        self._end_in_time()
         self._num_trained += 1
         is_last = self._is_last(trainer)
         if is_last:
@@ -157,7 +187,7 @@ class Probe(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self._words.append(_digest(loss.detach()))
-        if self._num_trained == self._num_batches - 1:
+        if self._num_trained == self._num_batches - 1 and not self._is_whole:
             _jump_to_the_end(trainer)
         if self._memory is not None:
             return

@@ -36,7 +36,8 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], *,
             raise ConfigError(
                 f"{key}.{name}: {name_of_target} takes no such argument. {did_you_mean(name, parameters)}"
             )
-        if name in hints and not _fits(value, hints[name]):
+        is_default = value is None and parameters[name].default is None  # `size: int = None`, as many write it
+        if name in hints and not is_default and not _fits(value, hints[name]):
             quoting = ""
             if isinstance(value, int | float) and _fits("text", hints[name]):
                 quoting = f""" Text that looks like a number is quoted twice: {key}.{name}="'TEXT'"."""
