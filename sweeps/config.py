@@ -266,7 +266,7 @@ def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> Dic
 def _without_null(override: str) -> str:
     """Say `~system` for `system=null`, which Hydra does not know of a group."""
     name, _, value = override.partition("=")
-    return f"~{name}" if name in PARTS and value == "null" else override
+    return f"~{name}" if name in (*PARTS, "data") and value == "null" else override
 
 
 def initialize(home: Path | None = None) -> Any:

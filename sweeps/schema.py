@@ -109,7 +109,8 @@ class ObjectiveConfig:
 class RunConfig:
     """What one run is made of: the frozen config of a trial."""
 
-    data: Any = MISSING
+    data: Any = None
+    """null: the module has loaders of its own"""
     model: Any = MISSING
     system: Any = None
     """trains a net; a LightningModule needs none"""
