@@ -84,6 +84,12 @@ class Composer:
         """The chosen option of each group."""
         return dict(self.tree.hydra.runtime.choices)
 
+    @property
+    def data_and_model(self) -> list[str]:
+        """The chosen options of the two that name a run; of the model alone, where it has loaders of its own."""
+        choices = self.choices
+        return [str(choices[group]) for group in ("data", "model") if choices.get(group) is not None]
+
     def is_group(self, key: str) -> bool:
         """Tell whether `key` names a config group rather than a value."""
         return "." not in key and bool(self.options(key))

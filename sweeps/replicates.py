@@ -78,9 +78,10 @@ def replication(config: Config, searched: tuple[str, ...]) -> Replication:
         raise ConfigError(f"study.folds must be at least 2, or null for no cross-validation, but got {folds}.")
     if replicates > 1:
         raise ConfigError("study.replicates and study.folds exclude each other: delete one of the two.")
-    if not {"num_folds", "fold"} <= config["data"].keys():
+    data = config["data"] or {}
+    if not {"num_folds", "fold"} <= data.keys():
         raise ConfigError(
-            f"study.folds: {config['data'].get('_target_')} has no arguments num_folds and fold. Give your data module "
+            f"study.folds: {data.get('_target_', 'data=null')} has no arguments num_folds and fold. Give your data module "
             "both, and its option in conf/data the keys `num_folds: null` and `fold: 0`."
         )
     _require_not_searched(("data.num_folds", "data.fold"), searched, "study.folds")

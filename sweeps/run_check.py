@@ -116,7 +116,7 @@ def _check(
     ranks = f" of {slots[0].devices} ranks each" if slots[0].devices > 1 else ""
     num_keys = 0 if space is None else len(space.keys)
     what = f"{num_keys} key{'s' if num_keys > 1 else ''} searched, {len(slots)} at once" if num_keys else "a single run"
-    return CheckResult(title=f"{composer.choices['data']} {composer.choices['model']}: {what}{ranks}", report=report)
+    return CheckResult(title=f"{' '.join(composer.data_and_model)}: {what}{ranks}", report=report)
 
 
 @contextmanager

@@ -204,7 +204,8 @@ class _Reproducing:
             if isinstance(looked, Failed):
                 recorder.close()
                 raise ConfigError(f"{looked.message}{self._hint()}")
-            self._differs["data"] = data_changes(self._original.evidence.trace.data, looked.content)
+            if self._config["data"] is not None:  # else it is seen as it trains
+                self._differs["data"] = data_changes(self._original.evidence.trace.data, looked.content)
             self._announce()
             folder = paths.reproduction_dir(self._request.store_dir)
             outcome = self._train(launcher, recorder, folder)

@@ -406,7 +406,7 @@ def _only_driver(name: str, folder: Path) -> Iterator[int]:
 
 def _new_name(composer: Composer, store_dir: Path) -> str:
     """Name a study after its data, model and the first free number; the folder made here reserves it."""
-    stem = f"{composer.choices['data']}-{composer.choices['model']}"
+    stem = "-".join(composer.data_and_model)
     number = 1
     while True:
         folder = paths.study_dir(store_dir, f"{stem}-{number}")

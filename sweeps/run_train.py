@@ -214,7 +214,7 @@ class _Run:
 
     def _name(self, folder: Path) -> str:
         number = f" {int(folder.name)}" if folder.name.isdigit() else ""
-        return f"train{number} {self.composer.choices['data']} {self.composer.choices['model']}"
+        return f"train{number} {' '.join(self.composer.data_and_model)}"
 
     def _ranks(self) -> str:
         devices, hosts = self.config["trainer"]["devices"], self.config["trainer"]["num_nodes"]

@@ -240,6 +240,11 @@ def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[A
     """Return what a sample is, some of them, and the names of the classes if the data has any."""
     seed_streams(config["seed"])
     data: Any = build_data(config, allowed=allowed)
+    if data is None:
+        raise ConfigError(
+            "The run has data=null, so that there are no samples to give the model as its example: put the module's "
+            "loaders into a LightningDataModule, and train it with that."
+        )
     try:
         data.prepare_data()
         data.setup("fit")
@@ -318,7 +323,7 @@ def _outputs(predictor: Predictor, examples: NDArray[Any]) -> Tensor:
 def _kind(outputs: Tensor, names: tuple[str, ...], config: Config) -> tuple[Output, tuple[str, ...]]:
     """Tell whether rows of numbers are scores of classes, their probabilities, or neither, and name the classes."""
     count = outputs.shape[1]
-    told = config["data"].get("num_classes")
+    told = (config["data"] or {}).get("num_classes")
     if count < 2 or count not in (len(names), told):
         return "values", ()
     classes = names if len(names) == count else tuple(map(str, range(count)))

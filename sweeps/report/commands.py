@@ -77,7 +77,7 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
         config = read_config(folder / paths.CONFIG)
         plain, _ = split_overrides(record["overrides"])
         own = {"seed": config["seed"]}
-        if config["data"].get("num_folds") is not None:
+        if (config["data"] or {}).get("num_folds") is not None:
             own |= {"data.num_folds": config["data"]["num_folds"], "data.fold": config["data"]["fold"]}
         replaced = {*_IRRELEVANT, *own}
         kept = [text for text in plain if key_of(text) not in replaced and hide_typed(text) == text]

@@ -28,11 +28,11 @@ class KnownData:
 
     def add(self, config: Config, content: Mapping[str, Any], ignores: Sequence[str]) -> None:
         """Keep what a run has told of its data, and which arguments its samples do not depend on."""
-        self._ignored[_target(config.get("data", {}))] = tuple(ignores)
+        self._ignored[_target(config.get("data") or {})] = tuple(ignores)
         self._contents[self._key(config)] = content
 
     def _key(self, config: Config) -> str:
-        data = config.get("data", {})
+        data = config.get("data") or {}
         ignored = (*_HOW, *self._ignored.get(_target(data), ()))
         drawn_from = {} if "seed" in ignored else {name: config.get(name) for name in _DRAWN_FROM}
         return fingerprint({"data": {key: of for key, of in data.items() if key not in ignored}, **drawn_from})

@@ -159,7 +159,8 @@ def config_of(content: bytes | None) -> Config:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise IncompleteError(f"The record's {paths.CONFIG} has no {', '.join(missing)}.")
-    others = [key for key in _SECTIONS if not isinstance(config.get(key, {}), Mapping)]
+    given = config | ({"data": {}} if config["data"] is None else {})  # null where the module has loaders of its own
+    others = [key for key in _SECTIONS if not isinstance(given.get(key, {}), Mapping)]
     if others:
         raise IncompleteError(f"The record's {paths.CONFIG} must have keys and values in {', '.join(others)}.")
     return config

@@ -50,13 +50,13 @@ def as_of_today(
         config[part] = {**today[part], **recorded.get(part, {})}
     config |= {"store_dir": today["store_dir"], "allowed_modules": today["allowed_modules"]}
     config["tracking"] |= {"uri": today["tracking"]["uri"], "experiment": today["tracking"]["experiment"]}
-    data = dict(recorded["data"])
+    data = dict(recorded["data"] or {})
     option = _option_of(data.get("_target_"), config_dir)
     if data.get("cache_dir") is not None:
         data["cache_dir"] = f"{today['store_dir']}/data"
     if data.get("mirrors"):
         data["mirrors"] = option.get("mirrors", data["mirrors"])
-    config |= {"data": data, "callbacks": _in_their_folder(recorded.get("callbacks"))}
+    config |= {"data": data or None, "callbacks": _in_their_folder(recorded.get("callbacks"))}
     _require_near(config, option, typed)
     notes = [
         f"data.{key} is {value!r}, as recorded."
