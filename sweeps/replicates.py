@@ -81,8 +81,8 @@ def replication(config: Config, searched: tuple[str, ...]) -> Replication:
     data = config["data"] or {}
     if not {"num_folds", "fold"} <= data.keys():
         raise ConfigError(
-            f"study.folds: {data.get('_target_', 'data=null')} has no arguments num_folds and fold. Give your data module "
-            "both, and its option in conf/data the keys `num_folds: null` and `fold: 0`."
+            f"study.folds: {data.get('_target_', 'data=null')} has no arguments num_folds and fold. Give your data "
+            "module both, and its option in conf/data the keys `num_folds: null` and `fold: 0`."
         )
     _require_not_searched(("data.num_folds", "data.fold"), searched, "study.folds")
     return Replication(count=folds, is_by_fold=True)

@@ -1,0 +1,56 @@
+"""Which metrics a module may still log, by the texts of its source."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps.late_metrics import may_log
+
+TEXT = """
+NAME = "val/constant"
+
+class Logs:
+    def step(self, stage):
+        self.log("val/late", 1)
+        self.log(f"{stage}/gap", 1)
+        self.log(f"{stage}{stage}", 1)
+        self.metrics = Collection(prefix="test/")
+
+class Sub(Logs):
+    def more(self):
+        self.log("val/of the sub class", 1)
+
+class Other:
+    def step(self):
+        self.log("val/other", 1)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    import importlib
+
+    (tmp_path / "texts_of_a_module.py").write_text(TEXT)
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("texts_of_a_module")
+
+
+@pytest.mark.parametrize("name", ["val/late", "val/gap", "val/of the sub class", "val/constant", "test/f1"])
+def test_a_name_that_stands_in_the_source_may_come(module: Any, name: str) -> None:
+    assert may_log(name, [module.Sub()])
+
+
+@pytest.mark.parametrize("name", ["val/lat", "val/later", "val/other", "gap", "VAL/LATE"])
+def test_a_name_that_does_not_stand_there_never_comes(module: Any, name: str) -> None:
+    assert not may_log(name, [module.Sub()])
+
+
+def test_libraries_log_nothing_late() -> None:
+    assert not may_log("val/loss", [torch.nn.Linear(1, 1)])
+
+
+def test_a_class_without_a_source_may_log_anything() -> None:
+    made = type("Made", (), {"__module__": "made.up"})
+    assert may_log("val/anything", [made()])
