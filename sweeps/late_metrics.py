@@ -18,15 +18,23 @@ _OTHERS = {"lightning_fabric", "lightning_modules", "pytorch_lightning", "torch"
 _JOINTS = "/_-.: "
 
 
-def may_log(name: str, objects: Iterable[object]) -> bool:
+def may_log(name: str, objects: Iterable[object], texts: Iterable[str] = (), *, by_variable: bool = False) -> bool:
     """Return whether the classes of these objects may log `name`.
 
     They may if the name stands in their source, whole or as a text with gaps (`f"{stage}/loss"`), or a part of it up to
     a separator (`prefix="val/"`), or as a constant of their modules; or if their source cannot be read. What libraries
     and the platform itself define is left out.
+
+    Args:
+        name: The metric.
+        objects: What logs: the module and its parts, callbacks.
+        texts: Other texts that may be names, such as the arguments of the module.
+        by_variable: Whether code that logs by the value of a variable (`log(name, ...)`) may log it.
     """
     classes = {base for each in objects for base in type(each).__mro__ if _is_own(base.__module__)}
-    return any(_fits(name, text) for one in classes for text in _texts_of(one))
+    if any(_fits(name, text) for one in classes for text in _texts_of(one)) or any(_fits(name, text) for text in texts):
+        return True
+    return by_variable and any(_logs_by_variable(one) for one in classes)
 
 
 def _is_own(module: str) -> bool:
@@ -45,19 +53,36 @@ def _fits(name: str, text: str | re.Pattern[str]) -> bool:
 
 def _texts_of(one: type) -> Iterator[str | re.Pattern[str]]:
     """Yield the texts of a class, and the constants of its module; what fits everything if there is none to read."""
+    tree, own = _parsed(one)
+    if tree is None:
+        yield re.compile(".*", re.DOTALL)
+        return
+    for node in (*own, *(node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign))):
+        yield from _texts_in(node)
+
+
+def _parsed(one: type) -> tuple[ast.Module | None, list[ast.AST]]:
+    """Return the source of a class's module, None if it cannot be read, and the class in it."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[one.__module__]))
     except (KeyError, OSError, TypeError, SyntaxError, ValueError):
-        yield re.compile(".*", re.DOTALL)
-        return
+        return None, []
     own: list[ast.AST] = [
         node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == one.__name__
     ]
-    constants = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    for node in own or [tree]:
-        yield from _texts_in(node)
-    for constant in constants:
-        yield from _texts_in(constant)
+    return tree, own or [tree]
+
+
+def _logs_by_variable(one: type) -> bool:
+    """Tell whether a class calls `log` or `log_dict` with a name that does not stand there."""
+    calls = [node for part in _parsed(one)[1] for node in ast.walk(part) if isinstance(node, ast.Call)]
+    for call in calls:
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        if method == "log" and call.args and not isinstance(call.args[0], ast.Constant | ast.JoinedStr):
+            return True
+        if method == "log_dict" and call.args and not isinstance(call.args[0], ast.Dict):
+            return True
+    return False
 
 
 def _texts_in(tree: ast.AST) -> Iterator[str | re.Pattern[str]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -272,8 +273,13 @@ def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged
     ranks, callbacks = attempt.ranks, attempt.callbacks
     sources = [*trainer.lightning_module.modules(), *callbacks]
 
-    def may_come(name: str) -> bool:
-        return bool(attempt.doubts) or may_log(name, sources)  # an epoch that was cut has not logged all
+    texts = [text for part in ("model", "system", "data") for text in _texts_in(config[part])]
+
+    def may_come(name: str, **how: bool) -> bool:
+        return bool(attempt.doubts) or may_log(name, sources, texts, **how)  # what was cut has not logged all
+
+    def may_come_late(name: str) -> bool:
+        return may_come(name, by_variable=not get_close_matches(name, logged, n=1, cutoff=0.9))
 
     warnings: list[str] = []
     late: list[str] = []
@@ -286,10 +292,10 @@ def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged
             if not may_come(monitor):
                 raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
             warnings.append(problem)
-        if objective not in logged and (objective == "num_params" or not may_come(objective)):
+        if objective not in logged and (objective == "num_params" or not may_come_late(objective)):
             raise metric_is_missing(objective, logged)
         missing = (name for name in dict.fromkeys([objective, *judged]) if name not in logged)
-        late.extend(name for name in missing if may_come(name))
+        late.extend(name for name in missing if may_come_late(name))
         warnings.extend(
             f"{name}, by which trials are judged, was not logged in the two batches that were tried, but may come "
             f"later. Logged: {', '.join(logged) or 'nothing'}."
@@ -309,6 +315,15 @@ def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged
             "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
         )
     return passed
+
+
+def _texts_in(node: Any) -> Iterator[str]:
+    """Yield the texts of a part of a config."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _texts_in(item)
 
 
 def _monitors(config: Config, callbacks: Iterable[Callback], trainer: pl.Trainer) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,14 @@ class Sub(Logs):
     def more(self):
         self.log("val/of the sub class", 1)
 
+class ByName(Logs):
+    def more(self, name):
+        self.log(name, 1)
+
+class ByDict(Logs):
+    def more(self):
+        self.log_dict(self.metrics)
+
 class Other:
     def step(self):
         self.log("val/other", 1)
@@ -45,6 +53,19 @@ def test_a_name_that_stands_in_the_source_may_come(module: Any, name: str) -> No
 @pytest.mark.parametrize("name", ["val/lat", "val/later", "val/other", "gap", "VAL/LATE"])
 def test_a_name_that_does_not_stand_there_never_comes(module: Any, name: str) -> None:
     assert not may_log(name, [module.Sub()])
+
+
+@pytest.mark.parametrize("kind", ["ByName", "ByDict"])
+def test_code_that_logs_by_a_variable_may_log_anything_if_that_counts(module: Any, kind: str) -> None:
+    logs = [getattr(module, kind)()]
+    assert may_log("val/unheard of", logs, by_variable=True)
+    assert not may_log("val/unheard of", logs)
+    assert not may_log("val/unheard of", [module.Sub()], by_variable=True)
+
+
+def test_texts_of_a_configuration_may_be_names(module: Any) -> None:
+    assert may_log("val/mine", [module.Sub()], ["val/mine"])
+    assert may_log("val/mine", [module.Sub()], ["mine", "val/"])
 
 
 def test_libraries_log_nothing_late() -> None:
