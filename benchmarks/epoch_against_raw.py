@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
+from sweeps.building import build_module
 from sweeps.config import Composer
 from sweeps.ranks import Ranks
 from sweeps.records import Answer, Event, Report
 from sweeps.telemetry import Telemetry
-from sweeps.train import DerivedRandomness, build_module, quieten, trainer_for
+from sweeps.train import DerivedRandomness, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from sweeps.building import build_module
 from sweeps.config import ALLOWED_MODULES, build, load_frozen
-from sweeps.train import build_module, quieten
+from sweeps.train import quieten
 
 
 class Clock(pl.Callback):

@@ -14,6 +14,7 @@ from harness import Result, median
 
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
+from sweeps.building import build_module
 from sweeps.config import Composer
 from sweeps.ranks import Ranks
 from sweeps.reproducing.data_content import data_content
@@ -23,7 +24,7 @@ from sweeps.reproducing.sources import imported_sources
 from sweeps.reproducing.traces import Epoch, Segment, TraceFile
 from sweeps.reproducing.tracing import Tracer, environment_of, weights_hash
 from sweeps.telemetry import Telemetry
-from sweeps.train import DerivedRandomness, build_module, quieten, trainer_for
+from sweeps.train import DerivedRandomness, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 25_600, 64, 7
 
