@@ -202,9 +202,16 @@ class Composer:
         holder: Any = HydraConfig.instance()
         before, holder.cfg = holder.cfg, self._of_hydra[choices]
         try:
-            return self._without_spare_parts(tree, **how)
+            resolved = self._without_spare_parts(tree, **how)
         finally:
             holder.cfg = before
+        for key, value in flatten(resolved).items():
+            if not all(item is None or isinstance(item, _KINDS) for item in _items(value)):
+                raise ConfigError(
+                    f"{key} must be text, a number, true, false, null, or a list or mapping of these, but is "
+                    f"{value!r}: the record of a run holds nothing else."
+                )
+        return resolved
 
     def _without_spare_parts(self, tree: DictConfig, **how: bool) -> Config:
         """Resolve a tree; what its model does not take is null, and need not be possible to resolve.
@@ -519,12 +526,6 @@ def _resolved_data(get: Callable[[], Any], *, throw_on_missing: bool) -> Any:
         cause = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
         cause = cause.removeprefix("ConfigError raised while resolving interpolation: ")
         raise ConfigError(f"{error.full_key or 'The configuration'} cannot be resolved: {cause}") from error
-    for key, value in flatten(found).items() if isinstance(found, dict) else ():
-        if not all(item is None or isinstance(item, _KINDS) for item in _items(value)):
-            raise ConfigError(
-                f"{key} must be text, a number, true, false, null, or a list or mapping of these, but is "
-                f"{value!r}: the record of a run holds nothing else."
-            )
     return found
 
 

@@ -1,6 +1,7 @@
 """Random override expressions, right and wrong: ours has the keys, kinds and values that Hydra's own parser reads."""
 
 import math
+import re
 import string
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -200,6 +201,10 @@ def check(text):
     override, found = hydras(text), ours(text)
     if override is None:
         assert isinstance(found, SpaceError), found
+    elif isinstance(found, SpaceError) and "would become" in str(
+        found
+    ):  # Hydra lets casts change numbers
+        assert re.search(r"(int|bool|float)\(", text), found
     elif override.is_sweep_override():
         assert split_overrides([text]) == ([], [text])
         if is_refused_by_rule(override):
@@ -214,7 +219,8 @@ def check(text):
 @given(expressions)
 @settings(deadline=None, max_examples=150)
 def test_an_expression_means_the_same_in_a_file_and_a_constant_is_its_only_value(expression):
-    override, typed = hydras(f"lr={expression}"), ours(f"lr={expression}")
+    text = f"lr={expression.strip()}"  # in a file, blanks and line breaks around it mean nothing
+    override, typed = hydras(text), ours(text)
     try:
         (found,) = parse_space({"lr": expression}, group_options=lambda group: OPTIONS)
     except SpaceError as refusal:

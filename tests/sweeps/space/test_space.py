@@ -44,6 +44,8 @@ def expressions(draw):
         stop = start + step * draw(st.integers(1, 30))
         return f"range({start},{stop},{step})" if abs(step) > 1e-2 else "range(3)"
     low, high = sorted([draw(numbers), draw(numbers)])
+    if kind in ("int", "whole_log"):  # a cast that would change an end is refused
+        low, high = math.floor(low), math.floor(high)
     if kind == "interval":
         return f"interval({low},{high})"
     if kind == "int":
