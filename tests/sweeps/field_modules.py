@@ -226,3 +226,29 @@ class Tables(pl.LightningDataModule):
 class _Nothing(torch.utils.data.IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
+
+
+class ByValidation(Base):
+    """Logs a number for each validation, and tests how many batches its checkpoint has seen.
+
+    Args:
+        acc: The numbers.
+    """
+
+    def __init__(self, acc: list[float]) -> None:
+        super().__init__()
+        self.acc = list(acc)
+        self.register_buffer("batches", torch.zeros(()))
+        self.batches: torch.Tensor
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.batches += 1
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/batches", self.batches)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/acc", self.acc.pop(0))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("test/batches", self.batches)

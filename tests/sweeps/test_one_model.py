@@ -113,6 +113,21 @@ def test_an_objective_of_each_second_epoch_is_a_warning_and_trains(case: Any) ->
     assert finished.metrics["test/epochs_seen"] == 4
 
 
+@pytest.mark.parametrize(
+    ("settings", "best"),
+    [
+        (("trainer.val_check_interval=0.5",), 31),
+        (("trainer.val_check_interval=17", "trainer.check_val_every_n_epoch=null", "trainer.max_epochs=4"), 51),
+    ],
+)
+def test_a_validation_within_the_epoch_may_be_the_best(case: Any, settings: tuple[str, ...], best: int) -> None:
+    one = case("ByValidation", *settings, acc=[0.1, 0.2, 0.9, 0.3])
+    finished = one.fit()
+    assert one.channel.reports == pytest.approx([0.1, 0.2, 0.9, 0.3])
+    assert finished.value == finished.metrics["val/acc"] == one.shown("val/acc") == pytest.approx(0.9)
+    assert finished.metrics["val/batches"] == finished.metrics["test/batches"] == one.shown("val/batches") == best
+
+
 # --- which checkpoint is kept --------------------------------------------------------------------------
 
 
