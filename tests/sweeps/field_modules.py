@@ -252,3 +252,25 @@ class ByValidation(Base):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.log("test/batches", self.batches)
+
+
+class Weighs(Base):
+    """Logs in validation and in test which weights it has."""
+
+    def weight(self) -> torch.Tensor:
+        return self.layer.weight.detach().abs().sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val/weight", self.weight())
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        self.log("test/weight", self.weight())
+
+
+class Large(Base):
+    """Has losses that only a double can have."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx).double() * 0 + 1e300

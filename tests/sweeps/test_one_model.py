@@ -283,6 +283,11 @@ def test_a_loss_that_is_no_number_ends_training_however_few_are_recorded(case: A
         one.fit()
 
 
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_large_loss_is_a_number(case: Any, every: int) -> None:
+    assert case("Large", f"tracking.log_every_n_steps={every}").fit().state == "complete"
+
+
 def test_an_objective_that_is_no_number_ends_training(case: Any) -> None:
     one = case("Scripted", **SCRIPT | {"acc": [0.9, math.nan]})
     with pytest.raises(DivergedError, match="val/acc"):
