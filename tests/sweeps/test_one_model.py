@@ -212,6 +212,48 @@ def test_a_test_that_logs_the_name_of_the_objective_does_not_replace_it(case: An
     assert finished.value == finished.metrics["val/acc"] == one.shown("val/acc") == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(
+    ("change", "settings", "value", "seen"),
+    [
+        ({}, (), 0.9, 2),
+        ({}, ("trainer.val_check_interval=0.5",), 0.9, 2),
+        ({}, ("trainer.check_val_every_n_epoch=2",), 0.9, 2),
+        ({"every_n_train_steps": 5}, (), 0.2, 3),  # never saved when it is logged: the last model counts
+    ],
+)
+def test_an_objective_that_only_training_logs_is_of_the_model_that_is_tested(
+    case: Any, change: dict[str, Any], settings: tuple[str, ...], value: float, seen: int
+) -> None:
+    script = SCRIPT | {"acc": [1, 1, 1], "loss": [0.1, 0.9, 0.2], "names": ["acc", "own"]}
+    one = case("InTraining", "objective.metric=own", "trainer.max_epochs=3", *settings, **script)
+    one.config["callbacks"]["checkpoint"] |= change
+    finished = one.fit()
+    assert one.channel.reports == pytest.approx([0.1, 0.9, 0.2])
+    assert finished.value == finished.metrics["own"] == one.shown("own") == pytest.approx(value)
+    assert finished.metrics["test/epochs_seen"] == seen
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_averaged_weights_are_those_that_are_validated_and_tested(case: Any, saves: bool) -> None:
+    one = case("Weighs")
+    average = {"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.9}
+    one.config["callbacks"] = {"average": average, **(one.config["callbacks"] if saves else {})}
+    finished = one.fit()
+    assert finished.metrics["test/weight"] == finished.metrics["val/weight"]
+    assert finished.metrics["test/acc"] == finished.value  # `Tables` tests what it validates
+
+
+def test_weights_that_a_callback_puts_in_at_the_end_are_validated(case: Any) -> None:
+    one = case("Weighs", "trainer.max_epochs=4")
+    name = "pytorch_lightning.callbacks.StochasticWeightAveraging"
+    one.config["callbacks"] = {"average": {"_target_": name, "swa_lrs": 0.5, "swa_epoch_start": 1}}
+    finished = one.fit()
+    assert finished.metrics["test/weight"] == finished.metrics["val/weight"] == one.shown("val/weight")
+    assert finished.metrics["test/acc"] == finished.value == finished.metrics["val/acc"]
+    assert finished.value not in one.channel.reports
+    assert "train/loss" in finished.metrics
+
+
 # --- parameters that come late -------------------------------------------------------------------------
 
 
