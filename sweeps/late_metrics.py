@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -35,8 +36,10 @@ def may_log(name: str, objects: Iterable[object], texts: Iterable[str] = (), *, 
         texts: Other texts that may be names, such as the arguments of the module.
         by_variable: Whether code that logs by the value of a variable (`log(name, ...)`) may log it.
     """
-    held = [part for each in objects for part in (each, *getattr(each, "__dict__", {}).values())]
-    sources = _reached({base for part in held for base in type(part).__mro__ if _is_own(base.__module__)})
+    logs = list(objects)
+    held = [part for each in logs if _is_users(type(each)) for part in getattr(each, "__dict__", {}).values()]
+    parts = [*logs, *(part for part in held if _is_users(type(part)))]
+    sources = _reached({base for part in parts for base in type(part).__mro__ if _is_own(base.__module__)})
     if any(_fits(name, text) for one in sources for text in _texts_of(one)) or any(_fits(name, text) for text in texts):
         return True
     return by_variable and any(_logs_by_variable(one) for one in sources)
@@ -60,13 +63,19 @@ def _reached(classes: Iterable[_Source]) -> set[_Source]:
                 place = known.get(node.value.id)
                 named = getattr(place, node.attr, None) if inspect.ismodule(place) else None
             named = inspect.unwrap(named) if inspect.isfunction(named) else named
-            if isinstance(named, type | FunctionType) and _is_own(named.__module__ or ""):
+            if isinstance(named, type | FunctionType) and _is_users(named):
                 left.append(named)
     return found
 
 
 def _is_own(module: str) -> bool:
     return module.partition(".")[0] not in {*_OTHERS, *sys.stdlib_module_names}
+
+
+def _is_users(one: _Source) -> bool:
+    """Tell whether a source is the user's own, and no installed library's."""
+    file = getattr(sys.modules.get(one.__module__), "__file__", None) or ""
+    return _is_own(str(one.__module__)) and not {"site-packages", "dist-packages"} & {*Path(file).parts}
 
 
 def _fits(name: str, text: str | re.Pattern[str]) -> bool:

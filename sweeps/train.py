@@ -209,6 +209,11 @@ def require_batches(trainer: pl.Trainer) -> None:
         raise ConfigError(
             "trainer.limit_train_batches is 0: there is nothing to train on. Leave it out, or set it higher."
         )
+    if math.isfinite(trainer.fit_loop.max_batches) and trainer.fit_loop.max_batches > 0:
+        raise ConfigError(
+            "Training was stopped before its first batch: see what callbacks, and hooks of the module, set "
+            "trainer.should_stop, or return -1 in on_train_batch_start."
+        )
     raise ConfigError(
         f"The training data has no batch: {_source(trainer)} gives none. See its files, its splits and its batch size "
         "(a loader that drops the last batch needs at least one whole batch)."

@@ -292,6 +292,25 @@ def test_a_monitor_that_does_not_exist_is_refused_with_the_nearest_name(case: An
         one.check()
 
 
+def test_callbacks_that_the_module_brings_are_checked_and_save_nothing_of_the_check(case: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    one = case("Brings", monitor="val/loss", place=str(folder))
+    one.check()
+    assert not folder.exists()
+    finished = one.fit()
+    assert [path.name for path in folder.iterdir()] == one.artifacts
+    assert finished.metrics["test/acc"] == finished.value
+    wrong = case("Brings", monitor="val/los", place=str(folder))
+    with pytest.raises(ConfigError, match=r"EarlyStopping.*configure_callbacks.*'val/loss'"):
+        wrong.check()
+
+
+def test_a_metric_that_a_function_logs_later_is_a_warning(case: Any) -> None:
+    one = case("LogsByHelper", "objective.metric=val/score")
+    assert one.check().late == ("val/score",)
+    assert one.fit().value == 0.5
+
+
 def test_a_misspelt_objective_is_refused(case: Any) -> None:
     one = case("Base", "objective.metric=val/ac")
     with pytest.raises(ConfigError, match="'val/acc'"):
@@ -304,6 +323,13 @@ def test_data_without_a_batch_is_named(case: Any, kind: str) -> None:
     one.config["data"]["kind"] = kind
     for attempt in (one.check, one.fit):
         with pytest.raises(ConfigError, match=r"no batch.*Tables\.train_dataloader"):
+            attempt()
+
+
+def test_training_that_is_stopped_before_it_begins_is_not_for_want_of_data(case: Any) -> None:
+    one = case("StopsAtOnce")
+    for attempt in (one.check, one.fit):
+        with pytest.raises(ConfigError, match="should_stop"):
             attempt()
 
 
