@@ -9,15 +9,24 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
 from sweeps import paths
 from sweeps.errors import StoreError
-from sweeps.pruning import Reporter, Snapshot, moment
+from sweeps.pruning import Reporter, Snapshot, is_of_training, moment
 from sweeps.ranks import Ranks
 from sweeps.untrusted import opened
 
-__all__ = ["Kept", "at_hand", "kept_model", "load_what_is_judged", "save_unwritable", "skip_what_is_not_logged"]
+__all__ = [
+    "Kept",
+    "at_hand",
+    "kept_model",
+    "load_averages",
+    "load_what_is_judged",
+    "save_unwritable",
+    "save_when_training_logs",
+    "skip_what_is_not_logged",
+]
 
 _OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
 
@@ -39,7 +48,8 @@ def kept_model(trainer: pl.Trainer, reporter: Reporter, metric: str) -> Kept:
     """Return the best model of all that were saved, by the objective that was logged of it.
 
     Of checkpoints of one model, that of a `ModelCheckpoint` which monitors the objective is the one. Where none was
-    saved at a validation, it is the one that such a callback has chosen; where nothing was saved, the last model.
+    saved at a validation, it is the one that such a callback has chosen; where nothing was saved, the last model. It is
+    also the last where only training logs the objective, and nothing was saved when it did: no validation can tell it.
 
     Args:
         trainer: The trainer, after training.
@@ -57,7 +67,8 @@ def kept_model(trainer: pl.Trainer, reporter: Reporter, metric: str) -> Kept:
                 unjudged = unjudged or path
             elif best.path is None or _is_better(reporter, snapshot, best.snapshot):
                 best = Kept(path=path, snapshot=snapshot)
-    if best.path is None and unjudged is not None:
+    is_judged_last = best.snapshot is not None and not reporter.is_of_validation
+    if best.path is None and unjudged is not None and not is_judged_last:
         return Kept(path=unjudged, snapshot=None)
     return best
 
@@ -92,6 +103,31 @@ def skip_what_is_not_logged(callback: ModelCheckpoint) -> None:
             save(trainer, monitor_candidates)
 
     callback._save_topk_checkpoint = save_if_logged  # type: ignore[method-assign]
+
+
+def save_when_training_logs(callback: ModelCheckpoint) -> None:
+    """Let a callback that is told nothing else save at the end of the epoch if only training logs its metric.
+
+    At a validation within the epoch it would have the value of the epoch before.
+    """
+    decide = callback._should_save_on_train_epoch_end
+
+    def at_epoch_end(trainer: pl.Trainer) -> bool:
+        if callback._save_on_train_epoch_end is None and callback.monitor is not None:
+            return decide(trainer) or is_of_training(trainer, callback.monitor)
+        return decide(trainer)
+
+    callback._should_save_on_train_epoch_end = at_epoch_end  # type: ignore[method-assign]
+
+
+def load_averages(trainer: pl.Trainer) -> None:
+    """Let what is validated and tested after training be the averaged weights, which the checkpoints have.
+
+    A callback that has averaged in this Trainer would load those in place of them that training would go on with.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            callback._average_model = None
 
 
 def load_what_is_judged(trainer: pl.Trainer) -> None:

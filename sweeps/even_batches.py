@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.data import _reinstantiate_wrapped_cls
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultMetric
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities.data import _get_dataloader_init_args_and_kwargs
@@ -63,7 +64,8 @@ def deal_evenly(trainer: pl.Trainer) -> None:
         is_evaluating = mode in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING, RunningStage.TESTING)
         is_plain = isinstance(dataloader, DataLoader) and _is_plain(dataloader)
         if is_evaluating and is_plain and connector._requires_distributed_sampler(dataloader):
-            with suppress(ValueError):  # fewer samples than ranks, or batches of one: some count twice
+            # Fewer samples than ranks, batches of one, a loader that sets its batches by itself: some count twice
+            with suppress(ValueError, MisconfigurationException):
                 return _dealt(dataloader, trainer.distributed_sampler_kwargs or {}, mode)
         return prepare(dataloader, shuffle=shuffle, mode=mode)
 
@@ -104,6 +106,10 @@ def _dealt(dataloader: Any, place: dict[str, int], mode: RunningStage) -> object
         rank=place["rank"],
         world_size=place["num_replicas"],
     )
+    arguments: tuple[Any, ...]
     arguments, options = _get_dataloader_init_args_and_kwargs(dataloader, dataloader.sampler, mode)
+    names = getattr(dataloader, "__pl_saved_arg_names", ())
+    if len(names) == len(arguments):  # what was given by its place is given by its name
+        arguments, options = (), dict(zip(names, arguments, strict=True)) | options
     plain = {"batch_size": 1, "shuffle": False, "sampler": None, "drop_last": False}
     return _reinstantiate_wrapped_cls(dataloader, *arguments, **options | plain | {"batch_sampler": batches})

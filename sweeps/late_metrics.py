@@ -9,6 +9,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 __all__ = ["may_log"]
 
@@ -17,13 +20,15 @@ _OTHERS = {"lightning_fabric", "lightning_modules", "pytorch_lightning", "torch"
 
 _JOINTS = "/_-.: "
 
+_Source = type | FunctionType
+
 
 def may_log(name: str, objects: Iterable[object], texts: Iterable[str] = (), *, by_variable: bool = False) -> bool:
     """Return whether the classes of these objects may log `name`.
 
     They may if the name stands in their source, whole or as a text with gaps (`f"{stage}/loss"`), or a part of it up to
-    a separator (`prefix="val/"`), or as a constant of their modules; or if their source cannot be read. What libraries
-    and the platform itself define is left out.
+    a separator (`prefix="val/"`), or as a constant of their modules; or if their source cannot be read. What they hold
+    and what they name, functions and other classes, counts too; what libraries and the platform itself define does not.
 
     Args:
         name: The metric.
@@ -31,14 +36,46 @@ def may_log(name: str, objects: Iterable[object], texts: Iterable[str] = (), *, 
         texts: Other texts that may be names, such as the arguments of the module.
         by_variable: Whether code that logs by the value of a variable (`log(name, ...)`) may log it.
     """
-    classes = {base for each in objects for base in type(each).__mro__ if _is_own(base.__module__)}
-    if any(_fits(name, text) for one in classes for text in _texts_of(one)) or any(_fits(name, text) for text in texts):
+    logs = list(objects)
+    held = [part for each in logs if _is_users(type(each)) for part in getattr(each, "__dict__", {}).values()]
+    parts = [*logs, *(part for part in held if _is_users(type(part)))]
+    sources = _reached({base for part in parts for base in type(part).__mro__ if _is_own(base.__module__)})
+    if any(_fits(name, text) for one in sources for text in _texts_of(one)) or any(_fits(name, text) for text in texts):
         return True
-    return by_variable and any(_logs_by_variable(one) for one in classes)
+    return by_variable and any(_logs_by_variable(one) for one in sources)
+
+
+def _reached(classes: Iterable[_Source]) -> set[_Source]:
+    """Return classes, and the functions and classes of users that they name, and those name in turn."""
+    found: set[_Source] = set()
+    left = list(classes)
+    while left:
+        one = left.pop()
+        if one in found:
+            continue
+        found.add(one)
+        known = getattr(sys.modules.get(one.__module__), "__dict__", {})
+        for node in (node for part in _parsed(one)[1] for node in ast.walk(part)):
+            named: Any = None
+            if isinstance(node, ast.Name):
+                named = known.get(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                place = known.get(node.value.id)
+                named = getattr(place, node.attr, None) if inspect.ismodule(place) else None
+            named = inspect.unwrap(named) if inspect.isfunction(named) else named
+            if isinstance(named, type | FunctionType) and _is_users(named):
+                left.append(named)
+    return found
 
 
 def _is_own(module: str) -> bool:
     return module.partition(".")[0] not in {*_OTHERS, *sys.stdlib_module_names}
+
+
+def _is_users(one: _Source) -> bool:
+    """Tell whether a source is the user's own, and no installed library's."""
+    file = getattr(sys.modules.get(one.__module__), "__file__", None) or ""
+    return _is_own(str(one.__module__)) and not {"site-packages", "dist-packages"} & {*Path(file).parts}
 
 
 def _fits(name: str, text: str | re.Pattern[str]) -> bool:
@@ -51,8 +88,8 @@ def _fits(name: str, text: str | re.Pattern[str]) -> bool:
     return is_start or is_end
 
 
-def _texts_of(one: type) -> Iterator[str | re.Pattern[str]]:
-    """Yield the texts of a class, and the constants of its module; what fits everything if there is none to read."""
+def _texts_of(one: _Source) -> Iterator[str | re.Pattern[str]]:
+    """Yield the texts of a source, and the constants of its module; what fits everything if there is none to read."""
     tree, own = _parsed(one)
     if tree is None:
         yield re.compile(".*", re.DOTALL)
@@ -61,19 +98,21 @@ def _texts_of(one: type) -> Iterator[str | re.Pattern[str]]:
         yield from _texts_in(node)
 
 
-def _parsed(one: type) -> tuple[ast.Module | None, list[ast.AST]]:
-    """Return the source of a class's module, None if it cannot be read, and the class in it."""
+def _parsed(one: _Source) -> tuple[ast.Module | None, list[ast.AST]]:
+    """Return the source of the module of a class or a function, None if it cannot be read, and the part that it is."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[one.__module__]))
     except (KeyError, OSError, TypeError, SyntaxError, ValueError):
         return None, []
     own: list[ast.AST] = [
-        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == one.__name__
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == one.__name__
     ]
     return tree, own or [tree]
 
 
-def _logs_by_variable(one: type) -> bool:
+def _logs_by_variable(one: _Source) -> bool:
     """Tell whether a class calls `log` or `log_dict` with a name that does not stand there."""
     calls = [node for part in _parsed(one)[1] for node in ast.walk(part) if isinstance(node, ast.Call)]
     for call in calls:

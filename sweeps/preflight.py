@@ -53,6 +53,7 @@ __all__ = ["check", "compare", "measure"]
 _MOST_GARBAGE_BYTES = 500_000_000
 _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
 """Callbacks that stop or train by themselves, or save where they like."""
+_BY_MODULE = "(of the module's configure_callbacks)"
 
 
 def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
@@ -252,6 +253,7 @@ class _Attempt:
             folder=folder,
             allowed=self._job.allowed_modules,
         )
+        _tame_those_of_the_module(trainer, folder)
         self.probe.shorten(trainer)
         with suppress(EnoughError):
             trainer.fit(self.module, datamodule=self.data)
@@ -278,8 +280,11 @@ def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged
     def may_come(name: str, **how: bool) -> bool:
         return bool(attempt.doubts) or may_log(name, sources, texts, **how)  # what was cut has not logged all
 
+    def is_misspelt(name: str) -> bool:
+        return bool(get_close_matches(name, logged, n=1, cutoff=0.9))
+
     def may_come_late(name: str) -> bool:
-        return may_come(name, by_variable=not get_close_matches(name, logged, n=1, cutoff=0.9))
+        return may_come(name, by_variable=not is_misspelt(name))
 
     warnings: list[str] = []
     late: list[str] = []
@@ -289,7 +294,7 @@ def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged
             if monitor in logged or monitor == objective:
                 continue
             problem = f"{key}={monitor}: it is not logged in the first epoch, at whose end the callback asks for it."
-            if not may_come(monitor):
+            if not may_come(monitor) or (_BY_MODULE in key and is_misspelt(monitor)):  # it stands in the source here
                 raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
             warnings.append(problem)
         if objective not in logged and (objective == "num_params" or not may_come_late(objective)):
@@ -328,13 +333,33 @@ def _texts_in(node: Any) -> Iterator[str]:
 
 def _monitors(config: Config, callbacks: Iterable[Callback], trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
     """Yield the keys and names of metrics without which callbacks would end training in its first epoch."""
-    for name, callback in zip(config["callbacks"] or {}, callbacks, strict=True):
+    named = [(f"callbacks.{name}", it) for name, it in zip(config["callbacks"] or {}, callbacks, strict=True)]
+    own = [it for it in trainer.callbacks if all(it is not other for other in callbacks)]  # type: ignore[attr-defined]
+    named += [(f"{type(it).__name__} {_BY_MODULE}", it) for it in own]
+    for name, callback in named:
         asks = isinstance(callback, EarlyStopping) and callback.strict
         if isinstance(callback, ModelCheckpoint):
             asks = callback.save_top_k != 0 and trainer.enable_validation
         monitor = getattr(callback, "monitor", None)
         if asks and monitor is not None:
-            yield f"callbacks.{name}.monitor", monitor
+            yield f"{name}.monitor", monitor
+
+
+def _tame_those_of_the_module(trainer: pl.Trainer, folder: Path) -> None:
+    """Treat callbacks that the module brings along (`configure_callbacks`) as those of the config."""
+    connector = trainer._callback_connector
+    attach = connector._attach_model_callbacks
+
+    def attach_harmless() -> None:
+        before = [id(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        attach()
+        trainer.callbacks = [  # type: ignore[attr-defined]
+            callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if id(callback) in before or _is_harmless(callback, folder)
+        ]
+
+    connector._attach_model_callbacks = attach_harmless  # type: ignore[method-assign]
 
 
 def _is_harmless(callback: Callback, folder: Path) -> bool:

@@ -15,7 +15,7 @@ from sweeps.channel import Channel
 from sweeps.ranks import Ranks
 from sweeps.records import Answer, Report
 
-__all__ = ["DivergedError", "Reporter", "Snapshot", "moment", "numbers_in", "stop"]
+__all__ = ["DivergedError", "Reporter", "Snapshot", "is_of_training", "moment", "numbers_in", "stop"]
 
 _GO = Answer(prune=False)
 _WORDS_OF_A_TRAINING_LOSS = {"train", "training", "loss", "epoch"}
@@ -54,6 +54,8 @@ class Reporter(Checkpoint):
     Attributes:
         best: The snapshot with the best objective so far, on rank 0; None before the first report.
         saved: The moment of each checkpoint that exists, by its path.
+        is_of_validation: Whether a validation has logged the objective: then any model can be judged by another one.
+        training: What training has logged of the last epoch that has ended, on rank 0.
         pruned: The reason why the trial is pruned, or None.
     """
 
@@ -70,6 +72,8 @@ class Reporter(Checkpoint):
         self._seen: dict[str, Any] = {}  # the values of `callback_metrics` at the last look
         self.best: Snapshot | None = None
         self.saved: dict[str, int] = {}
+        self.is_of_validation = False
+        self.training: dict[str, float] = {}
         self.pruned: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,6 +82,7 @@ class Reporter(Checkpoint):
             "snapshots": [asdict(snapshot) for snapshot in self._snapshots.values()],
             "best": None if self.best is None else asdict(self.best),
             "saved": dict(self.saved),
+            "is_of_validation": self.is_of_validation,
             "num_reports": self._num_reports,
         }
 
@@ -87,6 +92,7 @@ class Reporter(Checkpoint):
         best = state_dict["best"]
         self.best = None if best is None else self._snapshots.get(best["moment"], Snapshot(**best))
         self.saved = dict(state_dict["saved"])
+        self.is_of_validation = state_dict.get("is_of_validation", True)  # what an older version saved has no such key
         self._num_reports = state_dict["num_reports"]
 
     def snapshot(self, moment: int) -> Snapshot | None:
@@ -114,11 +120,12 @@ class Reporter(Checkpoint):
         logged = self._logged(trainer)
         now = Snapshot(moment=moment(trainer), epoch=trainer.current_epoch, metrics=logged)
         self._keep(now)
+        self.is_of_validation = self.is_of_validation or self._metric in logged
         self._obey(trainer, lambda: self._report(now) if self._metric in logged else _GO)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add what training has logged of this epoch, and report an objective that is only there."""
-        logged = self._logged(trainer)
+        logged = self.training = self._logged(trainer)
         for snapshot in self._snapshots.values():
             if snapshot.epoch == trainer.current_epoch:
                 snapshot.metrics = logged | snapshot.metrics
@@ -186,6 +193,12 @@ def moment(trainer: pl.Trainer) -> int:
     """Return how many batches have been trained so far: the state of the model, as far as training changes it."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return int(progress.processed)
+
+
+def is_of_training(trainer: pl.Trainer, name: str) -> bool:
+    """Return whether the training of this epoch logs a metric, and validation does not."""
+    loop = trainer.fit_loop.epoch_loop
+    return name in _names(loop._results) and name not in _names(loop.val_loop._results)
 
 
 def numbers_in(metrics: Mapping[str, Any]) -> dict[str, float]:

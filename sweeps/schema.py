@@ -50,7 +50,8 @@ class TrainerConfig:
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: str | None = None
     """norm or value"""
-    check_val_every_n_epoch: int = 1
+    check_val_every_n_epoch: int | None = 1
+    """null: val_check_interval counts batches over the ends of epochs"""
     val_check_interval: int | float | None = None
     """validate within the epoch: a fraction of it, or a number of batches"""
     limit_train_batches: int | float | None = None

@@ -83,7 +83,7 @@ class Telemetry(Callback):
                 self._losses.append(loss.detach().reshape(()))
                 self._steps.append(step)
             elif self._unrecorded is None:
-                self._unrecorded = loss.detach().reshape(()).float() * 0.0
+                self._unrecorded = (loss.detach().reshape(()) * 0.0).float()  # no float has what a double may
             else:
                 self._unrecorded.add_(loss.detach().reshape(()).to(self._unrecorded.device), alpha=0.0)
         self._last_step = step

@@ -24,8 +24,10 @@ from sweeps.checkpoints import (
     Kept,
     at_hand,
     kept_model,
+    load_averages,
     load_what_is_judged,
     save_unwritable,
+    save_when_training_logs,
     skip_what_is_not_logged,
 )
 from sweeps.config import Config, build, fingerprint
@@ -37,7 +39,7 @@ from sweeps.ranks import JoinedEnvironment, Ranks
 from sweeps.records import Artifact, DataContent, Finished, StopAfter
 from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.determinism import operations_without_form
-from sweeps.reproducing.tracing import Tracer
+from sweeps.reproducing.tracing import Tracer, weights_hash
 from sweeps.resuming import ResumePoint
 from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
@@ -110,6 +112,7 @@ def fit(
     )
     logger = ChannelLogger(channel, folder, lambda: telemetry.is_cut)
     resume_from = None if resume_step is None else paths.resume_point(folder, own, resume_step)
+    end = _End()
     tracer = Tracer(ranks, folder, config=own, seed=config["seed"], provenance=provenance, python_path=python_path)
     trainer = trainer_for(
         config,
@@ -117,6 +120,7 @@ def fit(
         logger=logger,
         callbacks=[
             tracer,
+            end,
             ResumePoint(
                 lambda step: paths.resume_point(folder, own, step),
                 channel,
@@ -152,9 +156,15 @@ def fit(
         raise metric_is_missing(objective["metric"], trainer.callback_metrics)
     last = numbers_in(trainer.callback_metrics)
     kept, is_judged = ranks.decide(lambda: _kept(trainer, reporter, objective["metric"]))
+    load_averages(trainer)
+    if ranks.decide(lambda: is_judged and kept.path is None and reporter.is_of_validation):
+        is_judged = ranks.sum(torch.tensor([float(end.has_changed(module))])).item() == 0
     if not is_judged and is_whole and reporter.pruned is None:
         best = at_hand(kept.path, ranks, folder)
-        kept = Kept(path=kept.path, snapshot=_validated(trainer, module, data, best, logger, objective["metric"]))
+        snapshot = _validated(trainer, module, data, best, logger, objective["metric"])
+        if best is None:  # the last model, of which training has logged something, too
+            snapshot.metrics = reporter.training | snapshot.metrics
+        kept = Kept(path=kept.path, snapshot=snapshot)
     value = None if kept.snapshot is None else kept.snapshot.value
     metrics = {} if kept.snapshot is None else dict(kept.snapshot.metrics)
     if not telemetry.is_stopped and stop_after is None:  # else it may be resumed
@@ -198,6 +208,11 @@ def require_batches(trainer: pl.Trainer) -> None:
     if trainer.limit_train_batches == 0:
         raise ConfigError(
             "trainer.limit_train_batches is 0: there is nothing to train on. Leave it out, or set it higher."
+        )
+    if math.isfinite(trainer.fit_loop.max_batches) and trainer.fit_loop.max_batches > 0:
+        raise ConfigError(
+            "Training was stopped before its first batch: see what callbacks, and hooks of the module, set "
+            "trainer.should_stop, or return -1 in on_train_batch_start."
         )
     raise ConfigError(
         f"The training data has no batch: {_source(trainer)} gives none. See its files, its splits and its batch size "
@@ -358,6 +373,21 @@ class _Stop(Callback):
             stop(trainer)
 
 
+class _End(Callback):
+    """Notes the weights that training ends with: callbacks may put others in their place, such as averages."""
+
+    def __init__(self) -> None:
+        self._weights: str | None = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note them; it is the first callback."""
+        self._weights = weights_hash(pl_module)
+
+    def has_changed(self, module: pl.LightningModule) -> bool:
+        """Return whether the module has other weights now."""
+        return self._weights is not None and self._weights != weights_hash(module)
+
+
 class NoProfiler(PassThroughProfiler):
     """Measures nothing, at the price of nothing: Lightning's own costs 0.1 ms a step in context managers."""
 
@@ -441,6 +471,7 @@ def build_callbacks(config: Config, *, folder: Path, allowed: Sequence[str]) -> 
         callback = build_callback(node, key=f"callbacks.{name}", allowed=allowed)
         if isinstance(callback, ModelCheckpoint) and callback.monitor == config["objective"]["metric"]:
             skip_what_is_not_logged(callback)
+            save_when_training_logs(callback)
         built.append(callback)
     return built
 

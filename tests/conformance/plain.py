@@ -19,7 +19,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger
 
 from sweeps.reproducing.tracing import weights_hash
@@ -98,6 +98,9 @@ def train(config: dict[str, Any], folder: Path) -> Course:
         trainer.validate(module, datamodule=data, ckpt_path=str(best), weights_only=False, verbose=False)
         course.validation, course.training = {k: float(v) for k, v in trainer.callback_metrics.items()}, {}
         course.value = course.validation[config["objective"]["metric"]]
+    for callback in own:
+        if isinstance(callback, WeightAveraging):
+            callback._average_model = None  # as in a Trainer of its own, which tests the average that was saved
     if config["test"] and _overrides(module, "test_step") and _has_test_loader(data, module):
         trainer.test(module, datamodule=data, ckpt_path=best and str(best), weights_only=best is None, verbose=False)
         course.test = {key: float(value) for key, value in trainer.callback_metrics.items()}

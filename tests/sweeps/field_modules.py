@@ -226,3 +226,87 @@ class Tables(pl.LightningDataModule):
 class _Nothing(torch.utils.data.IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
+
+
+class ByValidation(Base):
+    """Logs a number for each validation, and tests how many batches its checkpoint has seen.
+
+    Args:
+        acc: The numbers.
+    """
+
+    def __init__(self, acc: list[float]) -> None:
+        super().__init__()
+        self.acc = list(acc)
+        self.register_buffer("batches", torch.zeros(()))
+        self.batches: torch.Tensor
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.batches += 1
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/batches", self.batches)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/acc", self.acc.pop(0))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("test/batches", self.batches)
+
+
+class Weighs(Base):
+    """Logs in validation and in test which weights it has."""
+
+    def weight(self) -> torch.Tensor:
+        return self.layer.weight.detach().abs().sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val/weight", self.weight())
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        self.log("test/weight", self.weight())
+
+
+class Large(Base):
+    """Has losses that only a double can have."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx).double() * 0 + 1e300
+
+
+class Brings(Base):
+    """Brings callbacks along.
+
+    Args:
+        monitor: What early stopping monitors.
+        place: Where its checkpoints go.
+    """
+
+    def __init__(self, monitor: str, place: str) -> None:
+        super().__init__()
+        self.monitor, self.place = monitor, place
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        saves = pl.callbacks.ModelCheckpoint(self.place, monitor="val/acc", mode="max")
+        return [saves, pl.callbacks.EarlyStopping(self.monitor)]
+
+
+class StopsAtOnce(Base):
+    """Stops before the first batch."""
+
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = True
+
+
+class LogsByHelper(Base):
+    """Logs its objective from the second epoch on, by a function."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if self.current_epoch:
+            log_score(self, 0.5)
+
+
+def log_score(module: pl.LightningModule, value: float) -> None:
+    module.log("val/score", value)

@@ -33,6 +33,29 @@ class ByDict(Logs):
 class Other:
     def step(self):
         self.log("val/other", 1)
+
+def helps(module):
+    module.log("val/of a function", 1)
+
+def helps_by_name(module, name):
+    module.log(name, 1)
+
+class Helper:
+    def help(self, module):
+        helps(module)
+        module.log("val/of a helper", 1)
+
+class Helped:
+    def __init__(self):
+        self.helper = Helper()
+
+class Given:
+    def __init__(self, helper):
+        self.helper = helper
+
+class HelpedByName:
+    def step(self):
+        helps_by_name(self, self.name)
 """
 
 
@@ -55,7 +78,14 @@ def test_a_name_that_does_not_stand_there_never_comes(module: Any, name: str) ->
     assert not may_log(name, [module.Sub()])
 
 
-@pytest.mark.parametrize("kind", ["ByName", "ByDict"])
+@pytest.mark.parametrize("name", ["val/of a function", "val/of a helper"])
+def test_what_it_names_and_what_it_holds_may_log(module: Any, name: str) -> None:
+    assert may_log(name, [module.Helped()])
+    assert may_log(name, [module.Given(module.Helper())])
+    assert not may_log(name, [module.Given(None)])
+
+
+@pytest.mark.parametrize("kind", ["ByName", "ByDict", "HelpedByName"])
 def test_code_that_logs_by_a_variable_may_log_anything_if_that_counts(module: Any, kind: str) -> None:
     logs = [getattr(module, kind)()]
     assert may_log("val/unheard of", logs, by_variable=True)

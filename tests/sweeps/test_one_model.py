@@ -113,6 +113,21 @@ def test_an_objective_of_each_second_epoch_is_a_warning_and_trains(case: Any) ->
     assert finished.metrics["test/epochs_seen"] == 4
 
 
+@pytest.mark.parametrize(
+    ("settings", "best"),
+    [
+        (("trainer.val_check_interval=0.5",), 31),
+        (("trainer.val_check_interval=17", "trainer.check_val_every_n_epoch=null", "trainer.max_epochs=4"), 51),
+    ],
+)
+def test_a_validation_within_the_epoch_may_be_the_best(case: Any, settings: tuple[str, ...], best: int) -> None:
+    one = case("ByValidation", *settings, acc=[0.1, 0.2, 0.9, 0.3])
+    finished = one.fit()
+    assert one.channel.reports == pytest.approx([0.1, 0.2, 0.9, 0.3])
+    assert finished.value == finished.metrics["val/acc"] == one.shown("val/acc") == pytest.approx(0.9)
+    assert finished.metrics["val/batches"] == finished.metrics["test/batches"] == one.shown("val/batches") == best
+
+
 # --- which checkpoint is kept --------------------------------------------------------------------------
 
 
@@ -197,6 +212,48 @@ def test_a_test_that_logs_the_name_of_the_objective_does_not_replace_it(case: An
     assert finished.value == finished.metrics["val/acc"] == one.shown("val/acc") == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(
+    ("change", "settings", "value", "seen"),
+    [
+        ({}, (), 0.9, 2),
+        ({}, ("trainer.val_check_interval=0.5",), 0.9, 2),
+        ({}, ("trainer.check_val_every_n_epoch=2",), 0.9, 2),
+        ({"every_n_train_steps": 5}, (), 0.2, 3),  # never saved when it is logged: the last model counts
+    ],
+)
+def test_an_objective_that_only_training_logs_is_of_the_model_that_is_tested(
+    case: Any, change: dict[str, Any], settings: tuple[str, ...], value: float, seen: int
+) -> None:
+    script = SCRIPT | {"acc": [1, 1, 1], "loss": [0.1, 0.9, 0.2], "names": ["acc", "own"]}
+    one = case("InTraining", "objective.metric=own", "trainer.max_epochs=3", *settings, **script)
+    one.config["callbacks"]["checkpoint"] |= change
+    finished = one.fit()
+    assert one.channel.reports == pytest.approx([0.1, 0.9, 0.2])
+    assert finished.value == finished.metrics["own"] == one.shown("own") == pytest.approx(value)
+    assert finished.metrics["test/epochs_seen"] == seen
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_averaged_weights_are_those_that_are_validated_and_tested(case: Any, saves: bool) -> None:
+    one = case("Weighs")
+    average = {"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.9}
+    one.config["callbacks"] = {"average": average, **(one.config["callbacks"] if saves else {})}
+    finished = one.fit()
+    assert finished.metrics["test/weight"] == finished.metrics["val/weight"]
+    assert finished.metrics["test/acc"] == finished.value  # `Tables` tests what it validates
+
+
+def test_weights_that_a_callback_puts_in_at_the_end_are_validated(case: Any) -> None:
+    one = case("Weighs", "trainer.max_epochs=4")
+    name = "pytorch_lightning.callbacks.StochasticWeightAveraging"
+    one.config["callbacks"] = {"average": {"_target_": name, "swa_lrs": 0.5, "swa_epoch_start": 1}}
+    finished = one.fit()
+    assert finished.metrics["test/weight"] == finished.metrics["val/weight"] == one.shown("val/weight")
+    assert finished.metrics["test/acc"] == finished.value == finished.metrics["val/acc"]
+    assert finished.value not in one.channel.reports
+    assert "train/loss" in finished.metrics
+
+
 # --- parameters that come late -------------------------------------------------------------------------
 
 
@@ -235,6 +292,25 @@ def test_a_monitor_that_does_not_exist_is_refused_with_the_nearest_name(case: An
         one.check()
 
 
+def test_callbacks_that_the_module_brings_are_checked_and_save_nothing_of_the_check(case: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    one = case("Brings", monitor="val/loss", place=str(folder))
+    one.check()
+    assert not folder.exists()
+    finished = one.fit()
+    assert [path.name for path in folder.iterdir()] == one.artifacts
+    assert finished.metrics["test/acc"] == finished.value
+    wrong = case("Brings", monitor="val/los", place=str(folder))
+    with pytest.raises(ConfigError, match=r"EarlyStopping.*configure_callbacks.*'val/loss'"):
+        wrong.check()
+
+
+def test_a_metric_that_a_function_logs_later_is_a_warning(case: Any) -> None:
+    one = case("LogsByHelper", "objective.metric=val/score")
+    assert one.check().late == ("val/score",)
+    assert one.fit().value == 0.5
+
+
 def test_a_misspelt_objective_is_refused(case: Any) -> None:
     one = case("Base", "objective.metric=val/ac")
     with pytest.raises(ConfigError, match="'val/acc'"):
@@ -247,6 +323,13 @@ def test_data_without_a_batch_is_named(case: Any, kind: str) -> None:
     one.config["data"]["kind"] = kind
     for attempt in (one.check, one.fit):
         with pytest.raises(ConfigError, match=r"no batch.*Tables\.train_dataloader"):
+            attempt()
+
+
+def test_training_that_is_stopped_before_it_begins_is_not_for_want_of_data(case: Any) -> None:
+    one = case("StopsAtOnce")
+    for attempt in (one.check, one.fit):
+        with pytest.raises(ConfigError, match="should_stop"):
             attempt()
 
 
@@ -266,6 +349,11 @@ def test_a_loss_that_is_no_number_ends_training_however_few_are_recorded(case: A
     one = case("Blows", f"tracking.log_every_n_steps={every}", how=how)
     with pytest.raises(DivergedError, match=r"loss.*(nan|inf|not a finite)"):
         one.fit()
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_large_loss_is_a_number(case: Any, every: int) -> None:
+    assert case("Large", f"tracking.log_every_n_steps={every}").fit().state == "complete"
 
 
 def test_an_objective_that_is_no_number_ends_training(case: Any) -> None:
