@@ -198,7 +198,7 @@ class _Attempt:
         try:
             return self._fit()
         except Exception as error:
-            is_whole_run = self._how.get("num_epochs", 1) > 0
+            is_whole_run = self._how.get("num_epochs", 1) > 0 and self.probe.has_begun
             if not self._may_be_ours(error) or not (is_whole_run or self.probe.was_watching):
                 raise
             doubt = one_line(error)

@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Mapping
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,11 @@ class Sides:
         self._folder = folder
         self._base = ("trainer=cpu", f"store_dir={folder}", "allowed_modules=[conformance]", "trainer.max_epochs=3")
         self._composer = Composer("train", self._base)
-        with chdir(folder):  # where modules and data write when they name no folder
-            self._launcher = LocalLauncher(
-                modules=[f"conformance.{name}" for name in ("plain", "modules", "callbacks")],
-                python_path=[_TESTS],
-                log=folder / "server.log",
-            )
+        self._launcher = LocalLauncher(
+            modules=[f"conformance.{name}" for name in ("plain", "modules", "callbacks")],
+            python_path=[_TESTS],
+            log=folder / "server.log",
+        )
         self._number = 0
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """What trains in Lightning trains in Lightsweep, to the same numbers; what does not, does not."""
 
 from collections.abc import Iterator
+from contextlib import chdir
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from conformance.sides import Sides, differences
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
-    opened = Sides(tmp_path_factory.mktemp("conformance"))
-    yield opened
-    opened.close()
+    folder = tmp_path_factory.mktemp("conformance")
+    with chdir(folder):  # where modules and data write when they name no folder
+        opened = Sides(folder)
+        yield opened
+        opened.close()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

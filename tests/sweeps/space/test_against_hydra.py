@@ -201,9 +201,7 @@ def check(text):
     override, found = hydras(text), ours(text)
     if override is None:
         assert isinstance(found, SpaceError), found
-    elif isinstance(found, SpaceError) and "would become" in str(
-        found
-    ):  # Hydra lets casts change numbers
+    elif isinstance(found, SpaceError) and "would become" in str(found):  # Hydra lets casts change numbers
         assert re.search(r"(int|bool|float)\(", text), found
     elif override.is_sweep_override():
         assert split_overrides([text]) == ([], [text])
