@@ -198,7 +198,7 @@ class _Attempt:
         try:
             return self._fit()
         except Exception as error:
-            is_whole_run = self._how.get("num_epochs", 1) > 0 and self.probe.has_begun
+            is_whole_run = self._how.get("num_epochs", 1) > 0
             if not self._may_be_ours(error) or not (is_whole_run or self.probe.was_watching):
                 raise
             doubt = one_line(error)
@@ -228,7 +228,7 @@ class _Attempt:
         return trainer
 
     def _may_be_ours(self, error: Exception) -> bool:
-        refused = (MemoryError, torch.OutOfMemoryError, ConfigError)
+        refused = (MemoryError, torch.OutOfMemoryError, ConfigError, FileNotFoundError, ImportError)
         return self.ranks.size == 1 and not isinstance(error, refused)
 
     def _fit(self) -> pl.Trainer:

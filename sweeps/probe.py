@@ -126,11 +126,6 @@ class Probe(Callback):
             return trainer.is_last_batch or self._num_trained >= trainer.num_training_batches
         return self._num_trained >= min(self._num_batches, trainer.num_training_batches)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a batch has been trained."""
-        return bool(self._batch_bytes)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count anew."""
         self._num_trained = 0
