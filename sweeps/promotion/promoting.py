@@ -60,11 +60,13 @@ class _Checkpoint:
     content: Mapping[str, Any]
 
     def score(self, metric: str) -> float | None:
-        """Return the value of a metric that the checkpoint was saved for."""
+        """Return the value of a metric that the checkpoint was saved for; not that of another which lay beside it."""
         callbacks = self.content.get("callbacks")
         for key, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
             if str(key).startswith("ModelCheckpoint") and isinstance(state, Mapping) and state.get("monitor") == metric:
-                score = state.get("current_score")
+                score, saved = state.get("current_score"), state.get("best_k_models")
+                if isinstance(saved, Mapping) and saved and self.name not in {Path(str(path)).name for path in saved}:
+                    continue
                 if isinstance(score, int | float) or (isinstance(score, Tensor) and score.numel() == 1):
                     return float(score) if math.isfinite(score) else None
         return None

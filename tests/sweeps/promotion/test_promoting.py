@@ -149,6 +149,16 @@ def test_of_several_checkpoints_the_best_is_taken(scores: Any, direction: str, c
     assert notes == ([] if scores[0] else ["2 is the last checkpoint of 3: none was saved for val/acc."])
 
 
+def test_a_checkpoint_that_was_saved_beside_the_best_is_not_taken_for_it() -> None:
+    found = [checkpoint(name, step, 0.9) for step, name in enumerate(["a-epoch=1.ckpt", "epoch=0.ckpt"])]
+    for one in found:
+        (state,) = one.content["callbacks"].values()
+        state["best_k_models"] = {"/where/it/was/epoch=0.ckpt": 0.9}
+    original: Any = SimpleNamespace(evidence=SimpleNamespace(value=0.9))
+    best, notes = promoting._best(found, original, {"objective": {"metric": "val/acc", "direction": "maximize"}})
+    assert (best.name, notes) == ("epoch=0.ckpt", [])
+
+
 class Harmful:
     """Runs when it is unpickled."""
 
