@@ -87,13 +87,18 @@ class Reporter(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what was reported before."""
+        """Take up what was reported before; a state of an earlier Lightsweep has only the best value and metrics."""
+        self._num_reports = state_dict["num_reports"]
+        if "snapshots" not in state_dict:
+            if state_dict["value"] is not None:
+                known = {"metrics": dict(state_dict["metrics"]), "value": state_dict["value"]}
+                self.best = Snapshot(moment=-1, epoch=-1, **known)
+            return
         self._snapshots = {each["moment"]: Snapshot(**each) for each in state_dict["snapshots"]}
         best = state_dict["best"]
         self.best = None if best is None else self._snapshots.get(best["moment"], Snapshot(**best))
         self.saved = dict(state_dict["saved"])
-        self.is_of_validation = state_dict.get("is_of_validation", True)  # what an older version saved has no such key
-        self._num_reports = state_dict["num_reports"]
+        self.is_of_validation = state_dict.get("is_of_validation", True)
 
     def snapshot(self, moment: int) -> Snapshot | None:
         """Return what was logged of the model of this moment, if its objective was."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes import FakeChannel
 
 from sweeps import preflight, train
@@ -187,6 +188,21 @@ def test_a_trial_that_is_resumed_knows_the_model_that_was_kept_before(case: Any)
     assert one.channel.reports == pytest.approx([0.2, 0.3])
     assert (finished.value, finished.metrics["val/loss"]) == (pytest.approx(0.9), 2)
     assert finished.metrics["test/epochs_seen"] == 2
+
+
+def test_a_state_that_an_earlier_version_saved_is_taken_up(case: Any) -> None:
+    one = case(
+        "Scripted", "trainer.max_epochs=4", "tracking.resume_overhead=1e9", **SCRIPT | {"acc": [0.1, 0.2, 0.3, 0.9]}
+    )
+    one.fit()
+    state = next(path for path in one.folder.glob("resume-*-42.ckpt"))
+    content = torch.load(state, weights_only=False)
+    key = next(key for key in content["callbacks"] if key.startswith("Reporter"))
+    content["callbacks"][key] = {"value": 0.2, "metrics": {"val/acc": 0.2}, "num_reports": 2}
+    torch.save(content, state)
+    one.channel = FakeChannel()
+    finished = one.fit(resume_step=42)
+    assert (finished.value, finished.metrics["test/epochs_seen"]) == (pytest.approx(0.9), 4)
 
 
 def test_without_checkpoints_the_value_is_that_of_the_last_model(case: Any) -> None:
