@@ -10,8 +10,8 @@ from typing import Any
 from harness import Result, median, scratch
 
 from sweeps.config import Composer, freeze
+from sweeps.core.messages import Exited, Failed, RankJob
 from sweeps.launchers.local import LocalLauncher
-from sweeps.records import Exited, Failed, RankJob
 
 _EPOCHS = 6
 _HERE = str(Path(__file__).parent)

@@ -6,19 +6,19 @@ from typing import Any
 
 from harness import Result, median, scratch
 
-from sweeps import paths
 from sweeps.config import Composer
+from sweeps.core import paths
+from sweeps.core.messages import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
+from sweeps.core.text import run_name
+from sweeps.core.urls import default_uri
 from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
-from sweeps.naming import run_name
 from sweeps.parent_run import ParentRun
-from sweeps.records import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
-from sweeps.urls import default_uri
 
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 

@@ -16,8 +16,8 @@ from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
 from sweeps.building import build_module
 from sweeps.config import Composer
+from sweeps.core.messages import Answer, Event, Report
 from sweeps.ranks import Ranks
-from sweeps.records import Answer, Event, Report
 from sweeps.telemetry import Telemetry
 from sweeps.train import DerivedRandomness, quieten, trainer_for
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from driver_work import InstantLauncher, Silence
 from harness import Result, median, scratch
 
-from sweeps import paths
 from sweeps.config import Composer
+from sweeps.core import paths
+from sweeps.core.text import run_name
+from sweeps.core.trials import Outcome
+from sweeps.core.urls import default_uri
 from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
-from sweeps.naming import run_name
-from sweeps.outcome import Outcome
 from sweeps.parent_run import ParentRun
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
@@ -28,7 +29,6 @@ from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
-from sweeps.urls import default_uri
 
 _TRIALS, _SAMPLED_EVERY = 10_000, 500
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -15,8 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sweeps.core.urls import with_installed_driver
 from sweeps.tracking import tags
-from sweeps.urls import with_installed_driver
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "sweeps"))
 from postgres_servers import PostgresServer, is_installed

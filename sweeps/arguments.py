@@ -247,7 +247,7 @@ def _names(text: str) -> list[str]:
 
 def _groups_text() -> str:
     """List the config groups with their options, from the files' names alone."""
-    from sweeps.paths import conf_dir
+    from sweeps.core.paths import conf_dir
 
     lines = ["", "Config groups:"]
     for folder in sorted(entry for entry in conf_dir().iterdir() if entry.is_dir()):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from sweeps.records import (
+from sweeps.core.messages import (
     Answer,
     Artifact,
     Event,

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sweeps import paths
 from sweeps.check_report import CheckReport, Point, Room, Size, Unused, text_of
 from sweeps.config import Composer, Config, fingerprint, freeze
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
+from sweeps.core.text import memory, shortened
 from sweeps.dead_keys import dead_places, suspects, variants
-from sweeps.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.launchers.slots import Slot
-from sweeps.naming import memory, shortened
-from sweeps.records import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.space import Space, quote
 from sweeps.workbench import python_path
 

@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
-from sweeps import paths
-from sweeps.errors import StoreError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.safe_yaml import opened
 from sweeps.pruning import Reporter, Snapshot, is_of_training, moment
 from sweeps.ranks import Ranks
-from sweeps.untrusted import opened
 
 __all__ = [
     "Kept",

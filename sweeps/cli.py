@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeps.arguments import make_parser, options, parsed
-from sweeps.errors import LightsweepError, UsageError
+from sweeps.core.errors import LightsweepError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def _unforeseen(error: Exception, args: argparse.Namespace) -> str:
     """Return one line on an error that nobody has foreseen: what it is, where it was raised, and how to see more."""
     import traceback
 
-    from sweeps.failure_text import one_line
+    from sweeps.core.failure_text import one_line
 
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = one_line(error, lambda text: _harmless(text, args))
@@ -63,8 +63,8 @@ def _unforeseen(error: Exception, args: argparse.Namespace) -> str:
 
 def _harmless(message: str, args: argparse.Namespace) -> str:
     """Hide in a message what is secret in the overrides that were typed or in the environment, and what steers."""
-    from sweeps.naming import plain_lines
-    from sweeps.secrecy import Secrets
+    from sweeps.core.secrets import Secrets
+    from sweeps.core.text import plain_lines
     from sweeps.typed_secrets import typed_secrets
 
     secrets = Secrets()
@@ -104,8 +104,8 @@ def _print_config(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
+    from sweeps.core.text import number
     from sweeps.display import warn_unsent
-    from sweeps.naming import number
     from sweeps.run_train import train
 
     console = _console()
@@ -204,10 +204,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from sweeps.core.urls import store_options
     from sweeps.reading.run_detail import read_runs
     from sweeps.reading.run_names import best_run_id
     from sweeps.reading.show import print_run
-    from sweeps.urls import store_options
 
     (detail,) = read_runs(_uri(args), [args.run], args.store_dir)
     commands, where = [], store_options(args.store_dir, args.uri)
@@ -234,9 +234,9 @@ def _diff(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from sweeps.conclusion import advice_lines
-    from sweeps.paths import REPORT, require_no_link, study_dir
+    from sweeps.core.paths import REPORT, require_no_link, study_dir
+    from sweeps.core.urls import store_options
     from sweeps.run_report import make_report
-    from sweeps.urls import store_options
 
     where = store_options(args.store_dir, args.uri)
     report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
@@ -330,7 +330,7 @@ def _predict(args: argparse.Namespace) -> int:
         return 0
     import io
 
-    from sweeps.paths import write_text
+    from sweeps.core.paths import write_text
 
     by_ending: Format = "json" if args.output.suffix.lower() == ".json" else "csv"
     form = by_ending if args.format is None else args.format
@@ -379,7 +379,7 @@ def _of_run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _uri(args: argparse.Namespace) -> str:
-    from sweeps.urls import default_uri
+    from sweeps.core.urls import default_uri
 
     return args.uri or default_uri(args.store_dir)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
-from sweeps.errors import LightsweepError, StoreError
-from sweeps.untrusted import read_yaml
+from sweeps.core import paths
+from sweeps.core.errors import LightsweepError, StoreError
+from sweeps.core.safe_yaml import read_yaml
 
 __all__ = ["complete", "script"]
 
@@ -143,8 +143,8 @@ def _runs(store_dir: str, word: str) -> list[str]:
 
 def _models(typed: Sequence[str], word: str) -> list[str]:
     """Offer the registered models with their aliases; after one of them comes a file, which the shell completes."""
+    from sweeps.core.urls import default_uri
     from sweeps.promotion.registered import registered_names
-    from sweeps.urls import default_uri
 
     store = Path(_option(typed, "--store-dir") or "mlruns")
     uri = _option(typed, "--uri") or default_uri(store)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import paths
+from sweeps.core import paths
+from sweeps.core.errors import LightsweepError
+from sweeps.core.text import duration, values_text
+from sweeps.core.urls import default_uri, store_options
 from sweeps.display import warn_unsent
-from sweeps.errors import LightsweepError
 from sweeps.insights import Advice
-from sweeps.naming import duration, values_text
 from sweeps.reading.compare import print_rows
 from sweeps.reading.queries import sorted_rows, trial_rows
 from sweeps.run_sweep import SweepResult
-from sweeps.urls import default_uri, store_options
 
 __all__ = ["advice_lines", "conclude"]
 

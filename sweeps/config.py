@@ -16,13 +16,14 @@ import yaml
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sweeps import paths, schema
-from sweeps.errors import ConfigError, StoreError, did_you_mean
+from sweeps import schema
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, StoreError, did_you_mean
+from sweeps.core.safe_yaml import read_yaml
+from sweeps.core.secrets import Hidden, Secrets, withhold
 from sweeps.parts import PARTS, PartsTaken
-from sweeps.secrecy import Hidden, Secrets, withhold
 from sweeps.targets import ALLOWED_MODULES, locate
 from sweeps.text_keys import as_typed
-from sweeps.untrusted import read_yaml
 
 __all__ = [
     "ALLOWED_MODULES",

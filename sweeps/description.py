@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.markdown import code_block, escaped, link, table
-from sweeps.naming import brief, number, short_names, some_of
+from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
+from sweeps.core.urls import store_options
 from sweeps.study import Best
 from sweeps.tracking.pages import PARENT, Pages
-from sweeps.urls import store_options
 
 __all__ = ["NUM_LEADERS", "StudyFacts", "study_text"]
 

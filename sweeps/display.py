@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.core.messages import Progress
+from sweeps.core.pareto import on_front
+from sweeps.core.text import duration, number, some_of, values_text
 from sweeps.forecast import Budget, Forecast, Training, forecast
-from sweeps.naming import duration, number, some_of, values_text
-from sweeps.pareto import on_front
-from sweeps.records import Progress
 from sweeps.tracking.recorder import Unsent
 
 __all__ = [

@@ -15,13 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from sweeps import paths
 from sweeps.config import Config, fingerprint, freeze
-from sweeps.display import Display, TrialView
-from sweeps.going_on import GoingOn
-from sweeps.launchers.slots import Slot
-from sweeps.outcome import Outcome, Totals, Why
-from sweeps.records import (
+from sweeps.core import paths
+from sweeps.core.messages import (
     Answer,
     Artifact,
     CheckPassed,
@@ -42,10 +38,13 @@ from sweeps.records import (
     Stop,
     Tried,
 )
+from sweeps.core.trials import SEM, Ask, EndState, Outcome, Result, Search, Told, Totals, Verdict, Why
+from sweeps.display import Display, TrialView
+from sweeps.going_on import GoingOn
+from sweeps.launchers.slots import Slot
 from sweeps.replicates import combined, means
 from sweeps.reproducing.known_data import KnownData
 from sweeps.reuse import Twins, identity
-from sweeps.search import SEM, Ask, EndState, Result, Search, Told, Verdict
 from sweeps.tracking.recorder import RunKey
 from sweeps.trial_runs import RunRecorder, TrialRuns, TrialSetup
 

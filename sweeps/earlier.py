@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.config import Composer, Config, load_frozen
-from sweeps.errors import ConfigError
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError
+from sweeps.core.safe_yaml import read_yaml
 from sweeps.replicates import replication
 from sweeps.space import Composed, Look, Space
 from sweeps.study import (
@@ -30,7 +31,6 @@ from sweeps.study import (
 )
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunStore
-from sweeps.untrusted import read_yaml
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage

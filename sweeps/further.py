@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.config import Composer
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.space import key_of, split_overrides
 
 __all__ = ["replaced", "with_further"]

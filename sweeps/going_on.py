@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sweeps import paths
 from sweeps.config import Config, fingerprint
+from sweeps.core import paths
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
 from sweeps.trial_runs import InterruptedRun, RunRecorder

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from sweeps import paths
-from sweeps.errors import StoreError
-from sweeps.untrusted import read_yaml
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.safe_yaml import read_yaml
 
 __all__ = ["Enqueue", "Halt", "Inbox", "Letter", "Unreadable"]
 

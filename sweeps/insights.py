@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.errors import SpaceError
-from sweeps.naming import brief, distinct, number
+from sweeps.core.errors import SpaceError
+from sweeps.core.text import brief, distinct, number
 from sweeps.reading.queries import TrialRow
 from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sweeps import paths
 from sweeps.config import Composer, Config, fingerprint, freeze
-from sweeps.errors import ConfigError, PreflightError
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, PreflightError
+from sweeps.core.messages import Event, Exited, Failed, Inspected, RankJob
 from sweeps.launchers.slots import Slot
-from sweeps.records import Event, Exited, Failed, Inspected, RankJob
 from sweeps.workbench import python_path
 
 __all__ = ["inspect_models"]

@@ -7,8 +7,8 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 
-from sweeps.errors import ConfigError
-from sweeps.records import Place
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import Place
 
 __all__ = ["devices_overrides", "given_place", "joining_environment"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.records import Cause
-from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
+from sweeps.core.messages import Cause
+from sweeps.core.trials import Ask, EndState, Result, Reused, Told, Verdict
 
 __all__ = ["OneRun"]
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.core.errors import SpaceError
+from sweeps.core.text import values_text
 from sweeps.driver import StopWord
-from sweeps.errors import SpaceError
 from sweeps.inbox import Enqueue, Halt, Inbox, Unreadable
-from sweeps.naming import values_text
 from sweeps.study import Study
 
 __all__ = ["Orders"]

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sweeps.config import Config, flatten
+from sweeps.core.messages import MetricPoint
+from sweeps.core.trials import Outcome, Why
 from sweeps.description import NUM_LEADERS, StudyFacts, study_text
 from sweeps.earlier import record_move
-from sweeps.outcome import Outcome, Why
-from sweeps.records import MetricPoint
 from sweeps.study import Best, Study
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT

@@ -25,17 +25,17 @@ from pytorch_lightning.callbacks import (
     Timer,
 )
 
-from sweeps import paths
 from sweeps.building import build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import skip_what_is_not_logged
 from sweeps.config import Config
-from sweeps.errors import ConfigError, did_you_mean
-from sweeps.failure_text import one_line
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, did_you_mean
+from sweeps.core.failure_text import one_line
+from sweeps.core.messages import CheckPassed, RankJob, Tried
 from sweeps.late_metrics import may_log
 from sweeps.probe import EnoughError, Probe
 from sweeps.ranks import Ranks
-from sweeps.records import CheckPassed, RankJob, Tried
 from sweeps.tracking.logger import ChannelLogger
 from sweeps.train import (
     DerivedRandomness,

@@ -18,11 +18,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from sweeps.config import Config
-from sweeps.errors import ConfigError
-from sweeps.naming import some_of
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import Memory, Tried
+from sweeps.core.text import some_of
 from sweeps.pruning import numbers_in, stop
 from sweeps.ranks import Ranks
-from sweeps.records import Memory, Tried
 from sweeps.reproducing.hashing import parts
 from sweeps.telemetry import num_parameters
 from sweeps.train import seed_process

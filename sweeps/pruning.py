@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from sweeps.channel import Channel
+from sweeps.core.messages import Answer, Report
 from sweeps.ranks import Ranks
-from sweeps.records import Answer, Report
 
 __all__ = ["DivergedError", "Reporter", "Snapshot", "is_of_training", "moment", "numbers_in", "stop"]
 

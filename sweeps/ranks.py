@@ -22,9 +22,9 @@ from torch import distributed
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from sweeps.config import Config, fingerprint, flatten
-from sweeps.errors import ConfigError
-from sweeps.failure_text import text_of
-from sweeps.records import Place, RankJob
+from sweeps.core.errors import ConfigError
+from sweeps.core.failure_text import text_of
+from sweeps.core.messages import Place, RankJob
 
 __all__ = ["JoinedEnvironment", "Ranks", "is_peer_failure"]
 

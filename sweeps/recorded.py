@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
-from sweeps.errors import StoreError, StudyError, did_you_mean
-from sweeps.untrusted import read_yaml
+from sweeps.core import paths
+from sweeps.core.errors import StoreError, StudyError, did_you_mean
+from sweeps.core.safe_yaml import read_yaml
 
 __all__ = ["read_record"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config import Config
-from sweeps.errors import ConfigError
-from sweeps.randomness import derive_seed
-from sweeps.search import SEM, Result
+from sweeps.core.errors import ConfigError
+from sweeps.core.seeds import derive_seed
+from sweeps.core.trials import SEM, Result
 
 __all__ = ["Replication", "combined", "means", "replication"]
 

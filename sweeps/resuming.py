@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loops.loop import _Loop
 
 from sweeps.channel import Channel
+from sweeps.core.messages import Saved
 from sweeps.ranks import Ranks
-from sweeps.records import Saved
 from sweeps.telemetry import logged_step
 
 __all__ = ["ResumePoint"]

@@ -22,11 +22,12 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-from sweeps import paths
 from sweeps.config import Config
-from sweeps.errors import StoreError, UsageError
-from sweeps.locks import sqlite_file
-from sweeps.naming import plain, plain_lines
+from sweeps.core import paths
+from sweeps.core.errors import StoreError, UsageError
+from sweeps.core.locks import sqlite_file
+from sweeps.core.text import plain, plain_lines
+from sweeps.core.urls import sqlite_url
 from sweeps.reproducing.exporting import is_export
 from sweeps.reproducing.original import Original
 from sweeps.reproducing.provenance import local_packages
@@ -34,7 +35,6 @@ from sweeps.reproducing.recorded_code import RecordedCode, is_below, recorded_co
 from sweeps.reproducing.recorded_env import Lock, interpreter, is_made, made, recorded_lock, require_fits
 from sweeps.reproducing.worktree import Checkout, Look, checked_out, git_environment, look_at, repository_here
 from sweeps.run_reproduce import ReproduceRequest, original_of
-from sweeps.urls import sqlite_url
 
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 

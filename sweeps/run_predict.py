@@ -9,16 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from sweeps import paths
 from sweeps.config import ALLOWED_MODULES, Composer
-from sweeps.errors import ConfigError, StoreError
-from sweeps.naming import number, plain
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, StoreError
+from sweeps.core.text import finite, number, plain
 from sweeps.promotion.model_names import ModelName
 from sweeps.promotion.registered import find_registered
 from sweeps.promotion.sample_files import read_samples
 from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.reading.compare import print_csv
-from sweeps.reading.numbers import finite
 from sweeps.space import quote
 from sweeps.tracking.artifacts import download_artifacts
 from sweeps.tracking.registry import Registered

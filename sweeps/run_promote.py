@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.config import ALLOWED_MODULES
-from sweeps.errors import ConfigError, LightsweepError, UsageError
-from sweeps.markdown import code_block, escaped
-from sweeps.naming import number, plain, some_of
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, LightsweepError, UsageError
+from sweeps.core.text import code_block, escaped, number, plain, some_of
+from sweeps.core.urls import hide_password, store_options
 from sweeps.promotion.model_names import require_alias, require_name
 from sweeps.promotion.served_model import DATA, ServedModel
 from sweeps.reading.run_detail import run_folder
@@ -30,7 +30,6 @@ from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
 from sweeps.tracking.server import StoredRun
 from sweeps.typed_secrets import hide_typed
-from sweeps.urls import hide_password, store_options
 from sweeps.workbench import python_path
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps import paths
+from sweeps.core import paths
+from sweeps.core.urls import store_options
 from sweeps.reading.stored_study import load_study
 from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
 from sweeps.tracking.pages import PARENT
-from sweeps.urls import store_options
 
 if TYPE_CHECKING:
     from sweeps.insights import Advice

@@ -10,18 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.config import Config, fingerprint, freeze
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
+from sweeps.core.secrets import withhold
+from sweeps.core.text import plain
+from sweeps.core.trials import Outcome
 from sweeps.display import Display, Heading, SilentDisplay, make_display, warn_unsent
 from sweeps.driver import Driver, Limits
-from sweeps.errors import ConfigError
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.naming import plain
 from sweeps.one_run import OneRun
-from sweeps.outcome import Outcome
 from sweeps.reading.run_reader import open_reader
-from sweeps.records import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.reproducing.exporting import is_export, load_exported
 from sweeps.reproducing.original import IncompleteError, Original, load_original, points_of
 from sweeps.reproducing.provenance import capture, differences
@@ -29,7 +30,6 @@ from sweeps.reproducing.todays_config import as_of_today, derived, deriving, sec
 from sweeps.reproducing.traces import Epoch, Trace, read_trace
 from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.run_request import RunRequest
-from sweeps.secrecy import withhold
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.trial_runs import TrialSetup

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.config import Composer
+from sweeps.core.urls import default_uri, store_options
 from sweeps.space import quote
-from sweeps.urls import default_uri, store_options
 
 __all__ = ["RunRequest"]
 

@@ -10,22 +10,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.check_report import CheckReport, print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config, to_yaml
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, StudyError
+from sweeps.core.text import run_name
+from sweeps.core.trials import Outcome, Totals, Why
 from sweeps.display import Heading, Leader, make_display
 from sweeps.driver import Driver, Limits
 from sweeps.earlier import check_warm_start, known_choices, move_over, start_warm
-from sweeps.errors import ConfigError, StudyError
 from sweeps.forecast import Budget
 from sweeps.inspecting import inspect_models
 from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
-from sweeps.naming import run_name
 from sweeps.orders import Orders
-from sweeps.outcome import Outcome, Totals, Why
 from sweeps.parent_run import ENDS, ParentRun
 from sweeps.replicates import replication
 from sweeps.reproducing.provenance import capture

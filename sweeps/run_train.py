@@ -9,10 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.check_report import print_warnings
 from sweeps.checking import check
 from sweeps.config import Composer, Config
+from sweeps.core import paths
+from sweeps.core.messages import MetricPoint, Place
+from sweeps.core.trials import Outcome, Totals
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
 from sweeps.inspecting import inspect_models
@@ -20,8 +22,6 @@ from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.one_run import OneRun
-from sweeps.outcome import Outcome, Totals
-from sweeps.records import MetricPoint, Place
 from sweeps.reproducing.provenance import capture
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent

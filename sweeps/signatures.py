@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sweeps.errors import ConfigError, did_you_mean
+from sweeps.core.errors import ConfigError, did_you_mean
 
 __all__ = ["check_arguments", "whole"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from sweeps.errors import StudyError, did_you_mean
+from sweeps.core.errors import StudyError, did_you_mean
 from sweeps.reading.database import connected
 from sweeps.reading.mlflow_tables import RUNS, TAGS
 from sweeps.tracking import tags

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from sweeps import lightning_alias
-from sweeps.errors import ConfigError, did_you_mean
-from sweeps.failure_text import text_of
+from sweeps.core import lightning_alias
+from sweeps.core.errors import ConfigError, did_you_mean
+from sweeps.core.failure_text import text_of
 from sweeps.signatures import whole
 
 __all__ = ["ALLOWED_MODULES", "locate"]

@@ -10,9 +10,9 @@ from pytorch_lightning.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from sweeps.channel import Channel
+from sweeps.core.messages import Progress, Started
 from sweeps.pruning import DivergedError, stop
 from sweeps.ranks import Ranks
-from sweeps.records import Progress, Started
 
 __all__ = ["DivergedError", "Telemetry", "logged_step", "num_parameters"]
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 
-from sweeps.naming import plain_lines
+from sweeps.core.text import plain_lines
 
 __all__ = ["SafeConsole"]
 

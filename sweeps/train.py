@@ -17,7 +17,6 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, P
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from sweeps import paths
 from sweeps.building import build_callback, build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import (
@@ -31,17 +30,18 @@ from sweeps.checkpoints import (
     skip_what_is_not_logged,
 )
 from sweeps.config import Config, build, fingerprint
-from sweeps.errors import ConfigError, did_you_mean
+from sweeps.core import paths
+from sweeps.core.determinism import operations_without_form
+from sweeps.core.errors import ConfigError, did_you_mean
+from sweeps.core.messages import Artifact, DataContent, Finished, StopAfter
+from sweeps.core.secrets import Hidden, reveal
+from sweeps.core.seeds import derive_seed
 from sweeps.even_batches import deal_evenly, weigh_exactly
 from sweeps.pruning import Reporter, Snapshot, numbers_in, stop
-from sweeps.randomness import derive_seed
 from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.records import Artifact, DataContent, Finished, StopAfter
 from sweeps.reproducing.data_content import data_content
-from sweeps.reproducing.determinism import operations_without_form
 from sweeps.reproducing.tracing import Tracer, weights_hash
 from sweeps.resuming import ResumePoint
-from sweeps.secrecy import Hidden, reveal
 from sweeps.seeding import seed_streams
 from sweeps.targets import locate
 from sweeps.telemetry import Telemetry, logged_step, num_parameters

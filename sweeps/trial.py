@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sweeps import lightning_alias, paths
 from sweeps.channel import Channel, die_with_driver
 from sweeps.config import fingerprint, load_frozen
-from sweeps.errors import ConfigError, LightsweepError
-from sweeps.failure_text import leaves_of, one_line, story
-from sweeps.records import Cause, CheckPassed, Failed, Finished, Joined, RankJob
-from sweeps.secrecy import Secrets, reveal
+from sweeps.core import lightning_alias, paths
+from sweeps.core.errors import ConfigError, LightsweepError
+from sweeps.core.failure_text import leaves_of, one_line, story
+from sweeps.core.messages import Cause, CheckPassed, Failed, Finished, Joined, RankJob
+from sweeps.core.secrets import Secrets, reveal
 
 if TYPE_CHECKING:
     from sweeps.ranks import Ranks

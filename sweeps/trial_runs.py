@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeps import paths
 from sweeps.config import Config, fingerprint, flatten, load_frozen
-from sweeps.errors import StoreError
-from sweeps.markdown import escaped, link
-from sweeps.naming import number
-from sweeps.records import Failed, MetricPoint, Place, StopAfter
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
+from sweeps.core.secrets import Hidden
+from sweeps.core.text import escaped, link, number
+from sweeps.core.trials import Ask, Told
 from sweeps.reproducing.provenance import artifact_name
-from sweeps.search import Ask, Told
-from sweeps.secrecy import Hidden
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey

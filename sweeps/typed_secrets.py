@@ -7,9 +7,9 @@ Those that cannot have a secret are not read, since Hydra's parser takes time to
 import re
 from collections.abc import Iterator, Sequence
 
-from sweeps.errors import SpaceError
-from sweeps.secrecy import HIDDEN, Secrets, is_secret, withhold
-from sweeps.urls import hide_password, passwords_in
+from sweeps.core.errors import SpaceError
+from sweeps.core.secrets import HIDDEN, Secrets, is_secret, withhold
+from sweeps.core.urls import hide_password, passwords_in
 
 __all__ = ["hide_typed", "typed_secrets"]
 

@@ -21,12 +21,12 @@ from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from sweeps import paths
-from sweeps.errors import StoreError, UsageError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError, UsageError
+from sweeps.core.urls import hide_password, sqlite_url, with_installed_driver
 from sweeps.reading.database import require_store
 from sweeps.study_pages import study_pages
 from sweeps.tracking.server import is_server
-from sweeps.urls import hide_password, sqlite_url, with_installed_driver
 
 __all__ = ["serve", "settings"]
 

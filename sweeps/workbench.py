@@ -9,18 +9,18 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.config import Composer, Config
-from sweeps.errors import ConfigError
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError
+from sweeps.core.secrets import HIDDEN, is_secret
+from sweeps.core.urls import default_uri
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.secrecy import HIDDEN, is_secret
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
 from sweeps.typed_secrets import hide_typed
-from sweeps.urls import default_uri
 
 __all__ = [
     "CommandLine",

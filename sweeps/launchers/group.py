@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sweeps.naming import plain
-from sweeps.records import Cause, CheckPassed, Event, Failed, Finished, Joined, Place, Progress
+from sweeps.core.messages import Cause, CheckPassed, Event, Failed, Finished, Joined, Place, Progress
+from sweeps.core.text import plain
 
 __all__ = ["Patience", "RankGroup"]
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sweeps import paths
-from sweeps.errors import StudyError
+from sweeps.core import paths
+from sweeps.core.errors import StudyError
+from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
+from sweeps.core.text import storable
 from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
-from sweeps.naming import storable
-from sweeps.records import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.trial import main as rank_main
 from sweeps.trial import pool_sizes
 

@@ -13,8 +13,8 @@ import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from sweeps import lightning_alias
-from sweeps.paths import open_to_append
+from sweeps.core import lightning_alias
+from sweeps.core.paths import open_to_append
 
 __all__ = ["VARIABLE"]
 

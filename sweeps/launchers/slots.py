@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 
 __all__ = ["Slot", "devices_per_slot", "num_cores", "plan_slots", "visible_gpus"]
 

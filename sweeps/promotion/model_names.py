@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sweeps.errors import UsageError, did_you_mean
-from sweeps.naming import some_of
+from sweeps.core.errors import UsageError, did_you_mean
+from sweeps.core.text import some_of
 
 __all__ = ["HOW", "ModelName", "chosen_version", "parse_model_name", "require_alias", "require_name"]
 

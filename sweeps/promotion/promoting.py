@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps import paths
 from sweeps.building import build_data
 from sweeps.config import Config, to_yaml
-from sweeps.errors import ConfigError, StoreError
-from sweeps.naming import number, plain
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, StoreError
+from sweeps.core.safe_yaml import opened
+from sweeps.core.text import number, plain
 from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
 from sweeps.promotion.serving import Predictor, load_predictor, restored, transform_of
 from sweeps.reproducing.looking import loader_of
 from sweeps.reproducing.original import Original
 from sweeps.reproducing.tracing import weights_hash
 from sweeps.seeding import seed_streams
-from sweeps.untrusted import opened
 
 __all__ = ["Prepared", "prepare"]
 

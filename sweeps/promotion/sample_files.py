@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.promotion.served_model import SampleSpec
 
 __all__ = ["read_samples"]

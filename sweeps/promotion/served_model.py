@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sweeps import paths
-from sweeps.errors import StoreError
-from sweeps.untrusted import read_text
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.safe_yaml import read_text
 
 __all__ = [
     "DATA",

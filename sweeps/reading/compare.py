@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.naming import brief, distinct, duration, number, plain, short_names
+from sweeps.core.text import brief, distinct, duration, finite, number, plain, short_names
+from sweeps.core.trials import SEM
 from sweeps.reading.fields import LATE_FIELDS, Field, resolve
-from sweeps.reading.numbers import finite
 from sweeps.reading.trial_row import TrialRow
-from sweeps.search import SEM
 
 __all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sweeps.reading.numbers import unbounded
+from sweeps.core.text import unbounded
 
 __all__ = ["HUGE", "NUM_POINTS", "Curve", "measured", "sparkline", "thinned"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from sweeps.errors import StoreError
-from sweeps.naming import some_of
+from sweeps.core.errors import StoreError
+from sweeps.core.text import some_of
+from sweeps.core.urls import hide_password, with_installed_driver
 from sweeps.reading.mlflow_tables import lacking, version_problem
-from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["connected", "require_store"]
 

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.errors import UsageError
-from sweeps.naming import brief, duration, number, plain
+from sweeps.core.errors import UsageError
+from sweeps.core.text import brief, duration, finite, number, plain
 from sweeps.reading.curves import sparkline
-from sweeps.reading.numbers import finite
 from sweeps.reading.run_detail import MetricDetail, RunDetail
 from sweeps.reading.show import Format, is_unicode, state_style
 from sweeps.tracking import tags

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweeps.errors import UsageError, did_you_mean
-from sweeps.naming import short_names
+from sweeps.core.errors import UsageError, did_you_mean
+from sweeps.core.text import short_names
 from sweeps.reading.trial_row import TrialRow
 
 __all__ = ["FIELDS", "LATE_FIELDS", "Field", "metrics_among", "resolve"]

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.core.urls import default_uri
 from sweeps.reading.histories import History
 from sweeps.reading.queries import trial_rows
 from sweeps.reading.trial_row import TrialRow
-from sweeps.urls import default_uri
 
 if TYPE_CHECKING:  # half a second to import
     import pandas as pd

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.errors import UsageError
-from sweeps.naming import brief, number
+from sweeps.core.errors import UsageError
+from sweeps.core.text import brief, finite, number
 from sweeps.reading.compare import Format, print_csv, print_markdown
 from sweeps.reading.fields import LATE_FIELDS, resolve
-from sweeps.reading.numbers import finite
 from sweeps.reading.ordering import is_descending_by, require_metric
 from sweeps.reading.trial_row import TrialRow
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeps.reading.numbers import LARGEST
+from sweeps.core.text import LARGEST
 
 if TYPE_CHECKING:  # a command that shows a run needs none
     import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweeps.urls import hide_password
+from sweeps.core.urls import hide_password
 
 __all__ = [
     "ALIASES",

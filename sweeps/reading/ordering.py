@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable
 
-from sweeps.errors import UsageError, did_you_mean
+from sweeps.core.errors import UsageError, did_you_mean
 from sweeps.reading.ranking import is_loss
 from sweeps.reading.trial_row import TrialRow
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sweeps.errors import StudyError, UsageError, did_you_mean
+from sweeps.core.errors import StudyError, UsageError, did_you_mean
+from sweeps.core.text import unbounded
 from sweeps.reading.database import connected
 from sweeps.reading.fields import FIELDS, metrics_among
 from sweeps.reading.mlflow_tables import LATEST, RUNS, TAGS
-from sweeps.reading.numbers import unbounded
 from sweeps.reading.ordering import sorted_rows
 from sweeps.reading.ranking import Ranking, ranking
 from sweeps.reading.tagged_params import some_params

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from sweeps.core.text import unbounded
 from sweeps.reading.mlflow_tables import LATEST, TAGS
-from sweeps.reading.numbers import unbounded
 from sweeps.tracking import tags
 from sweeps.tracking.names import looked_up_name
 

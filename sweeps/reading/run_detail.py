@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
-from sweeps.errors import StoreError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.text import whole
 from sweeps.reading.curves import Curve
-from sweeps.reading.numbers import whole
 from sweeps.reading.ranking import is_loss
 from sweeps.reading.run_names import Found, find_run, label
 from sweeps.reading.run_reader import RunReader, open_reader
@@ -228,7 +228,7 @@ def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
         file = place / paths.CONFIG
         if file.is_file() and not file.is_symlink():
             from sweeps.config import flatten
-            from sweeps.untrusted import read_yaml
+            from sweeps.core.safe_yaml import read_yaml
 
             try:
                 tree = read_yaml(file)

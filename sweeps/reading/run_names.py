@@ -7,9 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.errors import UsageError, did_you_mean
-from sweeps.naming import some_of
-from sweeps.reading.numbers import whole
+from sweeps.core.errors import UsageError, did_you_mean
+from sweeps.core.text import some_of, whole
 from sweeps.reading.queries import trial_rows
 from sweeps.reading.run_reader import RunReader
 from sweeps.reading.trial_row import TrialRow, best_of, in_force

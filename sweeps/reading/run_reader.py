@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from sweeps.core.text import unbounded
 from sweeps.reading.curves import HUGE, NUM_POINTS, Curve
 from sweeps.reading.database import connected
 from sweeps.reading.histories import History, histories_of, without_restated
 from sweeps.reading.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
-from sweeps.reading.numbers import unbounded
 from sweeps.tracking import tags
 from sweeps.tracking.long_texts import shown_tags
 from sweeps.tracking.names import looked_up_name, shown_name

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.fields import LATE_FIELDS, resolve
 from sweeps.reading.ordering import require_metric, sorted_rows
 from sweeps.reading.queries import chosen_rows, top_rows

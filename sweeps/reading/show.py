@@ -8,9 +8,8 @@ from typing import Literal, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.naming import brief, duration, memory, number, plain
+from sweeps.core.text import brief, duration, finite, memory, number, plain
 from sweeps.reading.curves import NUM_POINTS, sparkline
-from sweeps.reading.numbers import finite
 from sweeps.reading.run_detail import MetricDetail, RunDetail
 
 __all__ = ["Format", "is_unicode", "print_run", "state_style"]

@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.errors import LightsweepError, StudyError, UsageError, did_you_mean
+from sweeps.core.errors import LightsweepError, StudyError, UsageError, did_you_mean
+from sweeps.core.text import whole
+from sweeps.core.urls import default_uri
 from sweeps.reading.histories import History, mean_history
-from sweeps.reading.numbers import whole
 from sweeps.reading.run_reader import RunReader, open_reader
 from sweeps.reading.trial_row import TrialRow, best_of, in_force, rows_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, StoredRun
-from sweeps.urls import default_uri
 
 if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
     import pandas as pd

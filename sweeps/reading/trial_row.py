@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sweeps.pareto import on_front
-from sweeps.reading.numbers import LARGEST, is_number, unbounded, whole
+from sweeps.core.pareto import on_front
+from sweeps.core.text import LARGEST, is_number, unbounded, whole
 from sweeps.reading.tagged_params import plain_mapping
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun

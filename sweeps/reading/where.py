@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.fields import Field, resolve
 from sweeps.reading.trial_row import TrialRow
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps import paths
-from sweeps.errors import LightsweepError
+from sweeps.core import paths
+from sweeps.core.errors import LightsweepError
 from sweeps.reading.queries import TrialRow
 from sweeps.tracking import tags
 from sweeps.typed_secrets import hide_typed
@@ -66,9 +66,9 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     epochs so do accuracies.
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
+    from sweeps.core.safe_yaml import read_config
     from sweeps.recorded import read_record
     from sweeps.space import key_of, quote, split_overrides, verbatim
-    from sweeps.untrusted import read_config
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
     folder = paths.replicate_dir(folder, 0) if paths.replicate_dir(folder, 0).is_dir() else folder

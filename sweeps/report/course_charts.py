@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sweeps.naming import number
+from sweeps.core.text import number
 from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel, Points, Role
 from sweeps.report.subject import ROLES, Subject, value_axis

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweeps.pareto import on_front
+from sweeps.core.pareto import on_front
 from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel
 from sweeps.report.subject import Subject, value_axis

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweeps.naming import duration, number, values_text
+from sweeps.core.text import duration, number, values_text
 from sweeps.report.chart import Chart, Panel, Parallel, Role
 from sweeps.report.commands import Commands
 from sweeps.report.palette import LOOKS, WARMER, WARMER_ON_BLACK

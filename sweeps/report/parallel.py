@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.naming import number
+from sweeps.core.text import number
 from sweeps.report.chart import Axis, Parallel
 
 __all__ = ["MISSING", "Column", "columns"]

@@ -4,7 +4,7 @@ import io
 import math
 from typing import Any
 
-from sweeps.naming import number
+from sweeps.core.text import number
 from sweeps.report.chart import Axis, Bars, Chart, Heat, Line, Panel, Parallel, Points
 from sweeps.report.palette import LOOKS, WARMER
 from sweeps.report.parallel import MISSING, columns

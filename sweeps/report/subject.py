@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sweeps.naming import brief, distinct, duration, number
+from sweeps.core.text import brief, distinct, duration, number
+from sweeps.core.trials import SEM
 from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
-from sweeps.search import SEM
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sweeps.naming import distinct, duration, number, short_names
+from sweeps.core.text import distinct, duration, number, short_names
+from sweeps.core.trials import SEM
 from sweeps.reading.queries import TrialRow, sorted_rows
 from sweeps.report.subject import Subject, plain
-from sweeps.search import SEM
 
 __all__ = ["Cell", "Column", "Row", "Table", "table"]
 

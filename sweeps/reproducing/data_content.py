@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import IterableDataset, TensorDataset
 
-from sweeps.failure_text import one_line
+from sweeps.core.failure_text import one_line
 from sweeps.reproducing.hashing import Name, feed, leaves
 from sweeps.seeding import seed_streams
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
 from sweeps.config import to_yaml
-from sweeps.errors import UsageError
-from sweeps.naming import plain
+from sweeps.core import paths
+from sweeps.core.errors import UsageError
+from sweeps.core.text import plain
 from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, Original, config_of, load_original, parsed_object
 from sweeps.reproducing.recorded_code import kept_content

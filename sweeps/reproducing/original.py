@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
 from sweeps.config import Config, flatten
-from sweeps.errors import StoreError
-from sweeps.naming import storable
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.safe_yaml import read_config
+from sweeps.core.text import storable
 from sweeps.reading.run_detail import run_folder
 from sweeps.reading.run_names import find_run, label
 from sweeps.reading.run_reader import RunReader
@@ -20,7 +21,6 @@ from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
 from sweeps.tracking import tags
 from sweeps.tracking.long_texts import MAX_PARAM, shortened
 from sweeps.tracking.server import StoredRun
-from sweeps.untrusted import read_config
 
 __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]
 

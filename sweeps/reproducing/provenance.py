@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
+from sweeps.core import paths
+from sweeps.core.urls import hide_password
 from sweeps.typed_secrets import hide_typed
-from sweeps.urls import hide_password
 
 __all__ = ["KINDS", "Provenance", "artifact_name", "capture", "computes", "differences", "local_packages"]
 

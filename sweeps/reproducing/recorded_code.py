@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.errors import StoreError
-from sweeps.naming import plain
+from sweeps.core.errors import StoreError
+from sweeps.core.text import plain
 from sweeps.reproducing.original import IncompleteError
 from sweeps.reproducing.provenance import KINDS
 

@@ -26,8 +26,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from sweeps.errors import LightsweepError, StoreError, UsageError
-from sweeps.naming import duration, memory, plain, some_of
+from sweeps.core.errors import LightsweepError, StoreError, UsageError
+from sweeps.core.text import duration, memory, plain, some_of
 from sweeps.reproducing.original import IncompleteError
 
 __all__ = ["Lock", "environments_dir", "interpreter", "is_made", "made", "recorded_lock", "require_fits"]

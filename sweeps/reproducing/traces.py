@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps import paths
-from sweeps.errors import StoreError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
 
 __all__ = ["Epoch", "Segment", "Trace", "TraceFile", "parsed_trace", "read_trace"]
 

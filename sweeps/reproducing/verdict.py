@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sweeps.naming import number, some_of
+from sweeps.core.text import number, some_of
 from sweeps.reproducing.provenance import computes
 from sweeps.reproducing.traces import Epoch, Segment, Trace
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.errors import StoreError, UsageError
-from sweeps.naming import plain
+from sweeps.core.errors import StoreError, UsageError
+from sweeps.core.text import plain
 from sweeps.reproducing.recorded_code import COMMIT, RecordedCode, RecordedFile, is_below, refused, require_no_git
 
 __all__ = ["Change", "Checkout", "Look", "checked_out", "git_environment", "look_at", "repository_here"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space.condition import Condition, is_same
 from sweeps.space.quoting import quote
 

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from sweeps.errors import SpaceError, did_you_mean
+from sweeps.core.errors import SpaceError, did_you_mean
 from sweeps.space.parameter import Choices, Domain, Interval, Parameter, Steps
 from sweeps.space.quoting import quote
 from sweeps.text_keys import as_typed

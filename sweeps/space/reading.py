@@ -5,7 +5,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, OverrideType, Sweep
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space.parsing import name_of, plain_value, read_override
 
 __all__ = ["read_values"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space.condition import all_hold, is_same
 from sweeps.space.parameter import Parameter
 from sweeps.space.quoting import quote

@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from sweeps.config import build
-from sweeps.errors import ConfigError, SpaceError
+from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.space import Space
 from sweeps.study.cmaes import CmaEs
 from sweeps.study.grid import BruteForce, Grid

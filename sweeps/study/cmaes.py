@@ -12,7 +12,7 @@ from typing import Any
 from optuna.samplers import CmaEsSampler
 from optuna.trial import FrozenTrial
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 
 __all__ = ["CmaEs", "load_optimizer"]
 

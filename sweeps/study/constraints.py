@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweeps.errors import ConfigError
-from sweeps.naming import number
+from sweeps.core.errors import ConfigError
+from sweeps.core.text import number
 
 __all__ = ["Constraint", "parse_constraints", "violations", "why_infeasible"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.study.storage import open_storage
 
 __all__ = ["dashboard"]

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers._brute_force import _TreeNode
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 
 __all__ = ["BruteForce", "Grid"]
 

@@ -6,7 +6,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.space import Space
 
 __all__ = ["create_or_check"]

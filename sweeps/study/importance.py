@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import Space
 
 __all__ = ["Importance", "weigh"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.space import Composed, Look, Space, parse_space
 from sweeps.study.publishing import backup_name, publish
 from sweeps.study.states import DROPPED

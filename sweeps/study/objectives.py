@@ -8,7 +8,7 @@ from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.replicates import Replication
 
 __all__ = ["ReportedOnly", "parse_objectives", "require_judgeable"]

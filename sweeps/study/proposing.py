@@ -7,7 +7,7 @@ import zlib
 import optuna
 from optuna.storages import InMemoryStorage
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.space import Space
 
 __all__ = ["propose"]

@@ -15,7 +15,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.study.record import Record
 
 __all__ = ["backup_name", "publish"]

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 
 __all__ = ["Record"]
 

@@ -11,9 +11,9 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from sweeps.errors import StoreError
-from sweeps.locks import schema_lock, sqlite_file
-from sweeps.urls import hide_password, passwords_in, with_installed_driver
+from sweeps.core.errors import StoreError
+from sweeps.core.locks import schema_lock, sqlite_file
+from sweeps.core.urls import hide_password, passwords_in, with_installed_driver
 
 __all__ = ["open_storage", "storage_errors"]
 

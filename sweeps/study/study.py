@@ -21,10 +21,10 @@ from optuna.study._constrained_optimization import _is_constrained_optimization
 from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import StoreError, StudyError
-from sweeps.records import Cause
+from sweeps.core.errors import StoreError, StudyError
+from sweeps.core.messages import Cause
+from sweeps.core.trials import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.replicates import Replication
-from sweeps.search import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.space import Space
 from sweeps.study.constraints import Constraint, violations, why_infeasible
 from sweeps.study.grid import BruteForce, Grid

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import Composed, Look, Refit, Space, refit, refit_queued
 from sweeps.study.states import BORROWED, DROPPED, INTERRUPTED, ORIGIN, origin
 

@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.errors import ConfigError, did_you_mean
+from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.space import Composed, Look, Space, parse_space
 from sweeps.study.publishing import publish
 from sweeps.study.states import BORROWED, ORIGIN, origin, state_of

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from sweeps.errors import StoreError
-from sweeps.naming import plain
+from sweeps.core.errors import StoreError
+from sweeps.core.text import plain
+from sweeps.core.urls import hide_password
 from sweeps.tracking.server import Artifact, is_server
-from sweeps.urls import hide_password
 
 __all__ = [
     "Recorded",

@@ -16,18 +16,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweeps.errors import StoreError
-from sweeps.locks import schema_lock, sqlite_file
-from sweeps.naming import storable
+from sweeps.core.errors import StoreError
+from sweeps.core.locks import schema_lock, sqlite_file
+from sweeps.core.messages import MetricPoint
+from sweeps.core.text import storable
+from sweeps.core.urls import hide_password, with_installed_driver
 from sweeps.reading.mlflow_tables import version_problem
-from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
 from sweeps.tracking.long_texts import MAX_PARAM, shortened, spread
 from sweeps.tracking.names import shown_name, stored_file, stored_name
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
-from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["MlflowStore"]
 

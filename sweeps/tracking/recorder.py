@@ -25,11 +25,11 @@ from typing import Any, Protocol
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from sweeps import paths
-from sweeps.errors import StoreError
-from sweeps.naming import plain, some_of
-from sweeps.records import MetricPoint
-from sweeps.secrecy import Secrets
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.messages import MetricPoint
+from sweeps.core.secrets import Secrets
+from sweeps.core.text import plain, some_of
 from sweeps.tracking.pages import PARENT, Pages, RunKey
 from sweeps.tracking.tags import NOTE
 

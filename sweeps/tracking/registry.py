@@ -13,14 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from sweeps.errors import StoreError
-from sweeps.naming import plain
+from sweeps.core.errors import StoreError
+from sweeps.core.text import plain
+from sweeps.core.urls import hide_password, with_installed_driver
 from sweeps.promotion.model_names import ModelName, chosen_version
 from sweeps.reading.database import require_store
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
 from sweeps.tracking.server import give_up_soon, is_server
-from sweeps.urls import hide_password, with_installed_driver
 
 __all__ = ["NewVersion", "Registered", "Registry", "model_id_of"]
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
+from sweeps.core.urls import hide_password
 from sweeps.reading.curves import Curve, measured, thinned
 from sweeps.reading.histories import History, history_of, without_restated
 from sweeps.tracking import tags
 from sweeps.tracking.long_texts import shown_tags
 from sweeps.tracking.names import looked_up_name, shown_name
-from sweeps.urls import hide_password
 
 __all__ = [
     "Artifact",

@@ -11,13 +11,13 @@ from conformance.cases import Case
 from conformance.plain import Course
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps import paths
 from sweeps.checking import check
 from sweeps.config import Composer, Config, freeze
-from sweeps.errors import LightsweepError
+from sweeps.core import paths
+from sweeps.core.errors import LightsweepError
+from sweeps.core.messages import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
 from sweeps.launchers.local import LocalLauncher, _without_main
 from sweeps.launchers.slots import Slot
-from sweeps.records import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
 from sweeps.reproducing.traces import read_trace
 
 _TESTS = str(Path(__file__).parents[1])

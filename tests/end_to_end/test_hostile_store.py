@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from sweeps import cli, paths
+from sweeps import cli
+from sweeps.core import paths
 
 sys.path.append(str(Path(__file__).parents[1] / "sweeps"))  # for run_stores
 from run_stores import StoreWriter

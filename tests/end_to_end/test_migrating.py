@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.urls import default_uri
+from sweeps.core.urls import default_uri
 
 SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "launcher.slots=2", "pruner=none", "test=false")
 SPACE = ("search=none", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.depth=range(1,4)")

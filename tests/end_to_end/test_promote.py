@@ -19,7 +19,7 @@ from own_modules import MY_NET
 
 from sweeps import cli
 from sweeps.config import ALLOWED_MODULES
-from sweeps.untrusted import read_config
+from sweeps.core.safe_yaml import read_config
 
 pytestmark = pytest.mark.slow
 

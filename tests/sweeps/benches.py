@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config import Composer, freeze
+from sweeps.core.messages import Event, Exited, RankJob
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
-from sweeps.records import Event, Exited, RankJob
 
 MISCHIEF = '''
 import ctypes, multiprocessing, os, signal, subprocess, sys, time

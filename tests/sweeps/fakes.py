@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.outcome import Outcome
-from sweeps.records import Answer, Event, Exited, Failed, Finished, MetricPoint, Order, Progress, RankJob, Report, Stop
-from sweeps.search import Ask, Result, Reused, Told, Verdict
+from sweeps.core.messages import (
+    Answer,
+    Event,
+    Exited,
+    Failed,
+    Finished,
+    MetricPoint,
+    Order,
+    Progress,
+    RankJob,
+    Report,
+    Stop,
+)
+from sweeps.core.trials import Ask, Outcome, Result, Reused, Told, Verdict
 from sweeps.tracking.recorder import StudyRuns
 
 Script = Callable[[int], list[Event]]

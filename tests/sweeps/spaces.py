@@ -5,7 +5,7 @@ import operator
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import parse_space, quote
 
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "!=": operator.ne}

@@ -6,7 +6,7 @@ import os
 import optuna
 import yaml
 
-from sweeps.paths import conf_dir
+from sweeps.core.paths import conf_dir
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage
 

@@ -10,7 +10,7 @@ import torch
 from lightning_modules.systems.classifier import Classifier
 from sweeps.building import build_callback, build_data, build_module, parts_taken
 from sweeps.config import ALLOWED_MODULES, Composer
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.parts import PARTS, PartsTaken
 
 KIT = """
@@ -106,7 +106,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     import importlib
     import sys
 
-    from sweeps import lightning_alias
+    from sweeps.core import lightning_alias
 
     lightning_alias.install()
     (tmp_path / "kit_of_building.py").write_text(KIT)

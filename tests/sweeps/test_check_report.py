@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.check_report import CheckReport, Room, Size, Unused, print_report
-from sweeps.records import Memory
+from sweeps.core.messages import Memory
 
 MEMORY = Memory(parameters=1_000_000, gradients=1_000_000, optimizer=2_000_000, activations=500_000)
 LARGEST = Size(values={"model.depth": 4}, num_parameters=250_000, memory=MEMORY)

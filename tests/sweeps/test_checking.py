@@ -10,9 +10,9 @@ from fakes import FakeLauncher
 from sweeps.check_report import CheckReport
 from sweeps.checking import check, host_memory_bytes
 from sweeps.config import Composer, load_frozen
-from sweeps.errors import ConfigError, PreflightError
+from sweeps.core.errors import ConfigError, PreflightError
+from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
 from sweeps.launchers.slots import Slot
-from sweeps.records import CheckPassed, Event, Exited, Failed, Memory, Tried
 from sweeps.space import Space, parse_space
 
 PASSED = CheckPassed(metrics=("val/acc",), num_parameters=10, duration_s=0.5)

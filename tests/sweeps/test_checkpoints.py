@@ -12,9 +12,10 @@ import torch
 from fakes import FakeChannel
 
 from lightning_modules.data.digits import Digits
-from sweeps import paths, train
+from sweeps import train
 from sweeps.config import ALLOWED_MODULES, Composer, Config, fingerprint
-from sweeps.errors import StoreError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
 from sweeps.ranks import Ranks
 
 

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from sweeps.cli import _COMMANDS, main
 from sweeps.conclusion import conclude
-from sweeps.outcome import Totals
+from sweeps.core.trials import Totals
+from sweeps.core.urls import store_options
 from sweeps.run_sweep import SweepResult
 from sweeps.study.study import Best
 from sweeps.tracking.recorder import Unsent
-from sweeps.urls import store_options
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps import config, paths
+from sweeps import config
 from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
-from sweeps.errors import ConfigError, StoreError
-from sweeps.urls import hide_password
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError, StoreError
+from sweeps.core.urls import hide_password
 from sweeps.workbench import common_tags
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in paths.conf_dir().glob("*/*.yaml"))

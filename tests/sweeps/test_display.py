@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.core.messages import Progress
 from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
 from sweeps.forecast import Budget
-from sweeps.records import Progress
 from sweeps.tracking.recorder import Unsent
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sweeps import schema
 from sweeps.arguments import make_parser
-from sweeps.paths import conf_dir
+from sweeps.core.paths import conf_dir
 from sweeps.reading.fields import FIELDS
 from sweeps.reading.where import parse_where
 from sweeps.sweep_command import read_sweep

@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeSearch, FakeStore, complete
 
-from sweeps.driver import Driver, Limits
-from sweeps.errors import StoreError
-from sweeps.launchers.slots import Slot
-from sweeps.outcome import Outcome, Totals
-from sweeps.records import (
+from sweeps.core.errors import StoreError
+from sweeps.core.messages import (
     Artifact,
     DataContent,
     Event,
@@ -23,6 +20,9 @@ from sweeps.records import (
     Report,
     Started,
 )
+from sweeps.core.trials import Outcome, Totals
+from sweeps.driver import Driver, Limits
+from sweeps.launchers.slots import Slot
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import InterruptedRun, TrialSetup
@@ -357,7 +357,7 @@ def test_only_a_trial_that_went_on_has_a_tag_of_the_time_it_trained(tmp_path: Pa
 
 def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
     from sweeps.config import freeze
-    from sweeps.search import Result
+    from sweeps.core.trials import Result
 
     sweep = Sweep(tmp_path, of({0: [0.0] * 3, 1: [0.5] * 3}), replicates=3, num_trials=2, slots=1)
     freeze({"x": 0, "seed": 0, "replicate": None}, tmp_path / "0")

@@ -9,10 +9,10 @@ from fakes import FakeStore
 from rich.console import Console
 from studies import make
 
-from sweeps import paths
 from sweeps.config import Composer, freeze
+from sweeps.core import paths
+from sweeps.core.errors import ConfigError
 from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
-from sweeps.errors import ConfigError
 from sweeps.space import parse_space
 from sweeps.study import open_storage
 

@@ -6,7 +6,7 @@ import pytest
 
 from sweeps.building import build_module
 from sweeps.config import ALLOWED_MODULES, Composer, build
-from sweeps.paths import conf_dir
+from sweeps.core.paths import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in conf_dir().joinpath("experiment").glob("*.yaml"))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.errors import ConfigError, SpaceError
+from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.further import replaced, with_further
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sweeps import paths
 from sweeps.config import Config, fingerprint
+from sweeps.core import paths
 from sweeps.going_on import GoingOn
 from sweeps.tracking.tags import RESUME_STEP
 from sweeps.trial_runs import InterruptedRun

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import Place
 from sweeps.joining import devices_overrides, given_place, joining_environment
-from sweeps.records import Place
 
 TORCHRUN = {
     "RANK": "5",

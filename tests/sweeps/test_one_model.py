@@ -11,9 +11,9 @@ from fakes import FakeChannel
 
 from sweeps import preflight, train
 from sweeps.config import ALLOWED_MODULES, Composer
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import Artifact, CheckPassed, Finished, RankJob, Saved, Started
 from sweeps.ranks import Ranks
-from sweeps.records import Artifact, CheckPassed, Finished, RankJob, Saved, Started
 from sweeps.telemetry import DivergedError
 
 ALLOWED = ("field_modules", *ALLOWED_MODULES)

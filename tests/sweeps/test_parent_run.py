@@ -10,7 +10,7 @@ from fakes import FakeStore
 from studies import make
 
 from sweeps.config import Composer
-from sweeps.outcome import Outcome
+from sweeps.core.trials import Outcome
 from sweeps.parent_run import ParentRun
 from sweeps.study import Study
 from sweeps.tracking.recorder import Recorder

@@ -10,9 +10,9 @@ from fakes import FakeChannel
 
 from sweeps import preflight, probe
 from sweeps.config import ALLOWED_MODULES, Composer, Config
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import RankJob, Tried
 from sweeps.ranks import Ranks
-from sweeps.records import RankJob, Tried
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sweeps import ranks
+from sweeps.core.messages import Place
 from sweeps.ranks import Ranks, is_peer_failure
-from sweeps.records import Place
 
 
 def test_a_decision_that_failed_on_rank_0_is_not_the_fault_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

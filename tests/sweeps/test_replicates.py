@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config import Composer
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
+from sweeps.core.trials import Result
 from sweeps.replicates import Replication, combined, means, replication
-from sweeps.search import Result
 
 
 def complete(value: float, **metrics: float) -> Result:

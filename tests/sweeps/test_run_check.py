@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.run_check import _spare_store
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reproducing.recorded_code import RecordedCode
 from sweeps.reproducing.worktree import Checkout
 from sweeps.run_elsewhere import _config_dir, _lend, _Plan, _relative_names, _whole_uri

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps import paths
 from sweeps.config import Composer, to_yaml
+from sweeps.core import paths
 from sweeps.reproducing.original import IncompleteError, Original
 from sweeps.reproducing.traces import Epoch, Segment, Trace
 from sweeps.reproducing.verdict import Evidence, Verdict

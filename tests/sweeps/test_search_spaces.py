@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from sweeps.config import Composer
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import split_overrides
 from sweeps.sweep_command import build_space
 

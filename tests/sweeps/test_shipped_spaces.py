@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweeps.config import Composer, flatten
-from sweeps.paths import conf_dir
+from sweeps.core.paths import conf_dir
 from sweeps.sweep_command import build_space
 
 FILES = sorted((conf_dir() / "search").glob("*.yaml"))

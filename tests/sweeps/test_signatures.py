@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.signatures import check_arguments
 
 

@@ -9,11 +9,11 @@ import pytest
 from fakes import FakeDisplay, FakeLauncher, FakeStore, Script, complete
 from studies import make, stored
 
+from sweeps.core.messages import Event, Exited, Failed, Finished, Report
 from sweeps.driver import Driver, Limits
 from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.launchers.slots import Slot
 from sweeps.orders import Orders
-from sweeps.records import Event, Exited, Failed, Finished, Report
 from sweeps.reuse import Twins
 from sweeps.space import parse_space
 from sweeps.tracking import tags

@@ -12,10 +12,10 @@ import pytest
 from filelock import FileLock
 from studies import make, run
 
-from sweeps import paths
 from sweeps.cli import main
 from sweeps.config import to_yaml
-from sweeps.errors import SpaceError, StudyError
+from sweeps.core import paths
+from sweeps.core.errors import SpaceError, StudyError
 from sweeps.inbox import Enqueue, Inbox
 from sweeps.orders import Orders
 from sweeps.run_sweep import _enqueue_first, _only_driver

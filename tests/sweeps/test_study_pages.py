@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.study_pages import study_pages
 from sweeps.tracking.mlflow_store import MlflowStore
 

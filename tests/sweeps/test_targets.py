@@ -15,7 +15,7 @@ import pytest
 import torchmetrics
 
 from sweeps.config import build
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.targets import ALLOWED_MODULES, locate
 
 ALLOWED = (*ALLOWED_MODULES, "optuna.samplers", "optuna.pruners")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config import Composer
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.space import parse_space, read_values
 from sweeps.text_keys import as_typed, is_text
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from fakes import FakeChannel
 
-from sweeps import paths, train
+from sweeps import train
 from sweeps.config import Composer
-from sweeps.errors import ConfigError
+from sweeps.core import paths
+from sweeps.core.determinism import explained
+from sweeps.core.errors import ConfigError
+from sweeps.core.messages import Saved, StopAfter
 from sweeps.ranks import Ranks
-from sweeps.records import Saved, StopAfter
-from sweeps.reproducing.determinism import explained
 from sweeps.reproducing.traces import read_trace
 from sweeps.reproducing.verdict import Evidence, judge
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sweeps.secrecy import Secrets
+from sweeps.core.secrets import Secrets
 from sweeps.typed_secrets import hide_typed, typed_secrets
 
 

@@ -15,8 +15,8 @@ import torch
 from benches import Bench, is_gone
 
 from sweeps.config import build, load_frozen
+from sweeps.core.messages import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 from sweeps.launchers.group import Patience
-from sweeps.records import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 
 pytestmark = pytest.mark.ddp
 

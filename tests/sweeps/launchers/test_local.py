@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from benches import is_gone
 
-from sweeps.records import Artifact, Exited, Failed, Finished, Metrics, Progress, Report, Started, Stop
+from sweeps.core.messages import Artifact, Exited, Failed, Finished, Metrics, Progress, Report, Started, Stop
 
 
 def kinds(events: list[Any]) -> list[type]:
@@ -118,7 +118,7 @@ def test_what_a_rank_printed_before_it_was_killed_is_in_its_log(tmp_path: Path) 
     program = """
 import os, sys
 from pathlib import Path
-from sweeps.paths import open_to_append
+from sweeps.core.paths import open_to_append
 from sweeps.trial import _redirect_output
 _redirect_output(open_to_append(Path(sys.argv[1])))
 print("the last line")
@@ -229,7 +229,7 @@ import sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from benches import Bench
-from sweeps.records import Report, Started
+from sweeps.core.messages import Report, Started
 if __name__ == "__main__":
     bench = Bench(Path({folder!r}), {start_method!r})
     bench.start(1, {what!r}, ranks={ranks}, trainer__max_epochs=100_000, **{values!r})

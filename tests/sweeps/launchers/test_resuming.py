@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps import paths
-from sweeps.records import Artifact, Finished, Metrics, Report, Saved, Started
+from sweeps.core import paths
+from sweeps.core.messages import Artifact, Finished, Metrics, Report, Saved, Started
 from sweeps.reproducing.traces import read_trace
 
 SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]

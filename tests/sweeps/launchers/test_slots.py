@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.launchers.slots import plan_slots, visible_gpus
 
 

@@ -7,8 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from sweeps import lightning_alias
-from sweeps.errors import ConfigError
+from sweeps.core import lightning_alias
+from sweeps.core.errors import ConfigError
 from sweeps.promotion.serving import Predictor, restored
 from sweeps.reproducing.tracing import weights_hash
 from sweeps.train import quieten

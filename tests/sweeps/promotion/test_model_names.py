@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.promotion.model_names import ModelName, parse_model_name, require_alias, require_name
 
 

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from sweeps.config import ALLOWED_MODULES, Composer
-from sweeps.errors import ConfigError, StoreError
+from sweeps.core.errors import ConfigError, StoreError
 from sweeps.promotion import promoting
 from sweeps.promotion.promoting import content_digest
 from sweeps.run_promote import _own_code

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_stores import StoreWriter
 
-from sweeps.errors import StoreError, UsageError
+from sweeps.core.errors import StoreError, UsageError
 from sweeps.promotion.model_names import ModelName, parse_model_name
 from sweeps.promotion.registered import find_registered, registered_names
 from sweeps.tracking.registry import NewVersion, Registry

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.promotion.sample_files import read_samples
 from sweeps.promotion.served_model import SampleSpec
 

@@ -11,7 +11,7 @@ import torch
 
 from sweeps.building import build_module
 from sweeps.config import ALLOWED_MODULES, Composer, freeze
-from sweeps.errors import ConfigError, StoreError, UsageError
+from sweeps.core.errors import ConfigError, StoreError, UsageError
 from sweeps.promotion.served_model import MODEL, WEIGHTS, SampleSpec, ServedModel, read_model, write_model
 from sweeps.promotion.serving import Predictions, load_predictor
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from run_stores import StoreWriter
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.diff import Difference, _short, difference, print_difference
 from sweeps.reading.run_detail import RunDetail, read_runs
 

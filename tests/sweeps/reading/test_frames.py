@@ -12,7 +12,7 @@ from run_stores import StoreWriter
 
 import sweeps
 from sweeps import load_study, runs_frame
-from sweeps.errors import StudyError, UsageError
+from sweeps.core.errors import StudyError, UsageError
 
 PARAMS = {
     "whole": [1, 2, 3],

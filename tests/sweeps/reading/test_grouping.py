@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.compare import Format
 from sweeps.reading.grouping import grouped, print_groups
 from sweeps.reading.queries import TrialRow

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 from mlflow.tracking import MlflowClient
 
+from sweeps.core.messages import MetricPoint
+from sweeps.core.urls import with_installed_driver
 from sweeps.reading.database import connected
 from sweeps.reading.diff import difference
 from sweeps.reading.ordering import sorted_rows
@@ -18,10 +20,8 @@ from sweeps.reading.run_detail import read_runs
 from sweeps.reading.selection import Selection, selected_rows
 from sweeps.reading.stored_study import load_study
 from sweeps.reading.where import parse_where
-from sweeps.records import MetricPoint
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
-from sweeps.urls import with_installed_driver
 
 METRICS = {"val//f1": 0.1, "val/f1": 0.2, "val/AR@100": 0.3, "val/AR_100": 0.4, "": 0.5, "a_x40_b": 0.6}
 PROMPTS = ["x" * 8970, "x" * 9660 + 'an end {with: "odd"} marks']

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 from sweeps.reading.database import require_store
 from sweeps.reading.mlflow_tables import version_problem
 from sweeps.reading.queries import top_rows, trial_rows

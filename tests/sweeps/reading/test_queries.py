@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sweeps.errors import StoreError, StudyError, UsageError
+from sweeps.core.errors import StoreError, StudyError, UsageError
 from sweeps.reading.ordering import is_descending_by
 from sweeps.reading.queries import sorted_rows, trial_rows
 from sweeps.reading.trial_row import TrialRow, row_of, with_fronts

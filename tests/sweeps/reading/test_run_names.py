@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from run_stores import StoreWriter
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.run_names import Found, best_run_id, find_run, label
 from sweeps.reading.run_reader import open_reader
 from sweeps.reading.stored_study import load_study

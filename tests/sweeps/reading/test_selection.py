@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sweeps.cli import main
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.queries import trial_rows
 from sweeps.reading.selection import Selection, selected_rows
 from sweeps.reading.where import parse_where

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.database import connected
 from sweeps.reading.fields import LATE_FIELDS, resolve
 from sweeps.reading.queries import chosen_rows, sorted_rows, top_rows, trial_rows

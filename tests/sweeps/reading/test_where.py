@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import UsageError
+from sweeps.core.errors import UsageError
 from sweeps.reading.queries import TrialRow
 from sweeps.reading.where import parse_where
 

@@ -8,8 +8,8 @@ from fakes import FakeChannel
 
 from sweeps import train
 from sweeps.config import ALLOWED_MODULES, Composer, Config
+from sweeps.core.messages import DataContent, RankJob
 from sweeps.ranks import Ranks
-from sweeps.records import DataContent, RankJob
 from sweeps.reproducing.looking import look
 from sweeps.reproducing.traces import read_trace
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sweeps import paths
-from sweeps.errors import StoreError, UsageError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError, UsageError
 from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, config_of, load_original
 from sweeps.reproducing.traces import Segment, TraceFile

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.errors import LightsweepError, StoreError, UsageError
+from sweeps.core.errors import LightsweepError, StoreError, UsageError
 from sweeps.reproducing.original import IncompleteError
 from sweeps.reproducing.provenance import capture
 from sweeps.reproducing.recorded_code import RecordedCode, recorded_code

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from sweeps.errors import LightsweepError, StoreError, UsageError
+from sweeps.core.errors import LightsweepError, StoreError, UsageError
 from sweeps.reproducing.original import IncompleteError
 from sweeps.reproducing.provenance import local_packages
 from sweeps.reproducing.recorded_env import environments_dir, interpreter, is_made, made, recorded_lock, require_fits

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import paths
+from sweeps.core import paths
 from sweeps.reproducing.traces import Epoch, Segment, TraceFile, read_trace
 
 

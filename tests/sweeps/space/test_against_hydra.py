@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import parse_space, quote, split_overrides
 from sweeps.space.parameter import Choices, Interval, Steps
 

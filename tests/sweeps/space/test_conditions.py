@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import parse_space
 
 SGD = {

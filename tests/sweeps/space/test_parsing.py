@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import Space, parse_space, split_overrides
 
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from spaces import NUMBERS, active_names, as_text, declared_spaces, is_forbidden, is_inside, space_of
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.space import parse_space, refit, refit_queued
 from sweeps.study.proposing import propose
 

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import parse_space
 
 WIDTHS = {"model.depth": "range(0,4)", "model.width": {"values": "choice(32,64)", "repeat": "model.depth"}}

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.errors import SpaceError
+from sweeps.core.errors import SpaceError
 from sweeps.space import Space, parse_space, quote
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

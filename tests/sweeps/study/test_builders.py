@@ -4,7 +4,7 @@ import optuna
 import pytest
 from studies import FINITE, MEDIAN, SPACE, shipped
 
-from sweeps.errors import ConfigError, SpaceError
+from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.study import build_pruner, build_sampler
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 from sweeps.study import build_sampler
 from sweeps.study.cmaes import CmaEs, load_optimizer
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from studies import make, run, stored
 
-from sweeps.errors import StudyError
+from sweeps.core.errors import StudyError
 from sweeps.space import parse_space
 
 SPACE = parse_space(

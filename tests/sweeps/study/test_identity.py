@@ -4,7 +4,7 @@ import optuna
 import pytest
 from studies import SPACE, make, run
 
-from sweeps.errors import ConfigError, StudyError
+from sweeps.core.errors import ConfigError, StudyError
 from sweeps.space import parse_space
 
 

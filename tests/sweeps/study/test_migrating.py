@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, SPACE, make, run, stored
 
-from sweeps.errors import StoreError, StudyError
+from sweeps.core.errors import StoreError, StudyError
 from sweeps.space import parse_space
 from sweeps.study import migrate, note_recorded, open_storage, unrecorded
 

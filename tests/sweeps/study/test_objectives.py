@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 from studies import MEDIAN, SPACE, make, shipped, stored
 
-from sweeps.errors import ConfigError, StudyError
+from sweeps.core.errors import ConfigError, StudyError
 from sweeps.study import parse_constraints
 
 TWO = {"metric": ["val/acc", "num_params"], "direction": ["maximize", "minimize"]}

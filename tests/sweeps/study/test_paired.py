@@ -4,9 +4,9 @@ import optuna
 import pytest
 from studies import make, shipped, stored
 
-from sweeps.errors import ConfigError, StudyError
+from sweeps.core.errors import ConfigError, StudyError
+from sweeps.core.trials import Result
 from sweeps.replicates import Replication
-from sweeps.search import Result
 
 FIVE = Replication(count=5)
 WILCOXON = shipped("pruner", "wilcoxon")

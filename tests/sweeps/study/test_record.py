@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from studies import MEDIAN, SPACE, make, shipped, stored
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 from sweeps.study import build_pruner, build_sampler
 
 

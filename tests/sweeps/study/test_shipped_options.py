@@ -9,8 +9,8 @@ import pytest
 from studies import FINITE
 
 from sweeps.config import Composer
-from sweeps.errors import ConfigError, SpaceError
-from sweeps.paths import conf_dir
+from sweeps.core.errors import ConfigError, SpaceError
+from sweeps.core.paths import conf_dir
 from sweeps.space import parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage, seed_of
 

@@ -8,7 +8,7 @@ from free_ports import free_port
 from six_at_once import six_at_once
 from studies import MEDIAN, make
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 from sweeps.space import parse_space
 from sweeps.study import open_storage
 

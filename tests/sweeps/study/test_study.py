@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, make, objective, run, stored
 
-from sweeps.errors import SpaceError, StudyError
+from sweeps.core.errors import SpaceError, StudyError
 from sweeps.space import parse_space
 
 

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, SPACE, make, run, stored
 
-from sweeps.errors import ConfigError
+from sweeps.core.errors import ConfigError
 from sweeps.space import parse_space
 from sweeps.study import open_storage, publishing, warm_start
 

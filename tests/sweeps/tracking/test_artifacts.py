@@ -15,7 +15,7 @@ import pytest
 from free_ports import free_port
 from run_stores import StoreWriter
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 from sweeps.reading.run_reader import open_reader
 from sweeps.tracking.artifacts import _all_files, _require_led, download_artifacts, is_safe_path, list_artifacts
 from sweeps.tracking.server import StoredRun

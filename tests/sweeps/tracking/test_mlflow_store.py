@@ -15,13 +15,13 @@ from free_ports import free_port
 from mlflow.tracking import MlflowClient
 from six_at_once import six_at_once
 
-from sweeps.errors import StoreError
-from sweeps.records import MetricPoint
+from sweeps.core.errors import StoreError
+from sweeps.core.messages import MetricPoint
+from sweeps.core.urls import with_installed_driver
 from sweeps.tracking import tags
 from sweeps.tracking.long_texts import shown_tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import StudyRuns
-from sweeps.urls import with_installed_driver
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fakes import FakeStore
 
-from sweeps.errors import StoreError
-from sweeps.records import MetricPoint
+from sweeps.core.errors import StoreError
+from sweeps.core.messages import MetricPoint
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, Unsent
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sweeps.secrecy import Hidden
+from sweeps.core.secrets import Hidden
 
 __all__ = [
     "Answer",

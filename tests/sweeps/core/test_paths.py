@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import paths
-from sweeps.errors import StoreError
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
 
 
 def linked(folder: Path) -> tuple[Path, Path]:

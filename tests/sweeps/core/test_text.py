@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from sweeps.markdown import code_block, escaped, link, table
+from sweeps.core.text import code_block, escaped, link, table
 
 NASTY = [
     "a*b*c",

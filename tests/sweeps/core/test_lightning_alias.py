@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.lightning_alias import real_name
+from sweeps.core.lightning_alias import real_name
 
-SETUP = "import sys; from sweeps import lightning_alias; lightning_alias.install()\n"
+SETUP = "import sys; from sweeps.core import lightning_alias; lightning_alias.install()\n"
 
 
 def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sweeps.config import Composer, fingerprint, load_frozen, to_yaml
-from sweeps.secrecy import Secrets, is_secret, reveal, withhold
+from sweeps.core.secrets import Secrets, is_secret, reveal, withhold
 
 CONFIG = {
     "data": {

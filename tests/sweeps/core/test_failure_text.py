@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import ConfigError, SpaceError
-from sweeps.failure_text import one_line, story
+from sweeps.core.determinism import explained
+from sweeps.core.errors import ConfigError, SpaceError
+from sweeps.core.failure_text import one_line, story
+from sweeps.core.secrets import Secrets
+from sweeps.core.urls import hide_password, passwords_in
 from sweeps.ranks import is_peer_failure
-from sweeps.reproducing.determinism import explained
-from sweeps.secrecy import Secrets
 from sweeps.space import parse_space
-from sweeps.urls import hide_password, passwords_in
 
 
 class Silent(Exception):

@@ -7,9 +7,9 @@ traceback of another process. Nothing here raises.
 import traceback
 from collections.abc import Callable, Iterator
 
-from sweeps.errors import LightsweepError
-from sweeps.naming import plain, shortened, storable
-from sweeps.reproducing.determinism import explained
+from sweeps.core.determinism import explained
+from sweeps.core.errors import LightsweepError
+from sweeps.core.text import plain, shortened, storable
 
 __all__ = ["leaves_of", "one_line", "story", "text_of"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.naming import brief, duration, number, run_name, short_names, values_text
+from sweeps.core.text import brief, duration, number, run_name, short_names, values_text
 
 
 def test_short_name_is_the_last_word() -> None:

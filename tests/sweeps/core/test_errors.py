@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.errors import did_you_mean
+from sweeps.core.errors import did_you_mean
 
 VALID = ["model.depth", "model.width", "optimizer.lr", "study"]
 

@@ -46,7 +46,7 @@ def install_in_workers() -> None:
 
     Before they unpickle what they are given, they run the main module of this process, as which it names this one.
     """
-    sys.modules["__main__"].__spec__ = ModuleSpec("sweeps.lightning_alias", None)
+    sys.modules["__main__"].__spec__ = ModuleSpec("sweeps.core.lightning_alias", None)
 
 
 def real_name(name: str) -> str:
@@ -135,4 +135,4 @@ def _version_in(folder: str) -> str:
 
 
 if __name__ == "__mp_main__":  # in a process that multiprocessing has started, see `install_in_workers`
-    importlib.import_module("sweeps.lightning_alias").install()
+    importlib.import_module("sweeps.core.lightning_alias").install()

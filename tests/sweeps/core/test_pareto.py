@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.pareto import on_front
+from sweeps.core.pareto import on_front
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:

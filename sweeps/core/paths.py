@@ -31,7 +31,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 
 __all__ = [
     "ARTIFACTS",
@@ -85,12 +85,12 @@ _RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 def code_dir() -> Path:
     """Return the folder in which the packages `sweeps` and `lightning_modules` lie."""
-    return Path(__file__).parents[1]
+    return Path(__file__).parents[2]
 
 
 def conf_dir() -> Path:
     """Return the shipped configuration: inside the package when installed, beside it in a checkout."""
-    installed = Path(__file__).parent / "conf"
+    installed = Path(__file__).parents[1] / "conf"
     return installed if installed.is_dir() else code_dir() / "conf"
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from sweeps.errors import StoreError
+from sweeps.core.errors import StoreError
 
 __all__ = ["MAX_BYTES", "opened", "read_config", "read_text", "read_yaml"]
 

@@ -1,14 +1,27 @@
-"""Short names and numbers for people: `#12 lr=0.0031 depth=3`."""
+"""Short names and numbers for people: `#12 lr=0.0031 depth=3`.
+
+Markdown whose texts come from users: they stay what they are, and in their place.
+
+Numbers as stores and commands write them: infinity, what JSON cannot say, whole numbers in tags.
+"""
 
 import hashlib
+import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "LARGEST",
     "brief",
+    "code_block",
     "distinct",
     "duration",
+    "escaped",
+    "finite",
+    "is_number",
+    "link",
     "memory",
     "number",
     "plain",
@@ -18,7 +31,10 @@ __all__ = [
     "shortened",
     "some_of",
     "storable",
+    "table",
+    "unbounded",
     "values_text",
+    "whole",
 ]
 
 # The direction of what follows, its line, and what nobody sees
@@ -144,3 +160,59 @@ def some_of(names: Sequence[str], most: int = 5) -> str:
     """Write a list of names, of a long one its beginning and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def escaped(text: str) -> str:
+    """Return `text` on one line, with nothing in it that is taken for markup or HTML."""
+    one_line = " ".join(text.split())
+    return re.sub(r"[&<>]", lambda found: _ENTITIES[found[0]], re.sub(r"([\\|`*_{}\[\]()#+!~])", r"\\\1", one_line))
+
+
+def link(text: str, address: str | None) -> str:
+    """Return `text`, which is Markdown, as a link; by itself if there is no address."""
+    return text if address is None else f"[{text}]({address})"
+
+
+def code_block(lines: Sequence[str]) -> str:
+    """Return a block of code, fenced by more backticks than stand in it."""
+    one_line = [" ".join(line.split()) for line in lines]
+    longest = max((len(run) for line in one_line for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([fence, *one_line, fence])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells that are Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+LARGEST = sys.float_info.max
+"""what MLflow writes for infinity"""
+_MOST_DIGITS = 18
+
+
+def unbounded(value: float) -> float:
+    """Return infinity for what MLflow writes for it."""
+    return math.copysign(math.inf, value) if abs(value) >= LARGEST else value
+
+
+def finite(value: Any) -> Any:
+    """Replace what JSON cannot say (NaN, infinities) by null, in lists and mappings too."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def whole(text: str | None) -> int | None:
+    """Return the count that a text is; None for all others, such as a tag that somebody has edited."""
+    return int(text) if text is not None and text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+def is_number(value: float | None) -> bool:
+    """Tell whether there is a value, and it is not NaN."""
+    return value is not None and not math.isnan(value)

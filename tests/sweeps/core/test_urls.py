@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-from sweeps import paths
-from sweeps.errors import StoreError
-from sweeps.locks import sqlite_file
+from sweeps.core import paths
+from sweeps.core.errors import StoreError
+from sweeps.core.locks import sqlite_file
+from sweeps.core.secrets import Secrets, withhold
+from sweeps.core.urls import default_uri, hide_password, passwords_in, sqlite_url
 from sweeps.reading.database import connected, require_store
-from sweeps.secrecy import Secrets, withhold
 from sweeps.study import open_storage
 from sweeps.tracking.artifacts import list_artifacts
 from sweeps.tracking.mlflow_store import MlflowStore
-from sweeps.urls import default_uri, hide_password, passwords_in, sqlite_url
 
 
 @pytest.mark.parametrize(

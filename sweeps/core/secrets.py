@@ -20,8 +20,7 @@ from urllib.parse import quote, quote_plus
 
 import yaml
 
-from sweeps.secret_names import is_secret
-from sweeps.urls import hide_password, passwords_in
+from sweeps.core.urls import hide_password, is_secret, passwords_in
 
 __all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
 

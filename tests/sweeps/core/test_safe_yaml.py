@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sweeps.config import Composer, to_yaml
-from sweeps.errors import StoreError
-from sweeps.untrusted import MAX_BYTES, opened, read_config, read_text, read_yaml
+from sweeps.core.errors import StoreError
+from sweeps.core.safe_yaml import MAX_BYTES, opened, read_config, read_text, read_yaml
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 40))
 
