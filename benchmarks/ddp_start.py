@@ -10,7 +10,7 @@ from typing import Any
 from harness import Result, median, scratch
 from rich.console import Console
 
-from sweeps.config import Composer, freeze
+from sweeps.config.composer import Composer, freeze
 from sweeps.run_sweep import sweep
 from sweeps.workbench import CommandLine
 

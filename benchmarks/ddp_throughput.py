@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import Result, median, scratch
 
-from sweeps.config import Composer, freeze
+from sweeps.config.composer import Composer, freeze
 from sweeps.core.messages import Exited, Failed, RankJob
 from sweeps.launchers.local import LocalLauncher
 

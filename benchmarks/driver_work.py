@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import Result, median, scratch
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.messages import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
 from sweeps.core.text import run_name

@@ -15,7 +15,7 @@ from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
 from sweeps.building import build_module
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.messages import Answer, Event, Report
 from sweeps.ranks import Ranks
 from sweeps.telemetry import Telemetry

@@ -15,7 +15,7 @@ from pathlib import Path
 from driver_work import InstantLauncher, Silence
 from harness import Result, median, scratch
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome

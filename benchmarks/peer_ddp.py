@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from sweeps.building import build_module
-from sweeps.config import ALLOWED_MODULES, build, load_frozen
+from sweeps.config.composer import ALLOWED_MODULES, build, load_frozen
 from sweeps.train import quieten
 
 

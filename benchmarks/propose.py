@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import Result, median, scratch
 
-from sweeps.config import Composer, freeze
+from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
 from sweeps.space import Space, parse_space
 from sweeps.study import Study, build_pruner, build_sampler, open_storage

@@ -15,7 +15,7 @@ from harness import Result, median
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from sweeps.building import build_module
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.ranks import Ranks
 from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.known_data import KnownData

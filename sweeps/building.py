@@ -14,12 +14,12 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.compile import from_compiled
 
 from sweeps.channel import Channel
-from sweeps.config import Config, build
+from sweeps.config.composer import Config, build
+from sweeps.config.instantiate import locate
+from sweeps.config.parts import PARTS
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import CheckPassed, Inspected, RankJob
-from sweeps.parts import PARTS
 from sweeps.ranks import Ranks
-from sweeps.targets import locate
 
 __all__ = ["build_callback", "build_data", "build_module", "inspect_models", "parts_taken"]
 

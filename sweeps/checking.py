@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sweeps.check_report import CheckReport, Point, Room, Size, Unused, text_of
-from sweeps.config import Composer, Config, fingerprint, freeze
+from sweeps.config.composer import Composer, Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried

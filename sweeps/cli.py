@@ -92,7 +92,7 @@ def _command_line(args: argparse.Namespace) -> "CommandLine":
 
 
 def _print_config(args: argparse.Namespace) -> int:
-    from sweeps.config import Composer, to_yaml
+    from sweeps.config.composer import Composer, to_yaml
     from sweeps.space import split_overrides
 
     plain, _ = split_overrides(args.overrides)

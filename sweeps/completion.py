@@ -176,7 +176,7 @@ def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
 
 
 def _overrides(primary: str, typed: Sequence[str], word: str) -> list[str]:
-    from sweeps.config import Composer
+    from sweeps.config.composer import Composer
 
     primary = _option(typed, "--config-name", "-cn") or primary
     folder = _option(typed, "--config-dir", "-cd")

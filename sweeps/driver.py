@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from sweeps.config import Config, fingerprint, freeze
+from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.messages import (
     Answer,

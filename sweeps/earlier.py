@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.config import Composer, Config, load_frozen
+from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.safe_yaml import read_yaml

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError
 from sweeps.space import key_of, split_overrides
 

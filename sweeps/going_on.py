@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sweeps.config import Config, fingerprint
+from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sweeps.config import Composer, Config, fingerprint, freeze
+from sweeps.config.composer import Composer, Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import Event, Exited, Failed, Inspected, RankJob

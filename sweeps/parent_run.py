@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sweeps.config import Config, flatten
+from sweeps.config.composer import Config, flatten
 from sweeps.core.messages import MetricPoint
 from sweeps.core.trials import Outcome, Why
 from sweeps.description import NUM_LEADERS, StudyFacts, study_text

@@ -28,7 +28,7 @@ from pytorch_lightning.callbacks import (
 from sweeps.building import build_data, build_module
 from sweeps.channel import Channel
 from sweeps.checkpoints import skip_what_is_not_logged
-from sweeps.config import Config
+from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.core.failure_text import one_line

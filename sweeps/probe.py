@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from sweeps.config import Config
+from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Memory, Tried
 from sweeps.core.text import some_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.config import Config
+from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.seeds import derive_seed
 from sweeps.core.trials import SEM, Result

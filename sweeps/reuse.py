@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sweeps.config import Config, fingerprint
+from sweeps.config.composer import Config, fingerprint
 
 __all__ = ["Twins", "identity"]
 

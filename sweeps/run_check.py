@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.check_report import CheckReport
 from sweeps.checking import check
-from sweeps.config import Composer, Config
+from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import LightsweepError, PreflightError
 from sweeps.inspecting import inspect_models
 from sweeps.replicates import replication

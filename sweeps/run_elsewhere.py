@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-from sweeps.config import Config
+from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import sqlite_file

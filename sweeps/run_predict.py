@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.text import finite, number, plain

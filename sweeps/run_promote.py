@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeps.config import ALLOWED_MODULES
+from sweeps.config.composer import ALLOWED_MODULES
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.config import Config, fingerprint, freeze
+from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.urls import default_uri, store_options
 from sweeps.space import quote
 

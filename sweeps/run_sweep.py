@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.check_report import CheckReport, print_warnings
 from sweeps.checking import check
-from sweeps.config import Composer, Config, to_yaml
+from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeps.check_report import print_warnings
 from sweeps.checking import check
-from sweeps.config import Composer, Config
+from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.messages import MetricPoint, Place
 from sweeps.core.trials import Outcome, Totals

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.config.study_file import read_record
 from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.text import values_text
 from sweeps.core.urls import store_options
 from sweeps.inbox import Enqueue, Halt, Inbox
-from sweeps.recorded import read_record
 
 __all__ = ["enqueue", "is_driven", "stop"]
 

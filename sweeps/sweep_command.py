@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import Composer, Config
+from sweeps.config.composer import Composer, Config
+from sweeps.config.study_file import read_record
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
 from sweeps.driver import NUM_PARAMS
 from sweeps.further import with_further
-from sweeps.recorded import read_record
 from sweeps.replicates import Replication
 from sweeps.space import Space, key_of, parse_space, split_overrides, verbatim
 from sweeps.study import ENUMERATING, parse_constraints, parse_objectives

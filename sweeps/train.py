@@ -29,7 +29,8 @@ from sweeps.checkpoints import (
     save_when_training_logs,
     skip_what_is_not_logged,
 )
-from sweeps.config import Config, build, fingerprint
+from sweeps.config.composer import Config, build, fingerprint
+from sweeps.config.instantiate import locate
 from sweeps.core import paths
 from sweeps.core.determinism import operations_without_form
 from sweeps.core.errors import ConfigError, did_you_mean
@@ -43,7 +44,6 @@ from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.tracing import Tracer, weights_hash
 from sweeps.resuming import ResumePoint
 from sweeps.seeding import seed_streams
-from sweeps.targets import locate
 from sweeps.telemetry import Telemetry, logged_step, num_parameters
 from sweeps.tracking.logger import ChannelLogger
 

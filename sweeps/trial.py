@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sweeps.channel import Channel, die_with_driver
-from sweeps.config import fingerprint, load_frozen
+from sweeps.config.composer import fingerprint, load_frozen
 from sweeps.core import lightning_alias, paths
 from sweeps.core.errors import ConfigError, LightsweepError
 from sweeps.core.failure_text import leaves_of, one_line, story

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeps.config import Config, fingerprint, flatten, load_frozen
+from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.config import Composer, Config
+from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.secrets import HIDDEN, is_secret

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeps.building import build_data
-from sweeps.config import Config, to_yaml
+from sweeps.config.composer import Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.safe_yaml import opened

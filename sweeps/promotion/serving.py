@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
 from sweeps.building import build_data, build_module
-from sweeps.config import ALLOWED_MODULES, Config, build
+from sweeps.config.composer import ALLOWED_MODULES, Config, build
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config

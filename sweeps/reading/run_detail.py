@@ -227,7 +227,7 @@ def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     for place in filter(None, places):
         file = place / paths.CONFIG
         if file.is_file() and not file.is_symlink():
-            from sweeps.config import flatten
+            from sweeps.config.composer import flatten
             from sweeps.core.safe_yaml import read_yaml
 
             try:

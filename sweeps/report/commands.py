@@ -66,8 +66,8 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     epochs so do accuracies.
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
+    from sweeps.config.study_file import read_record
     from sweeps.core.safe_yaml import read_config
-    from sweeps.recorded import read_record
     from sweeps.space import key_of, quote, split_overrides, verbatim
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import to_yaml
+from sweeps.config.composer import to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import UsageError
 from sweeps.core.text import plain

@@ -11,7 +11,7 @@ import torch
 
 from sweeps.building import build_data, build_module
 from sweeps.channel import Channel
-from sweeps.config import Config
+from sweeps.config.composer import Config
 from sweeps.core.messages import CheckPassed, DataContent, RankJob
 from sweeps.ranks import Ranks
 from sweeps.reproducing.data_content import data_content

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import Config, flatten
+from sweeps.config.composer import Config, flatten
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.safe_yaml import read_config

@@ -14,13 +14,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.config import Config, flatten
+from sweeps.config.composer import Config, flatten
+from sweeps.config.text_keys import is_text
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError, UsageError, did_you_mean
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.secrets import HIDDEN, is_secret
 from sweeps.core.urls import passwords_in
-from sweeps.text_keys import is_text
 
 __all__ = ["as_of_today", "derived", "deriving", "secrets_missing"]
 

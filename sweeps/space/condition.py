@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.space.quoting import quote
+from sweeps.config.quoting import quote
 
 __all__ = ["COMPARISONS", "Condition", "all_hold", "is_same"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
-from sweeps.config import RANGES
+from sweeps.config.composer import RANGES
 from sweeps.core.errors import SpaceError, did_you_mean
 from sweeps.space.condition import COMPARISONS, Condition
 from sweeps.space.parameter import Parameter

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
 from sweeps.space.condition import Condition, is_same
-from sweeps.space.quoting import quote
 
 if TYPE_CHECKING:  # Optuna takes 0.2 s to import: only when a distribution is first asked for
     from optuna import Trial

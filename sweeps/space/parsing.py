@@ -23,10 +23,10 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
+from sweeps.config.quoting import quote
+from sweeps.config.text_keys import as_typed
 from sweeps.core.errors import SpaceError, did_you_mean
 from sweeps.space.parameter import Choices, Domain, Interval, Parameter, Steps
-from sweeps.space.quoting import quote
-from sweeps.text_keys import as_typed
 
 __all__ = [
     "GroupOptions",

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
 from sweeps.space.condition import all_hold, is_same
 from sweeps.space.parameter import Parameter
-from sweeps.space.quoting import quote
 from sweeps.space.space import Space
 
 __all__ = ["Composed", "Look", "Refit", "refit", "refit_queued"]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError, did_you_mean
 from sweeps.space.condition import Condition, all_hold
 from sweeps.space.parameter import Parameter
-from sweeps.space.quoting import quote
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -10,7 +10,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from sweeps.config import build
+from sweeps.config.composer import build
 from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.space import Space
 from sweeps.study.cmaes import CmaEs

@@ -12,7 +12,7 @@ from conformance.plain import Course
 from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.checking import check
-from sweeps.config import Composer, Config, freeze
+from sweeps.config.composer import Composer, Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.messages import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started

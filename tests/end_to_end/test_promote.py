@@ -18,7 +18,7 @@ from free_ports import free_port
 from own_modules import MY_NET
 
 from sweeps import cli
-from sweeps.config import ALLOWED_MODULES
+from sweeps.config.composer import ALLOWED_MODULES
 from sweeps.core.safe_yaml import read_config
 
 pytestmark = pytest.mark.slow
@@ -149,7 +149,7 @@ def invoke(address: str, body: bytes) -> list[dict[str, Any]]:
 def module_of(promoted: Promoted) -> tuple[Any, Any]:
     """Return the Lightning module with the weights of the run's checkpoint, and its data, built as `train` does."""
     from sweeps.building import build_module
-    from sweeps.config import build
+    from sweeps.config.composer import build
 
     run = promoted.folder / "mlruns" / "train" / "0000"
     config = read_config(run / "config.yaml")

@@ -83,7 +83,7 @@ def test_writing_a_report_imports_no_torch_and_no_plotly(swept: Any, lightsweep_
 
 @pytest.mark.slow
 def test_the_command_for_the_best_trains_the_same_configuration_to_the_same_value(swept: Any, report: Path) -> None:
-    from sweeps.config import fingerprint, load_frozen
+    from sweeps.config.composer import fingerprint, load_frozen
 
     commands = [
         html.unescape(text) for text in re.findall(r"<pre tabindex=\"0\"><code>(.*?)</code>", report.read_text())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import Composer, freeze
+from sweeps.config.composer import Composer, freeze
 from sweeps.core.messages import Event, Exited, RankJob
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher

@@ -13,7 +13,7 @@ from fakes import FakeChannel
 
 from lightning_modules.data.digits import Digits
 from sweeps import train
-from sweeps.config import ALLOWED_MODULES, Composer, Config, fingerprint
+from sweeps.config.composer import ALLOWED_MODULES, Composer, Config, fingerprint
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.ranks import Ranks

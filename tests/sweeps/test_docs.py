@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sweeps import schema
 from sweeps.arguments import make_parser
+from sweeps.config import schema
 from sweeps.core.paths import conf_dir
 from sweeps.reading.fields import FIELDS
 from sweeps.reading.where import parse_where

@@ -356,7 +356,7 @@ def test_only_a_trial_that_went_on_has_a_tag_of_the_time_it_trained(tmp_path: Pa
 
 
 def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
-    from sweeps.config import freeze
+    from sweeps.config.composer import freeze
     from sweeps.core.trials import Result
 
     sweep = Sweep(tmp_path, of({0: [0.0] * 3, 1: [0.5] * 3}), replicates=3, num_trials=2, slots=1)
@@ -389,7 +389,7 @@ def test_a_training_that_is_pruned_without_a_reason_spares_its_trial_the_others(
 
 
 def test_a_trial_that_goes_on_says_under_which_code_it_does(tmp_path: Path) -> None:
-    from sweeps.config import freeze
+    from sweeps.config.composer import freeze
 
     sweep = Sweep(tmp_path, of({0: [0.5] * 3, 1: [0.5] * 3}), num_trials=2, slots=1)
     freeze({"x": 0, "seed": 0, "replicate": 0}, tmp_path / "0")

@@ -9,7 +9,7 @@ from fakes import FakeStore
 from rich.console import Console
 from studies import make
 
-from sweeps.config import Composer, freeze
+from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.building import build_module
-from sweeps.config import ALLOWED_MODULES, Composer, build
+from sweeps.config.composer import ALLOWED_MODULES, Composer, build
 from sweeps.core.paths import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in conf_dir().joinpath("experiment").glob("*.yaml"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import Config, fingerprint
+from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
 from sweeps.going_on import GoingOn
 from sweeps.tracking.tags import RESUME_STEP

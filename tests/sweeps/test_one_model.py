@@ -10,7 +10,7 @@ import torch
 from fakes import FakeChannel
 
 from sweeps import preflight, train
-from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Artifact, CheckPassed, Finished, RankJob, Saved, Started
 from sweeps.ranks import Ranks

@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeStore
 from studies import make
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.trials import Outcome
 from sweeps.parent_run import ParentRun
 from sweeps.study import Study

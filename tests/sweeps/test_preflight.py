@@ -9,7 +9,7 @@ import torch
 from fakes import FakeChannel
 
 from sweeps import preflight, probe
-from sweeps.config import ALLOWED_MODULES, Composer, Config
+from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import RankJob, Tried
 from sweeps.ranks import Ranks

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError
 from sweeps.core.trials import Result
 from sweeps.replicates import Replication, combined, means, replication

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.reuse import Twins, identity
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.config import Composer, to_yaml
+from sweeps.config.composer import Composer, to_yaml
 from sweeps.core import paths
 from sweeps.reproducing.original import IncompleteError, Original
 from sweeps.reproducing.traces import Epoch, Segment, Trace

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.errors import SpaceError
 from sweeps.space import split_overrides
 from sweeps.sweep_command import build_space

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.config import Composer, flatten
+from sweeps.config.composer import Composer, flatten
 from sweeps.core.paths import conf_dir
 from sweeps.sweep_command import build_space
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from studies import make, run
 
 from sweeps.cli import main
-from sweeps.config import to_yaml
+from sweeps.config.composer import to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import SpaceError, StudyError
 from sweeps.inbox import Enqueue, Inbox

@@ -9,7 +9,7 @@ import torch
 from fakes import FakeChannel
 
 from sweeps import train
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.determinism import explained
 from sweeps.core.errors import ConfigError
@@ -203,7 +203,7 @@ def test_an_operation_without_a_deterministic_form_is_named(configure: Any, tmp_
 
 
 def train_modules() -> tuple[str, ...]:
-    from sweeps.config import ALLOWED_MODULES
+    from sweeps.config.composer import ALLOWED_MODULES
 
     return ALLOWED_MODULES
 

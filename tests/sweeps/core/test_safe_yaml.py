@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import Composer, to_yaml
+from sweeps.config.composer import Composer, to_yaml
 from sweeps.core.errors import StoreError
 from sweeps.core.safe_yaml import MAX_BYTES, opened, read_config, read_text, read_yaml
 

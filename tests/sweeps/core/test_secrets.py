@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import pytest
 import yaml
 
-from sweeps.config import Composer, fingerprint, load_frozen, to_yaml
+from sweeps.config.composer import Composer, fingerprint, load_frozen, to_yaml
 from sweeps.core.secrets import Secrets, is_secret, reveal, withhold
 
 CONFIG = {

@@ -14,7 +14,7 @@ import pytest
 import torch
 from benches import Bench, is_gone
 
-from sweeps.config import build, load_frozen
+from sweeps.config.composer import build, load_frozen
 from sweeps.core.messages import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 from sweeps.launchers.group import Patience
 

@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from sweeps.config import ALLOWED_MODULES, Composer
+from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.promotion import promoting
 from sweeps.promotion.promoting import content_digest

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sweeps.building import build_module
-from sweeps.config import ALLOWED_MODULES, Composer, freeze
+from sweeps.config.composer import ALLOWED_MODULES, Composer, freeze
 from sweeps.core.errors import ConfigError, StoreError, UsageError
 from sweeps.promotion.served_model import MODEL, WEIGHTS, SampleSpec, ServedModel, read_model, write_model
 from sweeps.promotion.serving import Predictions, load_predictor

@@ -7,7 +7,7 @@ import pytest
 from fakes import FakeChannel
 
 from sweeps import train
-from sweeps.config import ALLOWED_MODULES, Composer, Config
+from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.messages import DataContent, RankJob
 from sweeps.ranks import Ranks
 from sweeps.reproducing.looking import look

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import Composer, Config
+from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import ConfigError
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spaces import as_text, declared_spaces, require_valid, space_of
 from studies import shipped
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.errors import StudyError
 from sweeps.space import parse_space, quote
 from sweeps.study import Study, build_pruner, build_sampler, open_storage

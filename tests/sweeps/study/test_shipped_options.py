@@ -8,7 +8,7 @@ import optuna
 import pytest
 from studies import FINITE
 
-from sweeps.config import Composer
+from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.core.paths import conf_dir
 from sweeps.space import parse_space

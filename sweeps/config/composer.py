@@ -16,14 +16,14 @@ import yaml
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sweeps import schema
+from sweeps.config import schema
+from sweeps.config.instantiate import ALLOWED_MODULES, locate
+from sweeps.config.parts import PARTS, PartsTaken
+from sweeps.config.text_keys import as_typed
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError, did_you_mean
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.secrets import Hidden, Secrets, withhold
-from sweeps.parts import PARTS, PartsTaken
-from sweeps.targets import ALLOWED_MODULES, locate
-from sweeps.text_keys import as_typed
 
 __all__ = [
     "ALLOWED_MODULES",
@@ -337,7 +337,7 @@ def _search_path(primary: str, config_dir: Path | None) -> list[str]:
     """Return the override that names the other folder of the two, if there is one."""
     if config_dir is None:
         return []
-    from sweeps.space.quoting import quote
+    from sweeps.config.quoting import quote
 
     other = config_dir if _home(primary, config_dir) == paths.conf_dir() else paths.conf_dir()
     return [f"hydra.searchpath={quote([f'file://{other}'])}"]
@@ -639,7 +639,7 @@ def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any
     """
     from functools import partial
 
-    from sweeps.signatures import check_arguments
+    from sweeps.config.instantiate import check_arguments
 
     target = locate(node.get("_target_"), key=key, allowed=allowed)
     arguments = {

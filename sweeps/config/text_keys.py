@@ -11,7 +11,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from sweeps import schema
+from sweeps.config import schema
 
 __all__ = ["as_typed", "is_text"]
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
+from sweeps.config.instantiate import check_arguments
 from sweeps.core.errors import ConfigError
-from sweeps.signatures import check_arguments
 
 
 class Net:

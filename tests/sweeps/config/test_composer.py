@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps import config
-from sweeps.config import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
+from sweeps.config import composer as config
+from sweeps.config.composer import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.urls import hide_password

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torchmetrics
 
-from sweeps.config import build
+from sweeps.config.composer import build
+from sweeps.config.instantiate import ALLOWED_MODULES, locate
 from sweeps.core.errors import ConfigError
-from sweeps.targets import ALLOWED_MODULES, locate
 
 ALLOWED = (*ALLOWED_MODULES, "optuna.samplers", "optuna.pruners")
 
@@ -63,7 +63,7 @@ def refusal(target: object, allowed: tuple[str, ...] = ALLOWED) -> str:
         "optuna.load_study",
         "optuna.storages.RDBStorage",
         "mlflow.pyfunc.load_model",
-        "sweeps.config.build",
+        "sweeps.config.composer.build",
         "torch.nnx.Linear",
         "lightning_modules_of_mine.Net",
     ],
