@@ -23,8 +23,8 @@ from sweeps.core.urls import default_uri
 from sweeps.driver import Driver, Limits
 from sweeps.launchers.slots import Slot
 from sweeps.parent_run import ParentRun
-from sweeps.space import parse_space
-from sweeps.study import Study, build_pruner, build_sampler, open_storage
+from sweeps.search import Study, build_pruner, build_sampler, open_storage
+from sweeps.search.space import parse_space
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder

@@ -15,8 +15,8 @@ from harness import Result, median, scratch
 
 from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
-from sweeps.space import Space, parse_space
-from sweeps.study import Study, build_pruner, build_sampler, open_storage
+from sweeps.search import Study, build_pruner, build_sampler, open_storage
+from sweeps.search.space import Space, parse_space
 
 _ENDED, _MEASURED = 500, 100
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps.core.messages import Memory
 from sweeps.core.text import duration, memory, some_of
-from sweeps.space import quote
+from sweeps.search.space import quote
 
 __all__ = ["CheckReport", "Point", "Room", "Size", "Unused", "print_report", "print_warnings", "text_of"]
 

@@ -20,7 +20,7 @@ from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tr
 from sweeps.core.text import memory, shortened
 from sweeps.dead_keys import dead_places, suspects, variants
 from sweeps.launchers.slots import Slot
-from sweeps.space import Space, quote
+from sweeps.search.space import Space, quote
 from sweeps.workbench import python_path
 
 __all__ = ["check"]

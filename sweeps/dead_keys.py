@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from sweeps.space import Space, quote
+from sweeps.search.space import Space, quote
 
 __all__ = ["dead_places", "suspects", "variants"]
 

@@ -42,9 +42,9 @@ from sweeps.core.trials import SEM, Ask, EndState, Outcome, Result, Search, Told
 from sweeps.display import Display, TrialView
 from sweeps.going_on import GoingOn
 from sweeps.launchers.slots import Slot
-from sweeps.replicates import combined, means
 from sweeps.reproducing.known_data import KnownData
 from sweeps.reuse import Twins, identity
+from sweeps.search.replicates import combined, means
 from sweeps.tracking.recorder import RunKey
 from sweeps.trial_runs import RunRecorder, TrialRuns, TrialSetup
 

@@ -16,9 +16,7 @@ from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.safe_yaml import read_yaml
-from sweeps.replicates import replication
-from sweeps.space import Composed, Look, Space
-from sweeps.study import (
+from sweeps.search import (
     Migration,
     Study,
     is_stored,
@@ -29,6 +27,8 @@ from sweeps.study import (
     unrecorded,
     warm_start,
 )
+from sweeps.search.replicates import replication
+from sweeps.search.space import Composed, Look, Space
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunStore
 

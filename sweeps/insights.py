@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.core.errors import SpaceError
 from sweeps.core.text import brief, distinct, number
 from sweeps.reading.queries import TrialRow
-from sweeps.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
+from sweeps.search.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 
 if TYPE_CHECKING:  # Optuna and NumPy take time to import
     from sweeps.reading.histories import History
     from sweeps.reading.stored_study import StoredStudy
-    from sweeps.study.importance import Importance
+    from sweeps.search.importance import Importance
 
 __all__ = ["Advice", "advice", "best_trials", "importances"]
 
@@ -76,7 +76,7 @@ def importances(study: "StoredStudy", metric: str | None = None) -> "list[Import
     judged = _judged(study.trials, study.objectives, metric)
     if judged is None or study.space is None:
         return []
-    from sweeps.study.importance import weigh
+    from sweeps.search.importance import weigh
 
     return weigh(study.space, [row.params for row in judged.trials], judged.scores, num_best=judged.num_best)
 

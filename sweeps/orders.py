@@ -9,7 +9,7 @@ from sweeps.core.errors import SpaceError
 from sweeps.core.text import values_text
 from sweeps.driver import StopWord
 from sweeps.inbox import Enqueue, Halt, Inbox, Unreadable
-from sweeps.study import Study
+from sweeps.search import Study
 
 __all__ = ["Orders"]
 

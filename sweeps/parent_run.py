@@ -11,7 +11,7 @@ from sweeps.core.messages import MetricPoint
 from sweeps.core.trials import Outcome, Why
 from sweeps.description import NUM_LEADERS, StudyFacts, study_text
 from sweeps.earlier import record_move
-from sweeps.study import Best, Study
+from sweeps.search import Best, Study
 from sweeps.tracking import tags
 from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder, RunKey, RunStore

@@ -15,9 +15,9 @@ from sweeps.checking import check
 from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import LightsweepError, PreflightError
 from sweeps.inspecting import inspect_models
-from sweeps.replicates import replication
-from sweeps.space import Space, split_overrides, verbatim
-from sweeps.study import build_pruner, build_sampler, parse_objectives, require_judgeable
+from sweeps.search import build_pruner, build_sampler, parse_objectives, require_judgeable
+from sweeps.search.replicates import replication
+from sweeps.search.space import Space, split_overrides, verbatim
 from sweeps.sweep_command import (
     compose_trial,
     judged_metrics,

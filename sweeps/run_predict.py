@@ -18,7 +18,7 @@ from sweeps.promotion.registered import find_registered
 from sweeps.promotion.sample_files import read_samples
 from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.reading.compare import print_csv
-from sweeps.space import quote
+from sweeps.search.space import quote
 from sweeps.tracking.artifacts import download_artifacts
 from sweeps.tracking.registry import Registered
 from sweeps.workbench import python_path

@@ -25,11 +25,11 @@ from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, Original, load_original
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving
 from sweeps.run_request import RunRequest
+from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry
 from sweeps.tracking.server import StoredRun
-from sweeps.typed_secrets import hide_typed
 from sweeps.workbench import python_path
 
 if TYPE_CHECKING:

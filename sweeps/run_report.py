@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sweeps.insights import Advice
     from sweeps.reading.stored_study import StoredStudy
     from sweeps.report.chart import Chart
-    from sweeps.study.importance import Importance
+    from sweeps.search.importance import Importance
     from sweeps.tracking.recorder import Recorder
 
 __all__ = ["FinalReport", "Report", "make_report"]
@@ -154,7 +154,7 @@ class FinalReport:
 
 
 def _import() -> None:
-    import sweeps.study.importance  # noqa: F401
+    import sweeps.search.importance  # noqa: F401
     from sweeps.report import page, png
 
     page.load()

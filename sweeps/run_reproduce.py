@@ -30,10 +30,10 @@ from sweeps.reproducing.todays_config import as_of_today, derived, deriving, sec
 from sweeps.reproducing.traces import Epoch, Trace, read_trace
 from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.run_request import RunRequest
+from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.trial_runs import TrialSetup
-from sweeps.typed_secrets import hide_typed
 from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
 __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]

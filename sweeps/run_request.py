@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sweeps.config.composer import Composer
 from sweeps.core.urls import default_uri, store_options
-from sweeps.space import quote
+from sweeps.search.space import quote
 
 __all__ = ["RunRequest"]
 

@@ -27,12 +27,10 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.orders import Orders
 from sweeps.parent_run import ENDS, ParentRun
-from sweeps.replicates import replication
 from sweeps.reproducing.provenance import capture
 from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport, Report
-from sweeps.space import Space
-from sweeps.study import (
+from sweeps.search import (
     Best,
     Study,
     build_pruner,
@@ -43,6 +41,8 @@ from sweeps.study import (
     require_judgeable,
     seed_of,
 )
+from sweeps.search.replicates import replication
+from sweeps.search.space import Space
 from sweeps.sweep_command import (
     compose_trial,
     judged_metrics,

@@ -26,8 +26,8 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
         StudyError: There is no such study in the store.
         SpaceError: A value cannot be read, its key is not searched, or it is not in the space.
     """
-    from sweeps.space import read_values  # seconds of imports that `stop` does without
-    from sweeps.study import count_trials, open_storage
+    from sweeps.search import count_trials, open_storage
+    from sweeps.search.space import read_values  # seconds of imports that `stop` does without
     from sweeps.sweep_command import read_sweep, recorded_command, storage_url
 
     _, config, space = read_sweep(recorded_command(name, store_dir))

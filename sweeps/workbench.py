@@ -17,10 +17,10 @@ from sweeps.core.urls import default_uri
 from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
+from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.mlflow_store import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
-from sweeps.typed_secrets import hide_typed
 
 __all__ = [
     "CommandLine",

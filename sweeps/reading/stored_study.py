@@ -22,7 +22,7 @@ from sweeps.tracking.server import ServerRun, StoredRun
 if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
     import pandas as pd
 
-    from sweeps.space import Space
+    from sweeps.search.space import Space
 
 __all__ = ["StoredStudy", "load_study"]
 
@@ -88,7 +88,7 @@ class StoredStudy:
     @cached_property
     def space(self) -> "Space | None":
         """What is searched, after the last migration; None if the store does not tell, or not in full."""
-        from sweeps.space import parse_space
+        from sweeps.search.space import parse_space
 
         try:
             space = parse_space(_expressions(self.parent))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.reading.queries import TrialRow
+from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
-from sweeps.typed_secrets import hide_typed
 
 if TYPE_CHECKING:
     from sweeps.reading.stored_study import StoredStudy
@@ -68,7 +68,7 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     """
     from sweeps.config.study_file import read_record
     from sweeps.core.safe_yaml import read_config
-    from sweeps.space import key_of, quote, split_overrides, verbatim
+    from sweeps.search.space import key_of, quote, split_overrides, verbatim
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
     folder = paths.replicate_dir(folder, 0) if paths.replicate_dir(folder, 0).is_dir() else folder

@@ -11,7 +11,7 @@ from sweeps.report.chart import Axis, Bars, Chart, Line, Panel
 from sweeps.report.subject import Subject, value_axis
 
 if TYPE_CHECKING:
-    from sweeps.study.importance import Importance
+    from sweeps.search.importance import Importance
 
 __all__ = ["front_chart", "history_chart", "importances_chart"]
 

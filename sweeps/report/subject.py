@@ -16,8 +16,8 @@ from sweeps.tracking import tags
 if TYPE_CHECKING:
     from sweeps.reading.histories import History
     from sweeps.reading.stored_study import StoredStudy
-    from sweeps.space import Parameter
-    from sweeps.study.importance import Importance
+    from sweeps.search.importance import Importance
+    from sweeps.search.space import Parameter
 
 __all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
 

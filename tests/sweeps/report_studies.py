@@ -10,8 +10,8 @@ import numpy as np
 from sweeps.reading.histories import History
 from sweeps.reading.queries import TrialRow
 from sweeps.report.subject import Subject
-from sweeps.space import Space, parse_space
-from sweeps.study.importance import Importance
+from sweeps.search.importance import Importance
+from sweeps.search.space import Space, parse_space
 from sweeps.tracking.server import StoredRun
 
 ACC = {"val/acc": "maximize"}

@@ -6,7 +6,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from sweeps.core.errors import SpaceError
-from sweeps.space import parse_space, quote
+from sweeps.search.space import parse_space, quote
 
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "!=": operator.ne}
 NUMBERS = {

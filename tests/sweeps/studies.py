@@ -7,8 +7,8 @@ import optuna
 import yaml
 
 from sweeps.core.paths import conf_dir
-from sweeps.space import parse_space
-from sweeps.study import Study, build_pruner, build_sampler, open_storage
+from sweeps.search import Study, build_pruner, build_sampler, open_storage
+from sweeps.search.space import parse_space
 
 SPACE = parse_space({"lr": "tag(log,interval(1e-4,1e-1))", "depth": "range(1,5)", "act": "relu,tanh"})
 FINITE = parse_space({"depth": "range(1,4)", "width": "choice([8],[16,8])"})

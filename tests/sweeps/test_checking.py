@@ -13,7 +13,7 @@ from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
 from sweeps.launchers.slots import Slot
-from sweeps.space import Space, parse_space
+from sweeps.search.space import Space, parse_space
 
 PASSED = CheckPassed(metrics=("val/acc",), num_parameters=10, duration_s=0.5)
 MB = 1_000_000

@@ -17,7 +17,7 @@ from sweeps.conclusion import conclude
 from sweeps.core.trials import Totals
 from sweeps.core.urls import store_options
 from sweeps.run_sweep import SweepResult
-from sweeps.study.study import Best
+from sweeps.search.study import Best
 from sweeps.tracking.recorder import Unsent
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sweeps.dead_keys import dead_places, suspects, variants
-from sweeps.space import Space, parse_space
+from sweeps.search.space import Space, parse_space
 
 
 def found(space: Space, behaviour: Any) -> tuple[list[str], list[str]]:

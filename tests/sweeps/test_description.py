@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.description import StudyFacts, study_text
-from sweeps.study import Best
+from sweeps.search import Best
 from sweeps.tracking.pages import Pages
 
 PAGES = Pages("1", {"study": "abc", 5: "def"})

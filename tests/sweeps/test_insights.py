@@ -12,7 +12,7 @@ import pytest
 from sweeps.insights import advice, best_trials, importances
 from sweeps.reading.histories import History, history_of
 from sweeps.reading.queries import TrialRow
-from sweeps.space import Space, parse_space
+from sweeps.search.space import Space, parse_space
 
 NOISE = [f"noise{index}=interval(0,1)" for index in range(5)]
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-2))"

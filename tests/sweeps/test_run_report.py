@@ -84,7 +84,8 @@ def test_a_recorder_says_when_all_is_written(tmp_path: Path) -> None:
 
 def test_importances_are_found_without_scikit_learn_and_leave_optunas_package_whole() -> None:
     program = (
-        "import sys, sweeps.study.importance as it; found = it._evaluator_type(); assert 'sklearn' not in sys.modules; "
+        "import sys, sweeps.search.importance as it; found = it._evaluator_type(); "
+        "assert 'sklearn' not in sys.modules; "
         "from optuna.importance import PedAnovaImportanceEvaluator as own, get_param_importances; assert found is own"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.config.composer import Composer
 from sweeps.core.errors import SpaceError
-from sweeps.space import split_overrides
+from sweeps.search.space import split_overrides
 from sweeps.sweep_command import build_space
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search_spaces.md").read_text()

@@ -15,7 +15,7 @@ from sweeps.inbox import Enqueue, Halt, Inbox
 from sweeps.launchers.slots import Slot
 from sweeps.orders import Orders
 from sweeps.reuse import Twins
-from sweeps.space import parse_space
+from sweeps.search.space import parse_space
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import InterruptedRun, TrialSetup

@@ -19,7 +19,7 @@ from sweeps.core.errors import SpaceError, StudyError
 from sweeps.inbox import Enqueue, Inbox
 from sweeps.orders import Orders
 from sweeps.run_sweep import _enqueue_first, _only_driver
-from sweeps.space import parse_space, read_values
+from sweeps.search.space import parse_space, read_values
 from sweeps.steering import enqueue, is_driven, stop
 from sweeps.sweep_command import read_sweep
 from sweeps.workbench import CommandLine

@@ -12,7 +12,7 @@ from sweeps.core.failure_text import one_line, story
 from sweeps.core.secrets import Secrets
 from sweeps.core.urls import hide_password, passwords_in
 from sweeps.ranks import is_peer_failure
-from sweeps.space import parse_space
+from sweeps.search.space import parse_space
 
 
 class Silent(Exception):

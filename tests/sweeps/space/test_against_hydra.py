@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sweeps.core.errors import SpaceError
-from sweeps.space import parse_space, quote, split_overrides
-from sweeps.space.parameter import Choices, Interval, Steps
+from sweeps.search.space import parse_space, quote, split_overrides
+from sweeps.search.space.parameter import Choices, Interval, Steps
 
 HYDRA = OverridesParser.create()
 OPTIONS = ["sgd", "adam", "adamw", "rmsprop"]

@@ -14,9 +14,9 @@ from studies import shipped
 
 from sweeps.config.composer import Composer
 from sweeps.core.errors import StudyError
-from sweeps.space import parse_space, quote
-from sweeps.study import Study, build_pruner, build_sampler, open_storage
-from sweeps.study.proposing import propose
+from sweeps.search import Study, build_pruner, build_sampler, open_storage
+from sweeps.search.samplers import propose
+from sweeps.search.space import parse_space, quote
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -11,8 +11,8 @@ from studies import FINITE
 from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.core.paths import conf_dir
-from sweeps.space import parse_space
-from sweeps.study import Study, build_pruner, build_sampler, open_storage, seed_of
+from sweeps.search import Study, build_pruner, build_sampler, open_storage, seed_of
+from sweeps.search.space import parse_space
 
 NUMBERS = parse_space({"lr": "tag(log,interval(1e-4,1e-1))", "dropout": "interval(0,0.5)", "depth": "range(1,5)"})
 

@@ -1,0 +1,359 @@
+"""Build samplers and pruners from their config nodes.
+
+A grid for asking and telling, and for spaces with conditions; and brute force in a study that was moved.
+
+CMA-ES without code from the database.
+
+Optuna keeps the optimizer of CMA-ES between trials as a pickle among the attributes of trials, where everybody who can
+write to the study's storage can leave another one, and a pickle can run anything. Here only what the optimizer
+consists of is taken out of it: its own classes, and NumPy's arrays.
+
+Ask Optuna for a trial whose values are no forbidden combination.
+"""
+
+import copy
+import inspect
+import io
+import itertools
+import logging
+import pickle
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, CmaEsSampler
+from optuna.samplers._brute_force import _TreeNode
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.config.composer import build
+from sweeps.core.errors import ConfigError, SpaceError, StoreError, StudyError
+from sweeps.search.space import Space
+
+__all__ = [
+    "ENUMERATING",
+    "BruteForce",
+    "CmaEs",
+    "Grid",
+    "build_pruner",
+    "build_sampler",
+    "load_optimizer",
+    "propose",
+    "seed_of",
+]
+
+ENUMERATING = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
+"""Samplers that go through all values, so that they need values that can be counted."""
+
+_MAX_GRID_POINTS = 1_000_000
+
+
+def build_sampler(
+    config: Mapping[str, Any],
+    space: Space | None = None,
+    allowed_prefixes: Sequence[str] = (),
+    *,
+    num_objectives: int = 1,
+) -> BaseSampler:
+    """Build a sampler from its config node, `{_target_: optuna.samplers.TPESampler, seed: 1}`.
+
+    Args:
+        config: The node; nested nodes with a `_target_` are built first.
+        space: The search space; a grid needs it.
+        allowed_prefixes: Modules of the user's own from which `_target_` may come as well.
+        num_objectives: What it is to optimise.
+
+    Raises:
+        ConfigError: The target or an option does not exist or has the wrong type, or it cannot do several objectives.
+        SpaceError: A grid over a continuous parameter.
+    """
+    if config.get("_target_") == "optuna.samplers.BruteForceSampler":
+        if space is not None:
+            space.grid()
+            if space.forbidden:
+                raise SpaceError(
+                    "sampler=brute_force does not end where combinations are forbidden: take sampler=grid."
+                )
+        return _build_own(config, BruteForce)
+    if config.get("_target_") != "optuna.samplers.GridSampler":
+        sampler: BaseSampler = _build(config, "sampler", BaseSampler, ("optuna.samplers", *allowed_prefixes))
+        if num_objectives > 1:
+            _require_many(sampler, "sampler")
+        return sampler
+    for key in {"search_space", "points"} & config.keys():
+        raise ConfigError(f"sampler.{key}: the grid is the study's search space; delete this key.")
+    if space is None:
+        raise ConfigError("sampler: a grid needs a search space. Name one with search=NAME.")
+    points = list(itertools.islice(space.stored_points(), _MAX_GRID_POINTS + 1))
+    if len(points) > _MAX_GRID_POINTS:
+        raise SpaceError(
+            f"The grid has more than {_MAX_GRID_POINTS:,} points, which is the most that is possible. Take fewer "
+            f"values, or sampler=random."
+        )
+    return _build_own(config, Grid, points=points)
+
+
+def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()) -> BasePruner:
+    """Build a pruner from its config node, `{_target_: optuna.pruners.MedianPruner}`.
+
+    Raises:
+        ConfigError: The target or an option does not exist or has the wrong type.
+    """
+    pruner: BasePruner = _build(config, "pruner", BasePruner, ("optuna.pruners", *allowed_prefixes))
+    return pruner
+
+
+def seed_of(sampler: Mapping[str, Any], default: int) -> int | None:
+    """Return the seed that a sampler's config node names; one without that option takes the default."""
+    seed: int | None = sampler.get("seed", default)
+    return seed
+
+
+def _build_own(config: Mapping[str, Any], kind: type[BaseSampler], **more: Any) -> BaseSampler:
+    """Build a sampler of ours in place of Optuna's that the node names."""
+    node = {**config, "_target_": f"{kind.__module__}.{kind.__name__}"}
+    built: BaseSampler = _build(node, "sampler", kind, (kind.__module__,), **more)
+    return built
+
+
+def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[str], **more: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        found = build(dict(config), key=key, allowed=allowed, **more)
+    if not isinstance(found, base):
+        raise ConfigError(f"{key}._target_: {config['_target_']!r} is no {key} of Optuna's.")
+    _check_types(found, config, key)
+    _read_as_data(found)
+    return found
+
+
+def _read_as_data(sampler: object) -> None:
+    """Let CMA-ES, inside another sampler as well, take no code from the study's storage."""
+    if type(sampler) is optuna.samplers.CmaEsSampler:
+        sampler.__class__ = CmaEs
+    for inner in list(vars(sampler).values()) if isinstance(sampler, BaseSampler) else ():
+        _read_as_data(inner)
+
+
+def _require_many(sampler: BaseSampler, key: str) -> None:
+    """Refuse what raises at the first trial of several objectives, inside another sampler as well."""
+    if isinstance(sampler, optuna.samplers.CmaEsSampler):
+        raise ConfigError(
+            f"{key}: CMA-ES takes one objective, but study.metric names several. Choose another sampler, such as "
+            "sampler=nsgaii or sampler=tpe, or one metric."
+        )
+    for name, inner in vars(sampler).items():
+        if isinstance(inner, BaseSampler):
+            _require_many(inner, f"{key}.{name.lstrip('_')}")
+
+
+def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:
+    """Check the options by the types of their defaults: many annotations of Optuna's exist for type checkers only.
+
+    Otherwise `n_startup_trials="8"` is found in the middle of the study.
+    """
+    parameters = inspect.signature(type(built)).parameters
+    for option in config.keys() & parameters.keys():
+        value, default = config[option], parameters[option].default
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(default, bool):
+            wanted = "" if isinstance(value, bool) else "true or false"
+        elif isinstance(default, int):
+            wanted = "" if is_number and float(value).is_integer() else "a whole number"
+        elif isinstance(default, float):
+            wanted = "" if is_number else "a number"
+        else:
+            wanted = ""
+        if wanted:
+            raise ConfigError(f"{key}.{option} must be {wanted} (by default {default}), but got {value!r}.")
+
+
+class Grid(optuna.samplers.BaseSampler):
+    """Each point once, in an order shuffled by the seed.
+
+    Optuna's own grid knows products only, picks a point that runs already once all have been started, and
+    cannot complete a trial of which some values were enqueued.
+    """
+
+    def __init__(self, points: Sequence[Mapping[str, Any]], seed: int | None = None) -> None:
+        """Take the points by Optuna's names, with what Optuna stores."""
+        order = np.random.RandomState(seed or 0).permutation(len(points))
+        self._points = [points[index] for index in order]
+        self._found: dict[int, int | None] = {}  # by trial: the point that it tried without being assigned one
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Assign the first point that no trial has, unless the trial brings its own."""
+        if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs or trial.params:
+            return
+        free = set(range(len(self._points))) - self._started(study)
+        if not free:
+            raise StudyError(f"All {len(self._points)} points of the grid have been tried. Widen the search space.")
+        study._storage.set_trial_system_attr(trial._trial_id, "grid_id", min(free))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: a point's values are looked up one by one."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing, as `infer_relative_search_space` does."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value of the trial's point, or of the first point that has all values known so far."""
+        if "grid_id" in trial.system_attrs:
+            return self._points[trial.system_attrs["grid_id"]][param_name]
+        known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items()
+        fitting = [point for point in self._points if param_name in point]
+        return next((point for point in fitting if known <= point.items()), fitting[0])[param_name]
+
+    def is_done(self, study: optuna.Study) -> bool:
+        """Return whether every point has been started."""
+        return len(self._started(study)) >= len(self._points)
+
+    def _started(self, study: optuna.Study) -> set[int]:
+        """Return the points that a trial has or had, whatever became of it."""
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        assigned = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
+        self._find([trial for trial in trials if trial.params and "grid_id" not in trial.system_attrs])
+        return assigned | {index for index in self._found.values() if index is not None}
+
+    def _find(self, trials: Sequence[FrozenTrial]) -> None:
+        """Look the points of trials up that were enqueued, or taken over from another study or space."""
+        new = [t for t in trials if t.number not in self._found and t.state != TrialState.RUNNING]
+        wanted = {frozenset(trial.params.items()): trial.number for trial in new}
+        self._found |= dict.fromkeys((trial.number for trial in new if trial.state.is_finished()), None)
+        for index, point in enumerate(self._points) if wanted else ():
+            number = wanted.get(frozenset(point.items()))
+            if number is not None:
+                self._found[number] = index
+
+
+class BruteForce(optuna.samplers.BruteForceSampler):
+    """Optuna's, which cannot read a trial that has ended without values: one that was dropped from its study.
+
+    Nor does it know of a study that goes on whether all has been tried, before one trial more has ended.
+    """
+
+    def is_done(self, study: optuna.Study) -> bool:
+        """Return whether every point has been started."""
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        tree = _TreeNode()
+        self._populate_tree(tree, [trial for trial in trials if trial.state != TrialState.WAITING], {})
+        return not tree.is_any_expandable(True)
+
+    @staticmethod
+    def _populate_tree(tree: Any, trials: Iterable[FrozenTrial], params: dict[str, Any]) -> None:
+        known = [trial for trial in trials if trial.params or not trial.state.is_finished()]
+        optuna.samplers.BruteForceSampler._populate_tree(tree, known, params)
+
+
+_PARTS = {
+    "cmaes": {"CMA", "SepCMA", "CMAwM"},
+    "cmaes._cma": {"CMA"},
+    "cmaes._sepcma": {"SepCMA"},
+    "cmaes._cmawm": {"CMAwM"},
+    "numpy": {"dtype", "ndarray"},
+    "numpy.core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "numpy.core.numeric": {"_frombuffer"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "numpy.random._pickle": {"__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor"},
+    "numpy.random._mt19937": {"MT19937", "__pyx_unpickle_MT19937"},
+    "numpy.random.bit_generator": {"__pyx_unpickle_SeedSequence"},
+}
+
+
+class CmaEs(CmaEsSampler):
+    """Optuna's CMA-ES, which reads its optimizer back as data; its other methods are Optuna's."""
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        for trial in reversed(completed_trials):
+            parts = {
+                key: value for key, value in trial.system_attrs.items() if key.startswith(self._attr_key_optimizer)
+            }
+            if parts:
+                return load_optimizer(self._concat_optimizer_attrs(parts))
+        return None
+
+
+def load_optimizer(stored: str) -> Any:
+    """Read an optimizer that Optuna has stored.
+
+    Raises:
+        StoreError: It has more in it than an optimizer consists of.
+    """
+    try:
+        return _Unpickler(io.BytesIO(bytes.fromhex(stored))).load()
+    except (pickle.UnpicklingError, ValueError, EOFError, AttributeError, TypeError, IndexError, KeyError) as error:
+        raise StoreError(
+            f"The study's storage has an optimizer of CMA-ES that is not read: {error}. Whoever can write to the "
+            "storage can have left it. Choose another sampler, such as sampler=tpe, or begin another study."
+        ) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _PARTS.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an optimizer")
+
+
+_log = logging.getLogger(__name__)
+_MAX_PROPOSALS = 5  # of the study's sampler: some propose the same again
+_MAX_DRAWS = 1000  # at random after that
+
+
+def propose(study: optuna.Study, space: Space, seed: int | None) -> optuna.Trial:
+    """Begin a trial and let the sampler choose all values.
+
+    Optuna knows no forbidden combinations. The sampler is asked again for the same trial some times; then values are
+    drawn at random, from the seed and the trial's number.
+
+    Args:
+        study: In an `InMemoryStorage`, where a trial can begin anew.
+        space: What is searched.
+        seed: Of the study.
+
+    Raises:
+        StudyError: No valid combination was found.
+    """
+    trial = study.ask()
+    if not space.forbids(space.suggest(trial)):
+        return trial
+    sampler = study.sampler
+    try:
+        for attempt in range(_MAX_PROPOSALS + _MAX_DRAWS):
+            if attempt == _MAX_PROPOSALS:
+                source = None if seed is None else zlib.crc32(f"{seed}/{trial.number}/allowed".encode())
+                study.sampler = optuna.samplers.RandomSampler(seed=source)
+            trial = _begin_anew(study, trial, keeps_fixed=attempt < _MAX_PROPOSALS)
+            if not space.forbids(space.suggest(trial)):
+                return trial
+    finally:
+        study.sampler = sampler
+    raise StudyError(
+        f"Study {study.study_name!r}: all of {_MAX_DRAWS} random combinations are forbidden. Forbid less, or state the "
+        f"space so that what is forbidden is not in it: by fewer values, or by conditions (when)."
+    )
+
+
+def _begin_anew(study: optuna.Study, trial: optuna.Trial, *, keeps_fixed: bool) -> optuna.Trial:
+    """Take the values of a trial away again, as no method of Optuna's does."""
+    memory = study._storage
+    assert isinstance(memory, InMemoryStorage)
+    frozen = copy.copy(memory.get_trial(trial._trial_id))
+    frozen.params, frozen.distributions = {}, {}
+    if not keeps_fixed and "fixed_params" in frozen.system_attrs:
+        _log.warning("trial %d: the values that were enqueued for it are forbidden", trial.number)
+        frozen.system_attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
+    memory._set_trial(trial._trial_id, frozen)
+    return optuna.Trial(study, trial._trial_id)

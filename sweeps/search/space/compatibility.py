@@ -1,0 +1,155 @@
+"""Take a trial over into another space: the one rule of what fits, for `--migrate` and `study.warm_start`.
+
+A trial fits if the new space, with the configuration as it is now, could have proposed it as it was:
+
+- every parameter that is active in it has, as its value, one of the parameter's;
+- it is no forbidden combination;
+- what was searched and now is not (or not under its conditions) has the value that the configuration gives it now.
+
+What was not searched before is looked up in the record of the trial. Numbers are compared as such: 1 fits 1.0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.config.quoting import quote
+from sweeps.core.errors import SpaceError
+from sweeps.search.space.parameter import Parameter, all_hold, is_same
+from sweeps.search.space.space import Space
+
+__all__ = ["Composed", "Look", "Refit", "refit", "refit_queued"]
+
+Look = Callable[[str], Any]
+"""Gives the value of a dotted key, or the chosen option of a config group; raises KeyError where there is none."""
+
+Composed = Callable[[Mapping[str, Any]], Look]
+"""Gives the configuration of a trial that the new space proposes with these values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """A trial as the new space has it.
+
+    Attributes:
+        params: What Optuna stores, by Optuna's names.
+        misfit: Why the trial does not fit; empty if it does.
+    """
+
+    params: dict[str, Any] = field(default_factory=dict)
+    misfit: str = ""
+
+
+class _Misfit(Exception):
+    pass
+
+
+def refit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed: Composed) -> Refit:
+    """Encode a trial that has run for another space.
+
+    Args:
+        space: The new one.
+        searched: The values of the keys that were searched when the trial was proposed.
+        recorded: What else its configuration was.
+        composed: What the configuration is now.
+    """
+    try:
+        params = _encoded(space, searched, recorded)
+        values = space.decode(params)
+        _require_same({key: value for key, value in searched.items() if key not in values}, values, composed)
+    except (_Misfit, SpaceError) as misfit:  # of a list, an element may be active without the one before it
+        return Refit(misfit=_reason(misfit))
+    return Refit(params=params)
+
+
+def refit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) -> Refit:
+    """Encode the values given for a trial that has not begun; the sampler chooses what is missing.
+
+    Args:
+        space: The new one.
+        given: Values by key, each searched when they were given.
+        composed: What the configuration is now.
+    """
+    values = {key: value for key, value in given.items() if key in space.keys}
+    try:
+        _require_same({key: value for key, value in given.items() if key not in values}, {}, composed)
+        return Refit(params=space.encode(values))
+    except (_Misfit, SpaceError) as misfit:
+        return Refit(misfit=_reason(misfit))
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong; the way out that the space names is another here."""
+    return str(error) if isinstance(error, _Misfit) else str(error).partition(". ")[0]
+
+
+def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    num_elements: dict[str, int] = {}
+    for parameter in space.parameters:
+        if not all_hold(parameter.when, chosen):
+            continue
+        value = _value(parameter, searched, recorded)
+        try:
+            params[parameter.name] = parameter.encode(value)
+        except SpaceError:
+            raise _Misfit(f"{parameter.place}={_text(value)} is not in {parameter.domain}") from None
+        chosen[parameter.place] = parameter.decode(params[parameter.name])
+        if parameter.index is not None:
+            num_elements[parameter.key] = num_elements.get(parameter.key, 0) + 1
+    for key, count in num_elements.items():
+        value = _of_key(key, searched, recorded)
+        if len(value) != count:
+            raise _Misfit(f"{key}={_text(value)} has {len(value)} elements, but {count} are searched")
+    for clause in space.forbidden:
+        if all_hold(clause, chosen):
+            raise _Misfit(f"{' and '.join(map(str, clause))} is forbidden")
+    return params
+
+
+def _value(parameter: Parameter, searched: Mapping[str, Any], recorded: Look) -> Any:
+    value = _of_key(parameter.key, searched, recorded)
+    if parameter.index is None:
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence) or parameter.index >= len(value):
+        raise _Misfit(f"{parameter.key}={_text(value)} has no element [{parameter.index}], which is searched")
+    return value[parameter.index]
+
+
+def _of_key(key: str, searched: Mapping[str, Any], recorded: Look) -> Any:
+    if key in searched:
+        return searched[key]
+    try:
+        return recorded(key)
+    except KeyError:
+        raise _Misfit(f"its {key} was not searched, and is not known") from None
+
+
+def _require_same(gone: Mapping[str, Any], values: Mapping[str, Any], composed: Composed) -> None:
+    """Require of keys that are searched no more that the configuration has their values."""
+    if not gone:
+        return
+    now = composed(values)  # which takes milliseconds
+    for key, was in gone.items():
+        try:
+            value = now(key)
+        except KeyError:
+            raise _Misfit(f"{key}={_text(was)} was searched, but there is no such key any more") from None
+        if not _is_same(was, value):
+            raise _Misfit(f"{key}={_text(was)}, but now it is not searched and {_text(value)}")
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(_is_same, left, right))
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(_is_same(left[key], right[key]) for key in left)
+    return is_same(left, right)
+
+
+def _text(value: Any) -> str:
+    try:
+        return quote(value)
+    except TypeError:
+        return repr(value)

@@ -1,0 +1,94 @@
+"""The ends of a range: what lies near one, how much of the range does, and the range made wider there."""
+
+import math
+
+from sweeps.search.space.parameter import Choices, Domain, Interval, Parameter, Steps
+
+__all__ = ["is_near_end", "share_near_end", "widened"]
+
+_EDGE = 0.1
+"""of a range, on its own scale: what counts as near its end"""
+_FEWEST = 3
+"""values without which a range has no ends to speak of"""
+
+
+def is_near_end(parameter: Parameter, value: float, *, is_upper: bool) -> bool:
+    """Tell whether a value lies in the last tenth of a range, or is the last one."""
+    low, high = _ends(parameter.domain)
+    if value == (high if is_upper else low):
+        return True
+    place = _place(parameter.domain, value)
+    return (1 - place if is_upper else place) <= _EDGE
+
+
+def share_near_end(parameter: Parameter, *, is_upper: bool) -> float | None:
+    """Return how many of the values that a sampler draws at random lie there; None if the range has no ends."""
+    if isinstance(parameter.domain, Choices):
+        return None
+    values = parameter.values
+    if values is None:
+        return _EDGE
+    if len(values) < _FEWEST:
+        return None
+    low, high = _ends(parameter.domain)
+    if _is_log(parameter.domain):
+        end = high if is_upper else low
+        return max(_EDGE, math.log((end + 1) / end) / math.log((high + 1) / low))
+    return sum(is_near_end(parameter, value, is_upper=is_upper) for value in values) / len(values)
+
+
+def widened(parameter: Parameter, *, is_upper: bool) -> Domain | None:
+    """Return the range with half as much again at one end (with `log`, of its logarithm, and a decade at least).
+
+    What is not below 0 stays so, and shares (from 0 on, below 1) stay below 1. None where nothing is left to add.
+    """
+    match parameter.domain:
+        case Interval(low=low, high=high, log=True) as it:
+            factor = max(math.sqrt(high / low), 2.0 if it.is_whole else 10.0)
+            ends = (low, high * factor) if is_upper else (low / factor, high)
+            ends = (max(1, round(ends[0])), round(ends[1])) if it.is_whole else (_short(ends[0]), _short(ends[1]))
+            found: Domain = Interval(low=ends[0], high=ends[1], log=True, is_whole=it.is_whole)
+            return None if ends == (low, high) else found
+        case Interval(low=low, high=high) as it:
+            more = (high - low) / 2
+            if is_upper and low >= 0 and high < 1:
+                more = min(more, (1 - high) / 2)
+            ends = (low, high + more) if is_upper else (_not_below_zero(low, more), high)
+            ends = (math.floor(ends[0]), math.ceil(ends[1])) if it.is_whole else (_short(ends[0]), _short(ends[1]))
+            return None if ends == (low, high) else Interval(low=ends[0], high=ends[1], is_whole=it.is_whole)
+        case Steps(low=low, high=high, values=values) as it:
+            step = abs(it.step)
+            count = math.ceil(len(values) / 2)
+            if not is_upper and low >= 0:
+                count = min(count, math.ceil(low / step) - 1)  # 0 itself is another thing than a little
+            if count <= 0:
+                return None
+            low, high = (low, high + count * step) if is_upper else (low - count * step, high)
+            stop = high + (step if isinstance(step, int) else step / 2)
+            return Steps(start=_short(low), stop=_short(stop), step=step, values=())
+    return None
+
+
+def _ends(domain: Domain) -> tuple[float, float]:
+    assert not isinstance(domain, Choices)
+    return domain.low, domain.high
+
+
+def _is_log(domain: Domain) -> bool:
+    return isinstance(domain, Interval) and domain.log
+
+
+def _place(domain: Domain, value: float) -> float:
+    """Return where between the ends a value lies, from 0 to 1 on the scale of the range."""
+    low, high = _ends(domain)
+    if _is_log(domain):
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _not_below_zero(low: float, more: float) -> float:
+    return max(0.0, low - more) if low >= 0 else low - more
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.3g}")

@@ -1,0 +1,101 @@
+"""What became of a trial, in the words of the user: Optuna's states, told apart by what we note with the trial.
+
+How many trials are in which state, kept up to date without looking at every trial again.
+
+How far a study is, read from its storage beside the driver that works on it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.search.storage import storage_errors
+
+__all__ = ["BORROWED", "DROPPED", "INTERRUPTED", "ORIGIN", "Tally", "TrialCounts", "count_trials", "origin", "state_of"]
+
+INTERRUPTED = "interrupted"
+"""why a waiting trial was interrupted"""
+DROPPED = "dropped"
+"""why a trial does not fit the space that its study was moved to; it only keeps its number"""
+BORROWED = "borrowed"
+"""true for a trial of another study that only the sampler and the pruner are to know"""
+ORIGIN = "origin"
+"""the study and the number that a trial which was taken over had there"""
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """Return complete, pruned, failed, interrupted, running or waiting; dropped or borrowed."""
+    if DROPPED in trial.user_attrs:
+        return "dropped"
+    if BORROWED in trial.user_attrs:
+        return "borrowed"
+    if trial.state == TrialState.WAITING and INTERRUPTED in trial.user_attrs:
+        return "interrupted"
+    return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
+
+
+def origin(study: str, trial: FrozenTrial) -> dict[str, Any]:
+    """Say where a trial comes from, as it is noted with the trial."""
+    return {"study": study, "trial": trial.number}
+
+
+class Tally:
+    """Counts trials by state; what has ended is counted once, since it changes no more.
+
+    Args:
+        trial: Gives a trial by its number.
+        state: Names its state.
+    """
+
+    def __init__(self, trial: Callable[[int], FrozenTrial], state: Callable[[FrozenTrial], str]) -> None:
+        self._trial = trial
+        self._state = state
+        self._num_seen = 0
+        self._open: set[int] = set()
+        self._ended: Counter[str] = Counter()
+
+    def counts(self, num_trials: int) -> Counter[str]:
+        """Return how many of the first `num_trials` trials are in each state that occurs."""
+        self._open.update(range(self._num_seen, num_trials))
+        self._num_seen = num_trials
+        found: Counter[str] = Counter()
+        for number in tuple(self._open):
+            trial = self._trial(number)
+            if trial.state.is_finished():
+                self._open.remove(number)
+                self._ended[self._state(trial)] += 1
+            else:
+                found[self._state(trial)] += 1
+        return self._ended + found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCounts:
+    """How many trials count against the total, run, and wait (enqueued or interrupted)."""
+
+    num_finished: int
+    num_running: int
+    num_waiting: int
+
+
+def count_trials(storage: RDBStorage, name: str) -> TrialCounts:
+    """Count the trials of a study; none if it is not in the storage.
+
+    Raises:
+        StoreError: The database does not answer.
+    """
+    with storage_errors(storage):
+        try:
+            trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+        except KeyError:
+            trials = []
+    counts = Counter(state_of(trial) for trial in trials)
+    return TrialCounts(
+        num_finished=counts["complete"] + counts["pruned"] + counts["failed"],
+        num_running=counts["running"],
+        num_waiting=counts["waiting"] + counts["interrupted"],
+    )
