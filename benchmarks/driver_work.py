@@ -16,7 +16,7 @@ from sweeps.launchers.slots import Slot
 from sweeps.parent_run import ParentRun
 from sweeps.search import Study, build_pruner, build_sampler, open_storage
 from sweeps.search.space import parse_space
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder
 from sweeps.trial_runs import TrialSetup
 

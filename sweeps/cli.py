@@ -314,8 +314,8 @@ def _promote(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from sweeps.promotion.model_names import parse_model_name
     from sweeps.run_predict import Format, predict, print_predictions
+    from sweeps.tracking.registry import parse_model_name
 
     found = predict(
         parse_model_name(args.model),

@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
 from sweeps.core.urls import store_options
 from sweeps.search import Best
-from sweeps.tracking.pages import PARENT, Pages
+from sweeps.tracking.ui import PARENT, Pages
 
 __all__ = ["NUM_LEADERS", "StudyFacts", "study_text"]
 

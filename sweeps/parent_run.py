@@ -13,9 +13,8 @@ from sweeps.description import NUM_LEADERS, StudyFacts, study_text
 from sweeps.earlier import record_move
 from sweeps.search import Best, Study
 from sweeps.tracking import tags
-from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder, RunKey, RunStore
-from sweeps.tracking.saved_view import is_untouched, saved_view
+from sweeps.tracking.ui import PARENT, is_untouched, saved_view
 from sweeps.trial_runs import InterruptedRun
 from sweeps.workbench import common_tags
 

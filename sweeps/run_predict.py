@@ -13,14 +13,13 @@ from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.text import finite, number, plain
-from sweeps.promotion.model_names import ModelName
 from sweeps.promotion.registered import find_registered
 from sweeps.promotion.sample_files import read_samples
 from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.reading.compare import print_csv
 from sweeps.search.space import quote
 from sweeps.tracking.artifacts import download_artifacts
-from sweeps.tracking.registry import Registered
+from sweeps.tracking.registry import ModelName, Registered
 from sweeps.workbench import python_path
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
-from sweeps.promotion.model_names import require_alias, require_name
 from sweeps.promotion.served_model import DATA, ServedModel
 from sweeps.reading.run_detail import run_folder
 from sweeps.reading.run_reader import open_reader
@@ -28,7 +27,7 @@ from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts
-from sweeps.tracking.registry import NewVersion, Registered, Registry
+from sweeps.tracking.registry import NewVersion, Registered, Registry, require_alias, require_name
 from sweeps.tracking.server import StoredRun
 from sweeps.workbench import python_path
 

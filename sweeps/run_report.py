@@ -15,7 +15,7 @@ from sweeps.reading.stored_study import load_study
 from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
-from sweeps.tracking.pages import PARENT
+from sweeps.tracking.ui import PARENT
 
 if TYPE_CHECKING:
     from sweeps.insights import Advice

@@ -55,8 +55,8 @@ from sweeps.sweep_command import (
     storage_url,
 )
 from sweeps.tracking import tags
-from sweeps.tracking.pages import PARENT
 from sweeps.tracking.recorder import Recorder, Unsent
+from sweeps.tracking.ui import PARENT
 from sweeps.trial_runs import TrialSetup
 from sweeps.workbench import (
     CommandLine,

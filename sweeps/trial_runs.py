@@ -17,8 +17,8 @@ from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Ask, Told
 from sweeps.reproducing.provenance import artifact_name
 from sweeps.tracking import tags
-from sweeps.tracking.pages import PARENT, Pages
 from sweeps.tracking.recorder import Note, RunKey
+from sweeps.tracking.ui import PARENT, Pages
 
 __all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
 

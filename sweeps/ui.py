@@ -24,9 +24,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.urls import hide_password, sqlite_url, with_installed_driver
-from sweeps.reading.database import require_store
-from sweeps.study_pages import study_pages
+from sweeps.tracking.database import require_store
 from sweeps.tracking.server import is_server
+from sweeps.tracking.ui import study_pages
 
 __all__ = ["serve", "settings"]
 

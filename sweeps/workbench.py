@@ -19,7 +19,7 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore
 
 __all__ = [

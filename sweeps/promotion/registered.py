@@ -2,10 +2,8 @@
 
 import sqlalchemy as sa
 
-from sweeps.promotion.model_names import ModelName, chosen_version
-from sweeps.reading.database import connected
-from sweeps.reading.mlflow_tables import ALIASES, LOGGED_MODELS, REGISTERED_MODELS, VERSION_TAGS, VERSIONS
-from sweeps.tracking.registry import Registered, Registry, model_id_of
+from sweeps.tracking.database import ALIASES, LOGGED_MODELS, REGISTERED_MODELS, VERSION_TAGS, VERSIONS, connected
+from sweeps.tracking.registry import ModelName, Registered, Registry, chosen_version, model_id_of
 from sweeps.tracking.server import is_server
 
 __all__ = ["find_registered", "registered_names"]

@@ -11,16 +11,14 @@ import sqlalchemy as sa
 
 from sweeps.core.errors import StudyError, UsageError, did_you_mean
 from sweeps.core.text import unbounded
-from sweeps.reading.database import connected
 from sweeps.reading.fields import FIELDS, metrics_among
-from sweeps.reading.mlflow_tables import LATEST, RUNS, TAGS
 from sweeps.reading.ordering import sorted_rows
 from sweeps.reading.ranking import Ranking, ranking
 from sweeps.reading.tagged_params import some_params
 from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import SPREAD, joined
-from sweeps.tracking.names import looked_up_name, shown_name
+from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
+from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_name
 from sweeps.tracking.server import ServerRun, is_server, server_runs
 
 __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]

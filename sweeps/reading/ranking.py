@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from sweeps.core.text import unbounded
-from sweeps.reading.mlflow_tables import LATEST, TAGS
 from sweeps.tracking import tags
+from sweeps.tracking.database import LATEST, TAGS
 from sweeps.tracking.names import looked_up_name
 
 __all__ = ["Ranking", "is_loss", "ranking"]

@@ -18,7 +18,7 @@ from sweeps.reading.run_reader import RunReader, open_reader
 from sweeps.reading.tagged_params import plain_mapping
 from sweeps.reading.trial_row import TrialRow, row_of
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import MAX_PARAM, is_shortened
+from sweeps.tracking.names import MAX_PARAM, is_shortened
 from sweeps.tracking.server import Artifact, StoredRun
 
 __all__ = ["MetricDetail", "RunDetail", "read_runs", "run_folder"]

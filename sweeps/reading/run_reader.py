@@ -9,12 +9,10 @@ import sqlalchemy as sa
 
 from sweeps.core.text import unbounded
 from sweeps.reading.curves import HUGE, NUM_POINTS, Curve
-from sweeps.reading.database import connected
 from sweeps.reading.histories import History, histories_of, without_restated
-from sweeps.reading.mlflow_tables import LATEST, PARAMS, POINTS, RUNS, TAGS
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import shown_tags
-from sweeps.tracking.names import looked_up_name, shown_name
+from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected
+from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
 from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server
 
 __all__ = ["RunReader", "SqlReader", "open_reader"]

@@ -19,7 +19,7 @@ from sweeps.reproducing.provenance import artifact_name, differences
 from sweeps.reproducing.traces import Trace, parsed_trace
 from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import MAX_PARAM, shortened
+from sweeps.tracking.names import MAX_PARAM, shortened
 from sweeps.tracking.server import StoredRun
 
 __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]

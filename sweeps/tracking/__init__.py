@@ -1,3 +1,5 @@
-"""Record runs in MLflow."""
+"""The door to MLflow: what is recorded of runs, and how it is written and addressed.
 
-__all__: list[str] = []
+The only room that imports MLflow, with the loader of registered models (`serving/predictor.py`). Start reading at
+`recorder.py`.
+"""

@@ -11,14 +11,36 @@ of another form: a slash at either end or two in a row, a part that is `.` or `.
 
 Files of artifacts have the same escapes, for `?`, `#`, `%`, backslashes and control characters: a server ends a name
 at `?`.
+
+Texts that are longer than MLflow takes: what is read again is spread over several tags, the others are shortened.
+
+`lightsweep.params` of 20,000 characters is in the tags `lightsweep.params`, `lightsweep.params.1` and
+`lightsweep.params.2`: JSON that is cut could not be parsed, and a search over prompts would lose all its parameters.
 """
 
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import PurePath
 
-__all__ = ["MAX_NAME", "looked_up_name", "shown_name", "stored_file", "stored_name"]
+from sweeps.tracking import tags
+
+__all__ = [
+    "MAX_NAME",
+    "MAX_PARAM",
+    "MAX_TAG",
+    "SPREAD",
+    "is_shortened",
+    "joined",
+    "looked_up_name",
+    "shortened",
+    "shown_name",
+    "shown_tags",
+    "spread",
+    "stored_file",
+    "stored_name",
+]
 
 MAX_NAME = 250
 """characters of a name in MLflow"""
@@ -92,3 +114,64 @@ def _escaped(char: str) -> str:
 def _unescaped(found: re.Match[str]) -> str:
     point = int(found[1], 16)
     return chr(point) if point < 0x110000 else found[0]
+
+
+MAX_PARAM = 6000
+"""characters of the value of a param in MLflow"""
+MAX_TAG = 8000
+"""characters of the value of a tag"""
+SPREAD = (tags.PARAMS, tags.SPACE, tags.OBJECTIVES, tags.VALUES, tags.OVERRIDES)
+"""the tags that are spread"""
+
+_SHORTENED = re.compile(r".*… \([\d,]+ characters, sha256 [0-9a-f]{16}\)", re.DOTALL)
+
+
+def spread(run_tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags of which none is longer than MLflow takes."""
+    found: dict[str, str] = {}
+    for key, text in run_tags.items():
+        if key not in SPREAD or len(text) < MAX_TAG:
+            found[key] = shortened(text, MAX_TAG)
+            continue
+        # Only the last part is shorter than MAX_TAG: what an earlier, longer text has left behind it is not read
+        text += " " * (len(text) % MAX_TAG == 0)
+        for part, start in enumerate(range(0, len(text), MAX_TAG)):
+            found[_part(key, part)] = text[start : start + MAX_TAG]
+    return found
+
+
+def joined(run_tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as they were before `spread`; what was shortened stays so."""
+    found = dict(run_tags)
+    for key in SPREAD:
+        number, part = 0, found.get(key, "")
+        while len(part) == MAX_TAG:
+            number += 1
+            part = found.pop(_part(key, number), "")
+            found[key] += part
+        while number and found.pop(_part(key, number := number + 1), None) is not None:
+            pass  # of an earlier, longer text
+    return found
+
+
+def shown_tags(stored: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a run as they were given: with the names that they had, and whole."""
+    return joined({shown_name(key): text for key, text in stored.items()})
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters; one that was cut ends in its length and its hash."""
+    if len(text) <= limit:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    end = f"… ({len(text):,} characters, sha256 {digest})"
+    return text[: limit - len(end)] + end
+
+
+def is_shortened(text: str, limit: int) -> bool:
+    """Tell whether a text was cut by `shortened`."""
+    return len(text) == limit and _SHORTENED.fullmatch(text) is not None
+
+
+def _part(key: str, number: int) -> str:
+    return f"{key}.{number}" if number else key

@@ -30,8 +30,8 @@ from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.core.secrets import Secrets
 from sweeps.core.text import plain, some_of
-from sweeps.tracking.pages import PARENT, Pages, RunKey
 from sweeps.tracking.tags import NOTE
+from sweeps.tracking.ui import PARENT, Pages, RunKey
 
 __all__ = ["Note", "Recorder", "RunKey", "RunStore", "StudyRuns", "Unsent"]
 

@@ -13,8 +13,7 @@ from sweeps.core.urls import hide_password
 from sweeps.reading.curves import Curve, measured, thinned
 from sweeps.reading.histories import History, history_of, without_restated
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import shown_tags
-from sweeps.tracking.names import looked_up_name, shown_name
+from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
 
 __all__ = [
     "Artifact",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sweeps.description import StudyFacts, study_text
 from sweeps.search import Best
-from sweeps.tracking.pages import Pages
+from sweeps.tracking.ui import Pages
 
 PAGES = Pages("1", {"study": "abc", 5: "def"})
 BEST = Best(number=5, objectives=(0.97223,), values={"optimizer.lr": 0.0031, "model.width": [64, 32]})

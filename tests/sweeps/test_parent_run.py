@@ -14,7 +14,7 @@ from sweeps.core.trials import Outcome
 from sweeps.parent_run import ParentRun
 from sweeps.search import Study
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.saved_view import is_untouched
+from sweeps.tracking.ui import is_untouched
 
 CONFIG = Composer("sweep", []).base()
 MAXIMIZE = {"val/acc": "maximize"}

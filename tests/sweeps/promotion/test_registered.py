@@ -9,9 +9,8 @@ import pytest
 from run_stores import StoreWriter
 
 from sweeps.core.errors import StoreError, UsageError
-from sweeps.promotion.model_names import ModelName, parse_model_name
 from sweeps.promotion.registered import find_registered, registered_names
-from sweeps.tracking.registry import NewVersion, Registry
+from sweeps.tracking.registry import ModelName, NewVersion, Registry, parse_model_name
 
 LOADER = "def _load_pyfunc(path):\n    raise NotImplementedError\n"
 

@@ -12,7 +12,6 @@ from mlflow.tracking import MlflowClient
 
 from sweeps.core.messages import MetricPoint
 from sweeps.core.urls import with_installed_driver
-from sweeps.reading.database import connected
 from sweeps.reading.diff import difference
 from sweeps.reading.ordering import sorted_rows
 from sweeps.reading.queries import chosen_rows, top_rows, trial_rows
@@ -21,7 +20,8 @@ from sweeps.reading.selection import Selection, selected_rows
 from sweeps.reading.stored_study import load_study
 from sweeps.reading.where import parse_where
 from sweeps.tracking import tags
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
+from sweeps.tracking.database import connected
 
 METRICS = {"val//f1": 0.1, "val/f1": 0.2, "val/AR@100": 0.3, "val/AR_100": 0.4, "": 0.5, "a_x40_b": 0.6}
 PROMPTS = ["x" * 8970, "x" * 9660 + 'an end {with: "odd"} marks']

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from sweeps.core.errors import StoreError
-from sweeps.reading.database import require_store
-from sweeps.reading.mlflow_tables import version_problem
 from sweeps.reading.queries import top_rows, trial_rows
 from sweeps.reading.stored_study import load_study
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
+from sweeps.tracking.database import require_store, version_problem
 
 ANCIENT = "7ac759974ad8"  # MLflow 0.9, which had no table of the latest metrics
 OLDER, NEWER = "cc1f77228345", "0123456789ab"
@@ -68,7 +67,7 @@ def test_mlflow_is_not_let_at_the_store_of_another_version(
 
 
 def test_store_of_the_installed_version_is_nothing_to_speak_of(filled: Any) -> None:
-    from sweeps.reading.database import connected
+    from sweeps.tracking.database import connected
 
     require_store(filled.uri)
     with connected(filled.uri) as connection:

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.core.errors import UsageError
-from sweeps.reading.database import connected
 from sweeps.reading.fields import LATE_FIELDS, resolve
 from sweeps.reading.queries import chosen_rows, sorted_rows, top_rows, trial_rows
 from sweeps.reading.ranking import ranking
 from sweeps.tracking import tags
+from sweeps.tracking.database import connected
 
 ODD = (0.5, 0.9, math.nan, math.inf, -math.inf, 0.5, 0.0, -0.0, 1.7976931348623157e308, None)
 STATES = ("complete", "pruned", "failed", "interrupted", "running", "dropped")

@@ -12,7 +12,7 @@ from fakes import FakeStore
 
 from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder, Unsent
 
 

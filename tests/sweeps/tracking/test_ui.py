@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.tracking.saved_view import saved_view
+from sweeps.tracking.ui import saved_view
 
 
 def state_of(study: str = "digits", **changes: Any) -> dict[str, Any]:

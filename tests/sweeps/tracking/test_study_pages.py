@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sweeps.core.errors import StudyError
-from sweeps.study_pages import study_pages
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
+from sweeps.tracking.ui import study_pages
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -36,8 +36,7 @@ def test_the_study_that_ended_last_is_shown_unless_one_runs(store: Any) -> None:
 
 
 def test_a_study_is_shown_in_its_saved_view_if_there_is_one(store: Any) -> None:
-    from sweeps.tracking.pages import view_key
-    from sweeps.tracking.saved_view import VIEW
+    from sweeps.tracking.ui import VIEW, view_key
 
     mlflow, uri = store
     add(mlflow, "old", 1, 2)

@@ -1,4 +1,8 @@
-"""The view of a study in MLflow's UI: which columns, which runs in which order, which charts.
+"""Where MLflow's pages show what a recorder has written: relative addresses, good on whatever host serves them.
+
+Where MLflow's UI shows a study: read from the store, which says under which numbers it is kept there.
+
+The view of a study in MLflow's UI: which columns, which runs in which order, which charts.
 
 MLflow's pages keep a view that somebody shares as a tag of the experiment, and list it by its name; a page whose
 address names the tag shows it. This writes such a tag. Its format is that of `savedViewEnvelope.ts` and
@@ -11,13 +15,148 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
+import sqlalchemy as sa
+
+from sweeps.core.errors import StudyError, did_you_mean
 from sweeps.tracking import tags
+from sweeps.tracking.database import RUNS, TAGS, connected
 from sweeps.tracking.names import shown_name, stored_name
-from sweeps.tracking.pages import view_key
 
-__all__ = ["VIEW", "is_untouched", "saved_view"]
+__all__ = [
+    "PARENT",
+    "VIEW",
+    "Pages",
+    "RunKey",
+    "StudyPages",
+    "is_untouched",
+    "runs_page",
+    "saved_view",
+    "study_pages",
+    "view_key",
+]
+
+RunKey = str | int
+"""A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
+PARENT: RunKey = "study"
+"""the run of a study"""
+
+_TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for language models
+
+
+class Pages:
+    """The pages of the runs of one experiment.
+
+    Args:
+        experiment_id: The experiment.
+        run_ids: The runs that are in the store, by what the driver calls them.
+    """
+
+    def __init__(self, experiment_id: str, run_ids: Mapping[RunKey, str]) -> None:
+        self._experiment_id = experiment_id
+        self._run_ids = run_ids
+
+    def run(self, run: RunKey) -> str | None:
+        """Return the page of a run; None if it is not in the store."""
+        if run not in self._run_ids:
+            return None
+        return f"#/experiments/{self._experiment_id}/runs/{self._run_ids[run]}?{_TRAINING}"
+
+    def artifact(self, run: RunKey, path: str) -> str | None:
+        """Return the page that shows an artifact of a run."""
+        if run not in self._run_ids:
+            return None
+        page = f"#/experiments/{self._experiment_id}/runs/{self._run_ids[run]}/artifacts/{quote(path)}"
+        return f"{page}?{_TRAINING}"
+
+    def study(self, name: str, *, is_chart: bool = False) -> str:
+        """Return the page of the trials of a study, in the view that was saved for it."""
+        return runs_page(self._experiment_id, view_key(name), is_chart=is_chart)
+
+
+def runs_page(experiment_id: str, key: str | None = None, *, is_chart: bool = False) -> str:
+    """Return the page of the runs of an experiment, in the saved view of this key."""
+    options = [_TRAINING]
+    if key is not None:
+        options.append(f"viewStateShareKey={key}")
+    if is_chart:
+        options.append("compareRunsMode=CHART")
+    return f"#/experiments/{experiment_id}/runs?{'&'.join(options)}"
+
+
+def view_key(study: str) -> str:
+    """Return the key of the view that is saved for a study."""
+    return f"lightsweep-{hashlib.sha256(study.encode()).hexdigest()[:16]}"
+
+
+_EXPERIMENT = sa.table("runs", sa.column("run_uuid"), sa.column("experiment_id")).alias("experiment_of")
+_EXPERIMENT_TAGS = sa.table("experiment_tags", sa.column("experiment_id"), sa.column("key"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPages:
+    """The pages of a study, relative to the address of the server.
+
+    Attributes:
+        study: Its name; None for the page of all studies.
+        front: The study's own page, or that of all studies.
+        trials: Its trials, best first.
+        charts: Their charts.
+    """
+
+    study: str | None
+    front: str
+    trials: str | None = None
+    charts: str | None = None
+
+
+def study_pages(uri: str, study: str | None = None) -> StudyPages:
+    """Find the pages of a study, or of the one that was driven last; of none, if the store has no study.
+
+    Raises:
+        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StudyError: There is no such study; names the nearest.
+    """
+    kind, name = TAGS.alias("kind"), TAGS.alias("study")
+    query = (
+        sa.select(RUNS.c.run_uuid, name.c.value, _EXPERIMENT.c.experiment_id)
+        .join(kind, sa.and_(kind.c.run_uuid == RUNS.c.run_uuid, kind.c.key == tags.KIND, kind.c.value == "study"))
+        .join(name, sa.and_(name.c.run_uuid == RUNS.c.run_uuid, name.c.key == tags.STUDY))
+        .join(_EXPERIMENT, _EXPERIMENT.c.run_uuid == RUNS.c.run_uuid)
+        .where(RUNS.c.lifecycle_stage == "active")
+        .order_by(RUNS.c.status == "RUNNING", sa.func.coalesce(RUNS.c.end_time, RUNS.c.start_time))
+    )
+    with connected(uri) as connection:
+        found = connection.execute(query).all()
+        chosen = [row for row in found if study is None or row[1] == study]
+        if not chosen:
+            if study is None:
+                return StudyPages(study=None, front="#/experiments")
+            hint = did_you_mean(study, {row[1] for row in found}) or "The store holds no study yet."
+            raise StudyError(f"There is no study {study!r}. {hint}")
+        run_id, found_name, experiment = chosen[-1]
+        has_view = connection.scalar(
+            sa.select(sa.func.count())
+            .select_from(_EXPERIMENT_TAGS)
+            .where(
+                _EXPERIMENT_TAGS.c.experiment_id == experiment, _EXPERIMENT_TAGS.c.key == VIEW + view_key(found_name)
+            )
+        )
+    pages = Pages(str(experiment), {PARENT: run_id})
+    front = pages.run(PARENT)
+    assert front is not None
+    if not has_view:  # a study of an older Lightsweep, or somebody has deleted it
+        return StudyPages(study=found_name, front=front, trials=runs_page(str(experiment)))
+    return StudyPages(
+        study=found_name,
+        front=front,
+        trials=pages.study(found_name),
+        charts=pages.study(found_name, is_chart=True),
+    )
+
 
 VIEW = "mlflow.sharedViewState."
 """what the tag of an experiment that holds a view begins with"""

@@ -19,8 +19,8 @@ from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.core.urls import with_installed_driver
 from sweeps.tracking import tags
-from sweeps.tracking.long_texts import shown_tags
-from sweeps.tracking.mlflow_store import MlflowStore
+from sweeps.tracking.client import MlflowStore
+from sweeps.tracking.names import shown_tags
 from sweeps.tracking.recorder import StudyRuns
 
 

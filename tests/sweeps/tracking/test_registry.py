@@ -3,7 +3,7 @@
 import pytest
 
 from sweeps.core.errors import UsageError
-from sweeps.promotion.model_names import ModelName, parse_model_name, require_alias, require_name
+from sweeps.tracking.registry import ModelName, parse_model_name, require_alias, require_name
 
 
 @pytest.mark.parametrize(

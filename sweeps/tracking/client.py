@@ -21,11 +21,10 @@ from sweeps.core.locks import schema_lock, sqlite_file
 from sweeps.core.messages import MetricPoint
 from sweeps.core.text import storable
 from sweeps.core.urls import hide_password, with_installed_driver
-from sweeps.reading.mlflow_tables import version_problem
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
-from sweeps.tracking.long_texts import MAX_PARAM, shortened, spread
-from sweeps.tracking.names import shown_name, stored_file, stored_name
+from sweeps.tracking.database import version_problem
+from sweeps.tracking.names import MAX_PARAM, shortened, shown_name, spread, stored_file, stored_name
 from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
 
