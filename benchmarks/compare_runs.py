@@ -14,9 +14,8 @@ from pathlib import Path
 from harness import Result, lightsweep, median, scratch
 from stores import METRIC, NUM_METRICS, NUM_PARAMS, databases, fill_runs, timed
 
-from sweeps.reading.queries import top_rows
-from sweeps.reading.selection import Selection, selected_rows
-from sweeps.reading.where import parse_where
+from sweeps.results.queries import top_rows
+from sweeps.results.select import Selection, parse_where, selected_rows
 
 _RUNS, _TOP, _REPEATS = 20_000, 100, 7
 _QUERY_S, _COMMAND_S, _WHERE_S = 0.3, 1.5, 1.0

@@ -6,12 +6,11 @@ In a notebook: `sweeps.load_study("digits-mlp-1").trials_frame()`. Importing thi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.reading.frames import runs_frame
-    from sweeps.reading.stored_study import load_study
+    from sweeps.results.study import load_study, runs_frame
 
 __all__ = ["load_study", "runs_frame"]
 
-_HOMES = {"load_study": "sweeps.reading.stored_study", "runs_frame": "sweeps.reading.frames"}
+_HOMES = {"load_study": "sweeps.results.study", "runs_frame": "sweeps.results.study"}
 
 
 def __getattr__(name: str) -> Any:

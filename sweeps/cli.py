@@ -175,9 +175,8 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from sweeps.reading.compare import print_rows
-    from sweeps.reading.grouping import grouped, print_groups
-    from sweeps.reading.selection import Selection, selected_rows
-    from sweeps.reading.where import parse_where
+    from sweeps.results.groups import grouped, print_groups
+    from sweeps.results.select import Selection, parse_where, selected_rows
 
     selection = Selection(
         where=None if args.where is None else parse_where(args.where),
@@ -205,9 +204,9 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sweeps.core.urls import store_options
-    from sweeps.reading.run_detail import read_runs
-    from sweeps.reading.run_names import best_run_id
     from sweeps.reading.show import print_run
+    from sweeps.results.run import read_runs
+    from sweeps.results.run_names import best_run_id
 
     (detail,) = read_runs(_uri(args), [args.run], args.store_dir)
     commands, where = [], store_options(args.store_dir, args.uri)
@@ -225,7 +224,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _diff(args: argparse.Namespace) -> int:
     from sweeps.reading.diff import difference, print_difference
-    from sweeps.reading.run_detail import read_runs
+    from sweeps.results.run import read_runs
 
     found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
     print_difference(found, args.format, console=_console(), out=sys.stdout)

@@ -14,7 +14,7 @@ from sweeps.core.urls import default_uri, store_options
 from sweeps.display import warn_unsent
 from sweeps.insights import Advice
 from sweeps.reading.compare import print_rows
-from sweeps.reading.queries import sorted_rows, trial_rows
+from sweeps.results.queries import sorted_rows, trial_rows
 from sweeps.run_sweep import SweepResult
 
 __all__ = ["advice_lines", "conclude"]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.core.errors import SpaceError
 from sweeps.core.text import brief, distinct, number
-from sweeps.reading.queries import TrialRow
+from sweeps.results.queries import TrialRow
 from sweeps.search.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
 
 if TYPE_CHECKING:  # Optuna and NumPy take time to import
-    from sweeps.reading.histories import History
-    from sweeps.reading.stored_study import StoredStudy
+    from sweeps.results.histories import History
+    from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
 
 __all__ = ["Advice", "advice", "best_trials", "importances"]

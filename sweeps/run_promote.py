@@ -19,10 +19,10 @@ from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
 from sweeps.promotion.served_model import DATA, ServedModel
-from sweeps.reading.run_detail import run_folder
-from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, Original, load_original
 from sweeps.reproducing.todays_config import as_of_today, derived, deriving
+from sweeps.results.reader import open_reader
+from sweeps.results.run import run_folder
 from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags

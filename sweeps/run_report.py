@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from sweeps.core import paths
 from sweeps.core.urls import store_options
-from sweeps.reading.stored_study import load_study
 from sweeps.report.charts import make_charts
 from sweeps.report.commands import Commands, next_commands
 from sweeps.report.subject import Subject
+from sweeps.results.study import load_study
 from sweeps.tracking.ui import PARENT
 
 if TYPE_CHECKING:
     from sweeps.insights import Advice
-    from sweeps.reading.stored_study import StoredStudy
     from sweeps.report.chart import Chart
+    from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
     from sweeps.tracking.recorder import Recorder
 

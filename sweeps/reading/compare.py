@@ -14,8 +14,7 @@ from rich.text import Text
 
 from sweeps.core.text import brief, distinct, duration, finite, number, plain, short_names
 from sweeps.core.trials import SEM
-from sweeps.reading.fields import LATE_FIELDS, Field, resolve
-from sweeps.reading.trial_row import TrialRow
+from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, resolve
 
 __all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
 

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, duration, finite, number, plain
-from sweeps.reading.curves import sparkline
-from sweeps.reading.run_detail import MetricDetail, RunDetail
 from sweeps.reading.show import Format, is_unicode, state_style
+from sweeps.results.histories import sparkline
+from sweeps.results.run import MetricDetail, RunDetail
 from sweeps.tracking import tags
 
 __all__ = ["Difference", "difference", "print_difference"]

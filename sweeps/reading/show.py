@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.core.text import brief, duration, finite, memory, number, plain
-from sweeps.reading.curves import NUM_POINTS, sparkline
-from sweeps.reading.run_detail import MetricDetail, RunDetail
+from sweeps.results.histories import NUM_POINTS, sparkline
+from sweeps.results.run import MetricDetail, RunDetail
 
 __all__ = ["Format", "is_unicode", "print_run", "state_style"]
 

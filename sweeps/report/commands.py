@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
-from sweeps.reading.queries import TrialRow
+from sweeps.results.queries import TrialRow
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:
-    from sweeps.reading.stored_study import StoredStudy
+    from sweeps.results.study import StoredStudy
 
 __all__ = ["Commands", "next_commands", "train_command"]
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sweeps.core.text import number
-from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel, Points, Role
 from sweeps.report.subject import ROLES, Subject, value_axis
+from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:
-    from sweeps.reading.histories import History
+    from sweeps.results.histories import History
 
 __all__ = ["curves_chart", "timeline_chart"]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeps.core.pareto import on_front
-from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel
 from sweeps.report.subject import Subject, value_axis
+from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:
     from sweeps.search.importance import Importance

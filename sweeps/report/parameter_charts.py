@@ -4,9 +4,9 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Chart, Heat, Panel, Parallel
 from sweeps.report.subject import Scale, Subject, value_axis
+from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:
     import numpy as np

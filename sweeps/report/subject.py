@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.core.text import brief, distinct, duration, number
 from sweeps.core.trials import SEM
-from sweeps.reading.queries import TrialRow
 from sweeps.report.chart import Axis, Points, Role
+from sweeps.results.queries import TrialRow
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:
-    from sweeps.reading.histories import History
-    from sweeps.reading.stored_study import StoredStudy
+    from sweeps.results.histories import History
+    from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
     from sweeps.search.space import Parameter
 

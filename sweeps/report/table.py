@@ -8,8 +8,8 @@ from typing import Any
 
 from sweeps.core.text import distinct, duration, number, short_names
 from sweeps.core.trials import SEM
-from sweeps.reading.queries import TrialRow, sorted_rows
 from sweeps.report.subject import Subject, plain
+from sweeps.results.queries import TrialRow, sorted_rows
 
 __all__ = ["Cell", "Column", "Row", "Table", "table"]
 

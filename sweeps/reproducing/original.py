@@ -12,12 +12,12 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.safe_yaml import read_config
 from sweeps.core.text import storable
-from sweeps.reading.run_detail import run_folder
-from sweeps.reading.run_names import find_run, label
-from sweeps.reading.run_reader import RunReader
 from sweeps.reproducing.provenance import artifact_name, differences
 from sweeps.reproducing.traces import Trace, parsed_trace
 from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
+from sweeps.results.reader import RunReader
+from sweeps.results.run import run_folder
+from sweeps.results.run_names import find_run, label
 from sweeps.tracking import tags
 from sweeps.tracking.names import MAX_PARAM, shortened
 from sweeps.tracking.server import StoredRun

@@ -10,8 +10,7 @@ from typing import Any
 
 from sweeps.core.errors import StoreError
 from sweeps.core.urls import hide_password
-from sweeps.reading.curves import Curve, measured, thinned
-from sweeps.reading.histories import History, history_of, without_restated
+from sweeps.results.histories import Curve, History, history_of, measured, thinned, without_restated
 from sweeps.tracking import tags
 from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
 

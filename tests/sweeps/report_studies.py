@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.reading.histories import History
-from sweeps.reading.queries import TrialRow
 from sweeps.report.subject import Subject
+from sweeps.results.histories import History
+from sweeps.results.queries import TrialRow
 from sweeps.search.importance import Importance
 from sweeps.search.space import Space, parse_space
 from sweeps.tracking.server import StoredRun

@@ -11,8 +11,8 @@ import pytest
 from sweeps.arguments import make_parser
 from sweeps.config import schema
 from sweeps.core.paths import conf_dir
-from sweeps.reading.fields import FIELDS
-from sweeps.reading.where import parse_where
+from sweeps.results.rows import FIELDS
+from sweeps.results.select import parse_where
 from sweeps.sweep_command import read_sweep
 from sweeps.workbench import CommandLine
 

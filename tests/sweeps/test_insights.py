@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from sweeps.insights import advice, best_trials, importances
-from sweeps.reading.histories import History, history_of
-from sweeps.reading.queries import TrialRow
+from sweeps.results.histories import History, history_of
+from sweeps.results.queries import TrialRow
 from sweeps.search.space import Space, parse_space
 
 NOISE = [f"noise{index}=interval(0,1)" for index in range(5)]

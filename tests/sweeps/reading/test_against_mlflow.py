@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.reading.queries import top_rows, trial_rows
+from sweeps.results.queries import top_rows, trial_rows
 
 ACC = {"metric": "val/acc", "direction": "maximize"}
 LOSSES = (0.5, 0.1, math.nan, math.inf, -math.inf, 0.5, None, 0.0, 1e300, -2.5, 0.5)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeps.core.errors import UsageError
 from sweeps.reading.compare import Format, print_rows
-from sweeps.reading.queries import TrialRow
+from sweeps.results.queries import TrialRow
 
 
 def row(trial: int | None = 0, **changes: Any) -> TrialRow:

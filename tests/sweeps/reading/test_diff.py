@@ -12,7 +12,7 @@ from run_stores import StoreWriter
 
 from sweeps.core.errors import UsageError
 from sweeps.reading.diff import Difference, _short, difference, print_difference
-from sweeps.reading.run_detail import RunDetail, read_runs
+from sweeps.results.run import RunDetail, read_runs
 
 
 def compared(address: str, *names: str) -> Difference:

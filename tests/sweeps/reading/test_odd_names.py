@@ -13,12 +13,11 @@ from mlflow.tracking import MlflowClient
 from sweeps.core.messages import MetricPoint
 from sweeps.core.urls import with_installed_driver
 from sweeps.reading.diff import difference
-from sweeps.reading.ordering import sorted_rows
-from sweeps.reading.queries import chosen_rows, top_rows, trial_rows
-from sweeps.reading.run_detail import read_runs
-from sweeps.reading.selection import Selection, selected_rows
-from sweeps.reading.stored_study import load_study
-from sweeps.reading.where import parse_where
+from sweeps.results.queries import chosen_rows, top_rows, trial_rows
+from sweeps.results.rows import sorted_rows
+from sweeps.results.run import read_runs
+from sweeps.results.select import Selection, parse_where, selected_rows
+from sweeps.results.study import load_study
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.database import connected

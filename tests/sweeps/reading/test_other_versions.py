@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sweeps.core.errors import StoreError
-from sweeps.reading.queries import top_rows, trial_rows
-from sweeps.reading.stored_study import load_study
+from sweeps.results.queries import top_rows, trial_rows
+from sweeps.results.study import load_study
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.database import require_store, version_problem
 

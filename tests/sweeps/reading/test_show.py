@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from run_stores import StoreWriter
 
-from sweeps.reading.run_detail import RunDetail, read_runs
 from sweeps.reading.show import print_run
+from sweeps.results.run import RunDetail, read_runs
 
 
 def read(address: str, name: str, store_dir: Path = Path("none")) -> RunDetail:
@@ -91,7 +91,7 @@ def test_what_is_no_number_neither_counts_nor_hides_the_rest(address: str) -> No
 def test_long_history_is_thinned_alike(filled: Any) -> None:
     from mlflow.tracking import MlflowClient
 
-    from sweeps.reading.curves import thinned
+    from sweeps.results.histories import thinned
 
     curve = read(filled.uri, "a#4").metrics["train/loss_step"].curve
     points = MlflowClient(filled.uri).get_metric_history(filled.ids["a4"], "train/loss_step")

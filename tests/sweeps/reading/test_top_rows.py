@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.core.errors import UsageError
-from sweeps.reading.fields import LATE_FIELDS, resolve
-from sweeps.reading.queries import chosen_rows, sorted_rows, top_rows, trial_rows
-from sweeps.reading.ranking import ranking
+from sweeps.results.queries import chosen_rows, sorted_rows, top_rows, trial_rows
+from sweeps.results.ranking import ranking
+from sweeps.results.rows import LATE_FIELDS, resolve
 from sweeps.tracking import tags
 from sweeps.tracking.database import connected
 

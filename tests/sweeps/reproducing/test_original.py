@@ -10,9 +10,9 @@ import pytest
 
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
-from sweeps.reading.run_reader import open_reader
 from sweeps.reproducing.original import IncompleteError, config_of, load_original
 from sweeps.reproducing.traces import Segment, TraceFile
+from sweeps.results.reader import open_reader
 from sweeps.tracking.artifacts import local_artifacts
 
 

@@ -16,7 +16,7 @@ from free_ports import free_port
 from run_stores import StoreWriter
 
 from sweeps.core.errors import StoreError
-from sweeps.reading.run_reader import open_reader
+from sweeps.results.reader import open_reader
 from sweeps.tracking.artifacts import _all_files, _require_led, download_artifacts, is_safe_path, list_artifacts
 from sweeps.tracking.server import StoredRun
 
@@ -227,7 +227,7 @@ def test_artifacts_of_a_server_are_copied_and_no_link_to_elsewhere_is_followed(s
 
 
 def test_store_that_was_tampered_with_shows_the_rest(store: tuple[str, str], tmp_path: Path) -> None:
-    from sweeps.reading.run_detail import read_runs
+    from sweeps.results.run import read_runs
 
     copy = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(store[0].removeprefix("sqlite:///"))) as source, closing(sqlite3.connect(copy)) as to:

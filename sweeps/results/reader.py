@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from sweeps.core.text import unbounded
-from sweeps.reading.curves import HUGE, NUM_POINTS, Curve
-from sweeps.reading.histories import History, histories_of, without_restated
+from sweeps.results.histories import HUGE, NUM_POINTS, Curve, History, histories_of, without_restated
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected
 from sweeps.tracking.names import looked_up_name, shown_name, shown_tags

@@ -11,11 +11,8 @@ import sqlalchemy as sa
 
 from sweeps.core.errors import StudyError, UsageError, did_you_mean
 from sweeps.core.text import unbounded
-from sweeps.reading.fields import FIELDS, metrics_among
-from sweeps.reading.ordering import sorted_rows
-from sweeps.reading.ranking import Ranking, ranking
-from sweeps.reading.tagged_params import some_params
-from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
+from sweeps.results.ranking import Ranking, ranking
+from sweeps.results.rows import FIELDS, TrialRow, metrics_among, row_of, some_params, sorted_rows, with_fronts
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
 from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_name

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sweeps.core.errors import UsageError
-from sweeps.reading.queries import TrialRow
-from sweeps.reading.where import parse_where
+from sweeps.results.queries import TrialRow
+from sweeps.results.select import parse_where
 
 
 def row(trial: int, state: str = "complete", **values: Any) -> TrialRow:

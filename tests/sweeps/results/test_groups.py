@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sweeps.core.errors import UsageError
 from sweeps.reading.compare import Format
-from sweeps.reading.grouping import grouped, print_groups
-from sweeps.reading.queries import TrialRow
+from sweeps.results.groups import grouped, print_groups
+from sweeps.results.queries import TrialRow
 
 
 def row(trial: int, depth: Any, value: float | None, state: str = "complete", metric: str = "val/acc") -> TrialRow:

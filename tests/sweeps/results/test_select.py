@@ -7,9 +7,8 @@ import pytest
 
 from sweeps.cli import main
 from sweeps.core.errors import UsageError
-from sweeps.reading.queries import trial_rows
-from sweeps.reading.selection import Selection, selected_rows
-from sweeps.reading.where import parse_where
+from sweeps.results.queries import trial_rows
+from sweeps.results.select import Selection, parse_where, selected_rows
 
 
 @pytest.fixture(scope="module")

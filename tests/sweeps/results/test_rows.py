@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.reading.tagged_params import plain_mapping, some_params
+from sweeps.results.rows import plain_mapping, some_params
 
 WORDS = st.text('lra."\\{}: ,[]é', max_size=6)
 VALUES = st.recursive(

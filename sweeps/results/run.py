@@ -11,12 +11,11 @@ from typing import Any
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.text import whole
-from sweeps.reading.curves import Curve
-from sweeps.reading.ranking import is_loss
-from sweeps.reading.run_names import Found, find_run, label
-from sweeps.reading.run_reader import RunReader, open_reader
-from sweeps.reading.tagged_params import plain_mapping
-from sweeps.reading.trial_row import TrialRow, row_of
+from sweeps.results.histories import Curve
+from sweeps.results.ranking import is_loss
+from sweeps.results.reader import RunReader, open_reader
+from sweeps.results.rows import TrialRow, plain_mapping, row_of
+from sweeps.results.run_names import Found, find_run, label
 from sweeps.tracking import tags
 from sweeps.tracking.names import MAX_PARAM, is_shortened
 from sweeps.tracking.server import Artifact, StoredRun

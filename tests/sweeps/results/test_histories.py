@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sweeps.reading.curves import NUM_POINTS, sparkline, thinned
+from sweeps.results.histories import NUM_POINTS, sparkline, thinned
 
 
 def test_short_history_stays_as_it_is() -> None:

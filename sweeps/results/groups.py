@@ -15,9 +15,7 @@ from rich.text import Text
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, finite, number
 from sweeps.reading.compare import Format, print_csv, print_markdown
-from sweeps.reading.fields import LATE_FIELDS, resolve
-from sweeps.reading.ordering import is_descending_by, require_metric
-from sweeps.reading.trial_row import TrialRow
+from sweeps.results.rows import LATE_FIELDS, TrialRow, is_descending_by, require_metric, resolve
 
 __all__ = ["Group", "grouped", "print_groups"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from sweeps.core.errors import UsageError, did_you_mean
 from sweeps.core.text import some_of, whole
-from sweeps.reading.queries import trial_rows
-from sweeps.reading.run_reader import RunReader
-from sweeps.reading.trial_row import TrialRow, best_of, in_force
+from sweeps.results.queries import trial_rows
+from sweeps.results.reader import RunReader
+from sweeps.results.rows import TrialRow, best_of, in_force
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun
 

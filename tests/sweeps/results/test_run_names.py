@@ -8,9 +8,9 @@ import pytest
 from run_stores import StoreWriter
 
 from sweeps.core.errors import UsageError
-from sweeps.reading.run_names import Found, best_run_id, find_run, label
-from sweeps.reading.run_reader import open_reader
-from sweeps.reading.stored_study import load_study
+from sweeps.results.reader import open_reader
+from sweeps.results.run_names import Found, best_run_id, find_run, label
+from sweeps.results.study import load_study
 
 
 def found(address: str, name: str) -> Found:

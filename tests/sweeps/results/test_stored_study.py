@@ -12,7 +12,7 @@ from run_stores import StoreWriter
 import sweeps
 from sweeps import load_study
 from sweeps.core.errors import StoreError, StudyError
-from sweeps.reading.stored_study import StoredStudy
+from sweeps.results.study import StoredStudy
 from sweeps.run_sweep import read_sweep
 from sweeps.search.space import parse_space
 from sweeps.workbench import CommandLine

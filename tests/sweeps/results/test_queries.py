@@ -9,9 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.core.errors import StoreError, StudyError, UsageError
-from sweeps.reading.ordering import is_descending_by
-from sweeps.reading.queries import sorted_rows, trial_rows
-from sweeps.reading.trial_row import TrialRow, row_of, with_fronts
+from sweeps.results.queries import sorted_rows, trial_rows
+from sweeps.results.rows import TrialRow, is_descending_by, row_of, with_fronts
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun
 

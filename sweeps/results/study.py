@@ -2,20 +2,26 @@
 
 Read from MLflow's tables, or from a server; nothing of Optuna's is needed, so that a study of another machine can be
 read with nothing but the address of its store.
+
+Trials, and the histories of their metrics, as frames for notebooks.
+
+Columns are called as in MLflow's `search_runs` (`params.KEY`, `metrics.KEY`) and Optuna's `trials_dataframe` (`number`,
+`value`, `state`). Numbers are numbers, times know that they are UTC, and what a trial does not have is missing.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps.core.errors import LightsweepError, StudyError, UsageError, did_you_mean
 from sweeps.core.text import whole
 from sweeps.core.urls import default_uri
-from sweeps.reading.histories import History, mean_history
-from sweeps.reading.run_reader import RunReader, open_reader
-from sweeps.reading.trial_row import TrialRow, best_of, in_force, rows_of
+from sweeps.results.histories import History, mean_history
+from sweeps.results.queries import trial_rows
+from sweeps.results.reader import RunReader, open_reader
+from sweeps.results.rows import TrialRow, best_of, in_force, rows_of
 from sweeps.tracking import tags
 from sweeps.tracking.server import ServerRun, StoredRun
 
@@ -23,8 +29,10 @@ if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
     import pandas as pd
 
     from sweeps.search.space import Space
+if TYPE_CHECKING:  # half a second to import
+    import pandas as pd
 
-__all__ = ["StoredStudy", "load_study"]
+__all__ = ["StoredStudy", "histories_to_frame", "load_study", "rows_to_frame", "runs_frame"]
 
 _SEARCH = "search."
 _NOT_SEARCHED = "not searched"  # what `earlier.record_move` says of a key that the space has no more
@@ -131,7 +139,7 @@ class StoredStudy:
         | `reason`, `infeasible` | why it ended early, and which constraints it violates; empty if nothing of the kind |
         | `name`, `run_id` | of MLflow's run |
         """
-        from sweeps.reading.frames import rows_to_frame
+        from sweeps.results.study import rows_to_frame
 
         return rows_to_frame(self.trials).drop(columns=["study", "metric", "direction"])
 
@@ -148,7 +156,7 @@ class StoredStudy:
             StoreError: The store cannot be read any more.
             UsageError: No trial has such a metric; names the nearest.
         """
-        from sweeps.reading.frames import histories_to_frame
+        from sweeps.results.study import histories_to_frame
 
         known = sorted({key for row in self.trials for key in row.metrics})
         names = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -229,3 +237,112 @@ def _mapping(text: str | None) -> dict[str, str]:
     except (ValueError, RecursionError):  # cut at the store's limit, or not ours
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def runs_frame(
+    studies: Sequence[str] = (), *, store_dir: Path | str = "mlruns", uri: str | None = None
+) -> "pd.DataFrame":
+    """Return the trials of several studies, or of all with every `train`, in the order in which they began.
+
+    The columns are those of `StoredStudy.trials_frame`, `study`, and `metric` and `direction`, by which each is judged;
+    a `train` has no study and no number. Runs that were begun anew are all there.
+
+    Args:
+        studies: Names; none for all.
+        store_dir: The folder with the store, unless `uri` is given.
+        uri: The address of the store: of a database, or of an MLflow server.
+
+    Raises:
+        StoreError: The store cannot be opened or read.
+        StudyError: There is no such study; names the nearest.
+    """
+    names = [studies] if isinstance(studies, str) else studies
+    return rows_to_frame(trial_rows(uri or default_uri(Path(store_dir)), names))
+
+
+def rows_to_frame(rows: Sequence[TrialRow]) -> "pd.DataFrame":
+    """Return a row for each trial; see `StoredStudy.trials_frame` for the columns."""
+    import pandas as pd
+
+    objectives = list(dict.fromkeys(key for row in rows if len(row.objectives) > 1 for key in row.objectives))
+    params = list(dict.fromkeys(key for row in rows for key in row.params))
+    metrics = sorted({key for row in rows for key in row.metrics})
+    columns: dict[str, Any] = {
+        "study": _texts([row.study for row in rows]),
+        "number": _column([row.trial for row in rows], "Int64"),
+        "state": _texts([row.state for row in rows]),
+        "metric": _texts([row.metric for row in rows]),
+        "direction": _texts([row.direction for row in rows]),
+        "value": pd.Series([row.value for row in rows], dtype="float64"),
+    }
+    for key in objectives:
+        columns[f"values.{key}"] = pd.Series([row.values.get(key) for row in rows], dtype="float64")
+    if objectives:
+        columns["is_on_front"] = pd.Series([row.is_on_front for row in rows], dtype="bool")
+    began_ms = pd.Series([row.began_ms for row in rows], dtype="Int64")
+    columns |= {
+        "began": pd.to_datetime(began_ms, unit="ms", utc=True),
+        "duration_s": pd.Series([row.duration_s for row in rows], dtype="float64"),
+        "slot": _column([row.slot for row in rows], "Int64"),
+    }
+    for key in params:
+        columns[f"params.{key}"] = _column([row.params.get(key) for row in rows])
+    for key in metrics:
+        columns[f"metrics.{key}"] = pd.Series([row.metrics.get(key) for row in rows], dtype="float64")
+    for key in ("reason", "infeasible", "name", "run_id"):
+        columns[key] = _texts([getattr(row, key) for row in rows])
+    return pd.DataFrame(columns)
+
+
+def histories_to_frame(histories: Mapping[str, Mapping[int, History]]) -> "pd.DataFrame":
+    """Return a row for each point of histories by metric and trial; see `StoredStudy.histories_frame`."""
+    import numpy as np
+    import pandas as pd
+
+    parts = [(number, metric, history) for metric, of in histories.items() for number, history in of.items()]
+    parts.sort(key=lambda part: part[0])
+    lengths = [len(history) for _, _, history in parts]
+
+    def joined(arrays: list[Any], dtype: str) -> Any:
+        return np.concatenate(arrays) if arrays else np.array([], dtype=dtype)
+
+    times_ms = joined([history.times_s * 1000 for _, _, history in parts], "float64").round().astype("int64")
+    codes = {metric: code for code, metric in enumerate(histories)}
+    metrics = np.repeat([codes[metric] for _, metric, _ in parts] or [0], lengths or [0])
+    return pd.DataFrame(
+        {
+            "trial": np.repeat(np.array([number for number, _, _ in parts], dtype="int64"), lengths),
+            "metric": pd.Categorical.from_codes(metrics, categories=list(histories)),
+            "step": joined([history.steps for _, _, history in parts], "int64"),
+            "value": joined([history.values for _, _, history in parts], "float64"),
+            "time": pd.to_datetime(times_ms, unit="ms", utc=True),
+        }
+    )
+
+
+def _texts(values: Sequence[str | None]) -> "pd.Series[Any]":
+    import pandas as pd
+
+    return pd.Series(values, dtype="object" if pd.__version__.startswith("2.") else "str")
+
+
+def _column(values: Sequence[Any], dtype: str = "") -> "pd.Series[Any]":
+    """Return values as what they all are: whole numbers, numbers, truths, texts, or just objects; None is missing."""
+    import pandas as pd
+
+    kinds = set(map(type, values)) - {type(None)}
+    has_gaps = any(value is None for value in values)
+    if kinds == {bool}:
+        dtype = "boolean" if has_gaps else "bool"
+    elif kinds == {int} or dtype == "Int64":
+        dtype = "Int64" if has_gaps or not kinds else "int64"
+    elif kinds and kinds <= {int, float}:
+        dtype = "float64"
+    elif kinds == {str}:
+        return _texts(values)
+    else:
+        dtype = "object"
+    try:
+        return pd.Series(values, dtype=dtype)
+    except OverflowError:  # a whole number that is none in 64 bits
+        return pd.Series(values, dtype="object")
