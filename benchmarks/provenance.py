@@ -17,11 +17,10 @@ from lightning_modules.data.tensor_batches import TensorBatches
 from sweeps.building import build_module
 from sweeps.config.composer import Composer
 from sweeps.ranks import Ranks
+from sweeps.reproduce.provenance import capture, imported_sources
+from sweeps.reproduce.trace import Epoch, Segment, TraceFile
 from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.known_data import KnownData
-from sweeps.reproducing.provenance import capture
-from sweeps.reproducing.sources import imported_sources
-from sweeps.reproducing.traces import Epoch, Segment, TraceFile
 from sweeps.reproducing.tracing import Tracer, environment_of, weights_hash
 from sweeps.telemetry import Telemetry
 from sweeps.train import DerivedRandomness, quieten, trainer_for

@@ -256,7 +256,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from sweeps.reproducing.original import IncompleteError
+    from sweeps.reproduce.original import IncompleteError
     from sweeps.run_reproduce import ReproduceRequest, Reproduction, print_reproduction, reproduce
 
     request = ReproduceRequest(
@@ -295,7 +295,7 @@ def _reproduce_elsewhere(args: argparse.Namespace, request: "ReproduceRequest") 
 
 
 def _export(args: argparse.Namespace) -> int:
-    from sweeps.reproducing.exporting import export
+    from sweeps.reproduce.export import export
 
     original = export(args.run, args.target, uri=_uri(args), store_dir=args.store_dir)
     print(

@@ -28,12 +28,21 @@ from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import sqlite_file
 from sweeps.core.text import plain, plain_lines
 from sweeps.core.urls import sqlite_url
-from sweeps.reproducing.exporting import is_export
-from sweeps.reproducing.original import Original
-from sweeps.reproducing.provenance import local_packages
-from sweeps.reproducing.recorded_code import RecordedCode, is_below, recorded_code
-from sweeps.reproducing.recorded_env import Lock, interpreter, is_made, made, recorded_lock, require_fits
-from sweeps.reproducing.worktree import Checkout, Look, checked_out, git_environment, look_at, repository_here
+from sweeps.reproduce.checkout import (
+    Checkout,
+    Look,
+    RecordedCode,
+    checked_out,
+    git_environment,
+    is_below,
+    look_at,
+    recorded_code,
+    repository_here,
+)
+from sweeps.reproduce.environment import Lock, interpreter, is_made, made, recorded_lock, require_fits
+from sweeps.reproduce.export import is_export
+from sweeps.reproduce.original import Original
+from sweeps.reproduce.provenance import local_packages
 from sweeps.run_reproduce import ReproduceRequest, original_of
 
 __all__ = ["Elsewhere", "reproduce_elsewhere"]

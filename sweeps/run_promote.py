@@ -19,8 +19,8 @@ from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
 from sweeps.promotion.served_model import DATA, ServedModel
-from sweeps.reproducing.original import IncompleteError, Original, load_original
-from sweeps.reproducing.todays_config import as_of_today, derived, deriving
+from sweeps.reproduce.local_config import as_of_today, derived, deriving
+from sweeps.reproduce.original import IncompleteError, Original, load_original
 from sweeps.results.reader import open_reader
 from sweeps.results.run import run_folder
 from sweeps.run_request import RunRequest

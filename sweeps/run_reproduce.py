@@ -22,12 +22,12 @@ from sweeps.driver import Driver, Limits
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.one_run import OneRun
-from sweeps.reproducing.exporting import is_export, load_exported
-from sweeps.reproducing.original import IncompleteError, Original, load_original, points_of
-from sweeps.reproducing.provenance import capture, differences
-from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
-from sweeps.reproducing.traces import Epoch, Trace, read_trace
-from sweeps.reproducing.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
+from sweeps.reproduce.export import is_export, load_exported
+from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
+from sweeps.reproduce.original import IncompleteError, Original, load_original, points_of
+from sweeps.reproduce.provenance import capture, differences
+from sweeps.reproduce.trace import Epoch, Trace, read_trace
+from sweeps.reproduce.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.results.reader import open_reader
 from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed

@@ -27,7 +27,7 @@ from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.orders import Orders
 from sweeps.parent_run import ENDS, ParentRun
-from sweeps.reproducing.provenance import capture
+from sweeps.reproduce.provenance import capture
 from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport, Report
 from sweeps.search import (

@@ -22,7 +22,7 @@ from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.one_run import OneRun
-from sweeps.reproducing.provenance import capture
+from sweeps.reproduce.provenance import capture
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
 from sweeps.trial_runs import RunRecorder, TrialSetup

@@ -141,7 +141,7 @@ def _run(
         import torch
 
         from sweeps import building, preflight, train
-        from sweeps.reproducing import looking
+        from sweeps.reproduce import looking
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()

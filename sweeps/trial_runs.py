@@ -15,7 +15,7 @@ from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
 from sweeps.core.secrets import Hidden
 from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Ask, Told
-from sweeps.reproducing.provenance import artifact_name
+from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, RunKey
 from sweeps.tracking.ui import PARENT, Pages

@@ -51,7 +51,7 @@ def _preload() -> None:
         except Exception:  # the trial that needs the module says so, with the configuration's key
             traceback.print_exc()
     _settle_requirements()
-    from sweeps.reproducing.sources import imported_sources
+    from sweeps.reproduce.provenance import imported_sources
 
     imported_sources(order["own"])  # as they are now: the files may change while ranks are forked
     gc.collect()

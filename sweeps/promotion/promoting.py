@@ -21,8 +21,8 @@ from sweeps.core.safe_yaml import opened
 from sweeps.core.text import number, plain
 from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
 from sweeps.promotion.serving import Predictor, load_predictor, restored, transform_of
+from sweeps.reproduce.original import Original
 from sweeps.reproducing.looking import loader_of
-from sweeps.reproducing.original import Original
 from sweeps.reproducing.tracing import weights_hash
 from sweeps.seeding import seed_streams
 

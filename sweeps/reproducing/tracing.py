@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from sweeps.ranks import Ranks
+from sweeps.reproduce.provenance import imported_sources
+from sweeps.reproduce.trace import Epoch, Segment, TraceFile
 from sweeps.reproducing.hashing import bytes_of, feed, form, leaves, parts
-from sweeps.reproducing.sources import imported_sources
-from sweeps.reproducing.traces import Epoch, Segment, TraceFile
 from sweeps.telemetry import logged_step
 
 __all__ = ["Tracer", "environment_of", "weights_hash"]

@@ -18,7 +18,7 @@ from sweeps.core.errors import LightsweepError
 from sweeps.core.messages import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
 from sweeps.launchers.local import LocalLauncher, _without_main
 from sweeps.launchers.slots import Slot
-from sweeps.reproducing.traces import read_trace
+from sweeps.reproduce.trace import read_trace
 
 _TESTS = str(Path(__file__).parents[1])
 _LIMIT_S = 60.0

@@ -16,8 +16,8 @@ import pytest
 from own_modules import MY_NET
 
 from sweeps import cli
-from sweeps.reproducing.provenance import local_packages
-from sweeps.reproducing.recorded_env import environments_dir, recorded_lock
+from sweeps.reproduce.environment import environments_dir, recorded_lock
+from sweeps.reproduce.provenance import local_packages
 
 NET = f"""
 import sys

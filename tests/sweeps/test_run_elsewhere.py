@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from sweeps.core.errors import UsageError
-from sweeps.reproducing.recorded_code import RecordedCode
-from sweeps.reproducing.worktree import Checkout
+from sweeps.reproduce.checkout import Checkout, RecordedCode
 from sweeps.run_elsewhere import _config_dir, _lend, _Plan, _relative_names, _whole_uri
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from sweeps.config.composer import Composer, to_yaml
 from sweeps.core import paths
-from sweeps.reproducing.original import IncompleteError, Original
-from sweeps.reproducing.traces import Epoch, Segment, Trace
-from sweeps.reproducing.verdict import Evidence, Verdict
+from sweeps.reproduce.original import IncompleteError, Original
+from sweeps.reproduce.trace import Epoch, Segment, Trace
+from sweeps.reproduce.verdict import Evidence, Verdict
 from sweeps.run_reproduce import ReproduceRequest, _last_epoch, _told, reproduce
 from sweeps.tracking.server import StoredRun
 

@@ -15,8 +15,8 @@ from sweeps.core.determinism import explained
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Saved, StopAfter
 from sweeps.ranks import Ranks
-from sweeps.reproducing.traces import read_trace
-from sweeps.reproducing.verdict import Evidence, judge
+from sweeps.reproduce.trace import read_trace
+from sweeps.reproduce.verdict import Evidence, judge
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from sweeps.core import paths
 from sweeps.core.messages import Artifact, Finished, Metrics, Report, Saved, Started
-from sweeps.reproducing.traces import read_trace
+from sweeps.reproduce.trace import read_trace
 
 SCHEDULERS = ["none", "cosine", "step", "plateau", "one_cycle"]
 CALLBACK = "pytorch_lightning.callbacks."

@@ -10,8 +10,8 @@ from sweeps import train
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.messages import DataContent, RankJob
 from sweeps.ranks import Ranks
+from sweeps.reproduce.trace import read_trace
 from sweeps.reproducing.looking import look
-from sweeps.reproducing.traces import read_trace
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
 

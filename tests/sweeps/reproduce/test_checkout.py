@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.core.errors import LightsweepError, StoreError, UsageError
-from sweeps.reproducing.original import IncompleteError
-from sweeps.reproducing.provenance import capture
-from sweeps.reproducing.recorded_code import RecordedCode, recorded_code
-from sweeps.reproducing.worktree import checked_out, look_at, repository_here
+from sweeps.reproduce.checkout import RecordedCode, checked_out, look_at, recorded_code, repository_here
+from sweeps.reproduce.original import IncompleteError
+from sweeps.reproduce.provenance import capture
 
 COMMIT = "a" * 40
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sweeps.core.text import number, some_of
-from sweeps.reproducing.provenance import computes
-from sweeps.reproducing.traces import Epoch, Segment, Trace
+from sweeps.reproduce.provenance import computes
+from sweeps.reproduce.trace import Epoch, Segment, Trace
 
 __all__ = [
     "EXIT_STATUS",

@@ -28,7 +28,7 @@ from packaging.version import InvalidVersion, Version
 
 from sweeps.core.errors import LightsweepError, StoreError, UsageError
 from sweeps.core.text import duration, memory, plain, some_of
-from sweeps.reproducing.original import IncompleteError
+from sweeps.reproduce.original import IncompleteError
 
 __all__ = ["Lock", "environments_dir", "interpreter", "is_made", "made", "recorded_lock", "require_fits"]
 

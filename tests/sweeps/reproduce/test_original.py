@@ -10,8 +10,8 @@ import pytest
 
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
-from sweeps.reproducing.original import IncompleteError, config_of, load_original
-from sweeps.reproducing.traces import Segment, TraceFile
+from sweeps.reproduce.original import IncompleteError, config_of, load_original
+from sweeps.reproduce.trace import Segment, TraceFile
 from sweeps.results.reader import open_reader
 from sweeps.tracking.artifacts import local_artifacts
 
@@ -135,7 +135,7 @@ def test_a_link_among_the_artifacts_is_not_followed(written: Any, tmp_path: Path
 
 
 def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None:
-    from sweeps.reproducing.exporting import export, is_export, load_exported
+    from sweeps.reproduce.export import export, is_export, load_exported
 
     digest = "0123456789abcdef"
     diff = {"text": "diff --git a/x b/x\n"}
@@ -160,7 +160,7 @@ def test_an_export_has_what_the_record_has(written: Any, tmp_path: Path) -> None
 
 
 def test_an_export_of_a_trace_that_cannot_be_read_cannot_be_read_either(written: Any, tmp_path: Path) -> None:
-    from sweeps.reproducing.exporting import export, load_exported
+    from sweeps.reproduce.export import export, load_exported
 
     file = TraceFile(tmp_path)
     file.begin(segment(0))
@@ -172,7 +172,7 @@ def test_an_export_of_a_trace_that_cannot_be_read_cannot_be_read_either(written:
 
 
 def test_an_export_says_what_changed_midway(written: Any, tmp_path: Path) -> None:
-    from sweeps.reproducing.exporting import export, load_exported
+    from sweeps.reproduce.export import export, load_exported
 
     file = TraceFile(tmp_path)
     for begins, threads in ((0, 1), (2, 2)):
@@ -189,7 +189,7 @@ def test_an_export_says_what_changed_midway(written: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("diff", [{"base64": "a"}, {"base64": "\ud800"}, {"text": "\ud800"}, {"text": 7}, {}, "x"])
 def test_an_export_has_no_patch_where_the_record_has_none_that_is_one(written: Any, tmp_path: Path, diff: Any) -> None:
-    from sweeps.reproducing.exporting import export, load_exported
+    from sweeps.reproduce.export import export, load_exported
 
     digest = "0123456789abcdef"
     provenance = {"code": {"commit": "\ud800", "diff": diff}, "machine": {"python": "\ud800"}}
@@ -200,7 +200,7 @@ def test_an_export_has_no_patch_where_the_record_has_none_that_is_one(written: A
 
 
 def test_an_export_has_no_option_for_pip(written: Any, tmp_path: Path) -> None:
-    from sweeps.reproducing.exporting import export
+    from sweeps.reproduce.export import export
 
     digest = "0123456789abcdef"
     provenance = {"packages": {"--index-url=https://example.org/": "1"}, "machine": {"python": "CPython 3.11.7"}}
@@ -212,7 +212,7 @@ def test_an_export_has_no_option_for_pip(written: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"points": 7}', '{"points": {}, "run": {"tags": {}, "x": 1}}'])
 def test_an_export_that_is_none_is_incomplete(tmp_path: Path, record: str) -> None:
-    from sweeps.reproducing.exporting import load_exported
+    from sweeps.reproduce.export import load_exported
 
     (tmp_path / "run.json").write_text(record)
     with pytest.raises(IncompleteError):

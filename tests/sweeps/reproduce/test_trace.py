@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.core import paths
-from sweeps.reproducing.traces import Epoch, Segment, TraceFile, read_trace
+from sweeps.reproduce.trace import Epoch, Segment, TraceFile, read_trace
 
 
 def segment(begins: int, provenance: str = "here") -> Segment:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.reproducing.traces import Epoch, Segment, Trace
-from sweeps.reproducing.verdict import Evidence, Tolerance, data_changes, judge, merged, rank_changes
+from sweeps.reproduce.trace import Epoch, Segment, Trace
+from sweeps.reproduce.verdict import Evidence, Tolerance, data_changes, judge, merged, rank_changes
 
 SEGMENT = Segment(
     begins=0,

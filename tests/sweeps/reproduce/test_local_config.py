@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import ConfigError
-from sweeps.reproducing.todays_config import as_of_today, derived, deriving, secrets_missing
+from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
 
 
 @pytest.fixture(scope="module")

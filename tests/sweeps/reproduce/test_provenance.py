@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.reproducing.original import IncompleteError
-from sweeps.reproducing.provenance import Provenance, artifact_name, capture, differences
-from sweeps.reproducing.recorded_code import recorded_code
+from sweeps.reproduce.checkout import recorded_code
+from sweeps.reproduce.original import IncompleteError
+from sweeps.reproduce.provenance import Provenance, artifact_name, capture, differences
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -228,5 +228,5 @@ def test_it_is_written_once_under_its_hash(tmp_path: Path) -> None:
 
 
 def test_capturing_imports_no_torch() -> None:
-    script = "import sys, sweeps.reproducing.provenance as p; p.capture(['x']); sys.exit('torch' in sys.modules)"
+    script = "import sys, sweeps.reproduce.provenance as p; p.capture(['x']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -12,9 +12,9 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.safe_yaml import read_config
 from sweeps.core.text import storable
-from sweeps.reproducing.provenance import artifact_name, differences
-from sweeps.reproducing.traces import Trace, parsed_trace
-from sweeps.reproducing.verdict import Evidence, Points, merged, midway_changes
+from sweeps.reproduce.provenance import artifact_name, differences
+from sweeps.reproduce.trace import Trace, parsed_trace
+from sweeps.reproduce.verdict import Evidence, Points, merged, midway_changes
 from sweeps.results.reader import RunReader
 from sweeps.results.run import run_folder
 from sweeps.results.run_names import find_run, label

@@ -11,11 +11,11 @@ from sweeps.config.composer import to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import UsageError
 from sweeps.core.text import plain
-from sweeps.reproducing.original import IncompleteError, Original, config_of, load_original, parsed_object
-from sweeps.reproducing.recorded_code import kept_content
-from sweeps.reproducing.recorded_env import recorded_lock
-from sweeps.reproducing.traces import read_trace
-from sweeps.reproducing.verdict import Evidence
+from sweeps.reproduce.checkout import kept_content
+from sweeps.reproduce.environment import recorded_lock
+from sweeps.reproduce.original import IncompleteError, Original, config_of, load_original, parsed_object
+from sweeps.reproduce.trace import read_trace
+from sweeps.reproduce.verdict import Evidence
 from sweeps.results.reader import open_reader
 from sweeps.tracking.server import StoredRun
 

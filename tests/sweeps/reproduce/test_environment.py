@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from sweeps.core.errors import LightsweepError, StoreError, UsageError
-from sweeps.reproducing.original import IncompleteError
-from sweeps.reproducing.provenance import local_packages
-from sweeps.reproducing.recorded_env import environments_dir, interpreter, is_made, made, recorded_lock, require_fits
+from sweeps.reproduce.environment import environments_dir, interpreter, is_made, made, recorded_lock, require_fits
+from sweeps.reproduce.original import IncompleteError
+from sweeps.reproduce.provenance import local_packages
 
 PYTHON = f"CPython {sys.version_info[0]}.{sys.version_info[1]}.0"
 

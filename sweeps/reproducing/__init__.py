@@ -1,1 +1,0 @@
-"""Reproduction: what a training leaves so that another one can be proved equal, how that is read back and judged."""
