@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
-from sweeps.building import build_module
 from sweeps.config.composer import Composer
 from sweeps.core.messages import Answer, Event, Report
-from sweeps.ranks import Ranks
-from sweeps.telemetry import Telemetry
-from sweeps.train import DerivedRandomness, quieten, trainer_for
+from sweeps.worker.building import build_module
+from sweeps.worker.callbacks import Telemetry
+from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for
+from sweeps.worker.process_group import Ranks
 
 _SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from sweeps.building import build_module
 from sweeps.config.composer import ALLOWED_MODULES, build, load_frozen
-from sweeps.train import quieten
+from sweeps.worker.building import build_module
+from sweeps.worker.fit import quieten
 
 
 class Clock(pl.Callback):

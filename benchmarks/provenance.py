@@ -14,16 +14,16 @@ from harness import Result, median
 
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
-from sweeps.building import build_module
 from sweeps.config.composer import Composer
-from sweeps.ranks import Ranks
 from sweeps.reproduce.provenance import capture, imported_sources
 from sweeps.reproduce.trace import Epoch, Segment, TraceFile
-from sweeps.reproducing.data_content import data_content
 from sweeps.reproducing.known_data import KnownData
-from sweeps.reproducing.tracing import Tracer, environment_of, weights_hash
-from sweeps.telemetry import Telemetry
-from sweeps.train import DerivedRandomness, quieten, trainer_for
+from sweeps.worker.building import build_module
+from sweeps.worker.callbacks import Telemetry
+from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for
+from sweeps.worker.hashing import data_content
+from sweeps.worker.process_group import Ranks
+from sweeps.worker.tracer import Tracer, environment_of, weights_hash
 
 _SAMPLES, _BATCH, _ROUNDS = 25_600, 64, 7
 

@@ -150,7 +150,7 @@ class ModelParallel(ModelParallelStrategy):
         """Load one file into the divided model and, to go on training, its optimizers; each rank reads its pieces.
 
         Lightning forgets the `weights_only` of whoever asked; as for its other local files, None means False. That a
-        file is this trial's own is for the caller to see to: `sweeps/train.py` gives no other to this strategy.
+        file is this trial's own is for the caller to see to: `sweeps/worker/fit.py` gives no other to this strategy.
         """
         assert self.model is not None and self.lightning_module is not None
         path = Path(self.broadcast(checkpoint_path))

@@ -23,8 +23,8 @@ from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.core.text import storable
 from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
-from sweeps.trial import main as rank_main
-from sweeps.trial import pool_sizes
+from sweeps.worker.main import main as rank_main
+from sweeps.worker.main import pool_sizes
 
 __all__ = ["LocalLauncher"]
 

@@ -45,7 +45,14 @@ def _preload() -> None:
     os.close(log)
     sys.path[:0] = [path for path in order["path"] if path not in sys.path]
     lightning_alias.install()
-    for module in ("sweeps.cli", "sweeps.trial", "sweeps.train", "sweeps.preflight", *_LAZY, *order["modules"]):
+    for module in (
+        "sweeps.cli",
+        "sweeps.worker.main",
+        "sweeps.worker.fit",
+        "sweeps.worker.preflight",
+        *_LAZY,
+        *order["modules"],
+    ):
         try:
             importlib.import_module(module)
         except Exception:  # the trial that needs the module says so, with the configuration's key

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps.building import build_data
 from sweeps.config.composer import Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
@@ -22,9 +21,10 @@ from sweeps.core.text import number, plain
 from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
 from sweeps.promotion.serving import Predictor, load_predictor, restored, transform_of
 from sweeps.reproduce.original import Original
-from sweeps.reproducing.looking import loader_of
-from sweeps.reproducing.tracing import weights_hash
-from sweeps.seeding import seed_streams
+from sweeps.worker.building import build_data
+from sweeps.worker.preflight import loader_of
+from sweeps.worker.seeding import seed_streams
+from sweeps.worker.tracer import weights_hash
 
 __all__ = ["Prepared", "prepare"]
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
-from sweeps.building import build_data, build_module
 from sweeps.config.composer import ALLOWED_MODULES, Config, build
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config
 from sweeps.promotion.served_model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
-from sweeps.train import quieten
+from sweeps.worker.building import build_data, build_module
+from sweeps.worker.fit import quieten
 
 __all__ = ["Predictions", "Predictor", "load_predictor", "restored"]
 

@@ -148,8 +148,8 @@ def invoke(address: str, body: bytes) -> list[dict[str, Any]]:
 
 def module_of(promoted: Promoted) -> tuple[Any, Any]:
     """Return the Lightning module with the weights of the run's checkpoint, and its data, built as `train` does."""
-    from sweeps.building import build_module
     from sweeps.config.composer import build
+    from sweeps.worker.building import build_module
 
     run = promoted.folder / "mlruns" / "train" / "0000"
     config = read_config(run / "config.yaml")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.building import build_module
 from sweeps.config.composer import ALLOWED_MODULES, Composer, build
 from sweeps.core.paths import conf_dir
+from sweeps.worker.building import build_module
 
 EXPERIMENTS = sorted(path.stem for path in conf_dir().joinpath("experiment").glob("*.yaml"))
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from fakes import FakeChannel
 
-from sweeps import preflight, train
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Artifact, CheckPassed, Finished, RankJob, Saved, Started
-from sweeps.ranks import Ranks
-from sweeps.telemetry import DivergedError
+from sweeps.worker import fit as train
+from sweeps.worker import preflight
+from sweeps.worker.callbacks import DivergedError
+from sweeps.worker.process_group import Ranks
 
 ALLOWED = ("field_modules", *ALLOWED_MODULES)
 CHECKPOINT = "pytorch_lightning.callbacks.ModelCheckpoint"

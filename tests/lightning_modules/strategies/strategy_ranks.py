@@ -22,7 +22,7 @@ from lightning_modules.nets.cnn import CNN
 from lightning_modules.nets.mlp import MLP
 from lightning_modules.systems.classifier import Classifier
 
-PRELOADED = ["strategy_ranks", "lightning_modules.strategies.fully_sharded", "sweeps.sync_batchnorm"]
+PRELOADED = ["strategy_ranks", "lightning_modules.strategies.fully_sharded", "sweeps.worker.sync_batchnorm"]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 SHAPE, NUM_CLASSES = [1, 4, 4], 5
 

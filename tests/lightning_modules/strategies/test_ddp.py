@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from lightning_modules.strategies.fully_sharded import FullySharded
 from lightning_modules.strategies.model_parallel import ModelParallel
 from lightning_modules.strategies.periodic_averaging import PeriodicAveraging
-from sweeps.sync_batchnorm import SyncBatchNorm
+from sweeps.worker.sync_batchnorm import SyncBatchNorm
 
 CASES = {
     "mlp": {},

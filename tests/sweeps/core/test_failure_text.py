@@ -11,8 +11,8 @@ from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.core.failure_text import one_line, story
 from sweeps.core.secrets import Secrets
 from sweeps.core.urls import hide_password, passwords_in
-from sweeps.ranks import is_peer_failure
 from sweeps.search.space import parse_space
+from sweeps.worker.process_group import is_peer_failure
 
 
 class Silent(Exception):

@@ -119,7 +119,7 @@ def test_what_a_rank_printed_before_it_was_killed_is_in_its_log(tmp_path: Path) 
 import os, sys
 from pathlib import Path
 from sweeps.core.paths import open_to_append
-from sweeps.trial import _redirect_output
+from sweeps.worker.main import _redirect_output
 _redirect_output(open_to_append(Path(sys.argv[1])))
 print("the last line")
 os.kill(os.getpid(), 9)

@@ -10,8 +10,8 @@ import torch
 from sweeps.core import lightning_alias
 from sweeps.core.errors import ConfigError
 from sweeps.promotion.serving import Predictor, restored
-from sweeps.reproducing.tracing import weights_hash
-from sweeps.train import quieten
+from sweeps.worker.fit import quieten
+from sweeps.worker.tracer import weights_hash
 
 lightning_alias.install()
 import late_modules  # noqa: E402
@@ -88,7 +88,7 @@ def test_what_is_restored_has_the_hash_of_training_and_predicts_to_the_bit(
 
 
 def test_a_layer_of_a_wrapped_net_may_be_compiled(tmp_path: Path) -> None:
-    from sweeps.building import build_module
+    from sweeps.worker.building import build_module
 
     wanted = config("Net", {"_target_": "lightning_modules.systems.classifier.Classifier"})
     module = build_module(wanted, allowed=ALLOWED)

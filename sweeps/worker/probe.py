@@ -21,11 +21,10 @@ from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Memory, Tried
 from sweeps.core.text import some_of
-from sweeps.pruning import numbers_in, stop
-from sweeps.ranks import Ranks
-from sweeps.reproducing.hashing import parts
-from sweeps.telemetry import num_parameters
-from sweeps.train import seed_process
+from sweeps.worker.callbacks import num_parameters, numbers_in, stop
+from sweeps.worker.fit import seed_process
+from sweeps.worker.hashing import parts
+from sweeps.worker.process_group import Ranks
 
 __all__ = ["EnoughError", "Probe"]
 

@@ -11,11 +11,11 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from sweeps.ranks import Ranks
 from sweeps.reproduce.provenance import imported_sources
 from sweeps.reproduce.trace import Epoch, Segment, TraceFile
-from sweeps.reproducing.hashing import bytes_of, feed, form, leaves, parts
-from sweeps.telemetry import logged_step
+from sweeps.worker.callbacks import logged_step
+from sweeps.worker.hashing import bytes_of, feed, form, leaves, parts
+from sweeps.worker.process_group import Ranks
 
 __all__ = ["Tracer", "environment_of", "weights_hash"]
 

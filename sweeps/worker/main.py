@@ -14,16 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sweeps.channel import Channel, die_with_driver
 from sweeps.config.composer import fingerprint, load_frozen
 from sweeps.core import lightning_alias, paths
 from sweeps.core.errors import ConfigError, LightsweepError
 from sweeps.core.failure_text import leaves_of, one_line, story
 from sweeps.core.messages import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 from sweeps.core.secrets import Secrets, reveal
+from sweeps.worker.channel import Channel, die_with_driver
 
 if TYPE_CHECKING:
-    from sweeps.ranks import Ranks
+    from sweeps.worker.process_group import Ranks
 
 __all__ = ["main", "pool_sizes"]
 
@@ -133,15 +133,15 @@ def _run(
     secrets: Secrets,
 ) -> Finished | CheckPassed | Failed:
     """Join the other ranks, do the job, say how it ended, and leave with the others."""
-    from sweeps.ranks import Ranks
+    from sweeps.worker.process_group import Ranks
 
     ranks = Ranks(job.place)
     last_word: Finished | CheckPassed | Failed
     try:
         import torch
 
-        from sweeps import building, preflight, train
-        from sweeps.reproduce import looking
+        from sweeps.worker import building, preflight
+        from sweeps.worker import fit as train
 
         torch.set_num_threads(job.threads)
         has_joined = threading.Event()
@@ -158,7 +158,7 @@ def _run(
                 "check": preflight.check,
                 "measure": preflight.measure,
                 "compare": preflight.compare,
-                "look": looking.look,
+                "look": preflight.look,
                 "inspect": building.inspect_models,
             }[job.kind]
             last_word = do(configs, channel, ranks, job)
@@ -225,8 +225,8 @@ def _cause(error: BaseException) -> Cause:
 def _cause_of_one(error: BaseException) -> Cause:
     import torch
 
-    from sweeps.ranks import is_peer_failure
-    from sweeps.telemetry import DivergedError
+    from sweeps.worker.callbacks import DivergedError
+    from sweeps.worker.process_group import is_peer_failure
 
     if any(isinstance(one, (MemoryError, torch.OutOfMemoryError)) for one in (error, error.__cause__)):
         return "memory"
@@ -239,7 +239,7 @@ def _cause_of_one(error: BaseException) -> Cause:
 
 def _message(error: BaseException, secrets: Secrets) -> str:
     try:
-        from sweeps.telemetry import DivergedError
+        from sweeps.worker.callbacks import DivergedError
     except Exception:  # that is what has failed
         return one_line(error, secrets.hide)
     return one_line(error, secrets.hide, ours=(LightsweepError, DivergedError))

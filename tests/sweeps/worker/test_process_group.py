@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sweeps import ranks
 from sweeps.core.messages import Place
-from sweeps.ranks import Ranks, is_peer_failure
+from sweeps.worker import process_group as ranks
+from sweeps.worker.process_group import Ranks, is_peer_failure
 
 
 def test_a_decision_that_failed_on_rank_0_is_not_the_fault_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.late_metrics import may_log
+from sweeps.worker.late_metrics import may_log
 
 TEXT = """
 NAME = "val/constant"

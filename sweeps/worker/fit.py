@@ -17,18 +17,6 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, P
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from sweeps.building import build_callback, build_data, build_module
-from sweeps.channel import Channel
-from sweeps.checkpoints import (
-    Kept,
-    at_hand,
-    kept_model,
-    load_averages,
-    load_what_is_judged,
-    save_unwritable,
-    save_when_training_logs,
-    skip_what_is_not_logged,
-)
 from sweeps.config.composer import Config, build, fingerprint
 from sweeps.config.instantiate import locate
 from sweeps.core import paths
@@ -37,15 +25,26 @@ from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.core.messages import Artifact, DataContent, Finished, StopAfter
 from sweeps.core.secrets import Hidden, reveal
 from sweeps.core.seeds import derive_seed
-from sweeps.even_batches import deal_evenly, weigh_exactly
-from sweeps.pruning import Reporter, Snapshot, numbers_in, stop
-from sweeps.ranks import JoinedEnvironment, Ranks
-from sweeps.reproducing.data_content import data_content
-from sweeps.reproducing.tracing import Tracer, weights_hash
-from sweeps.resuming import ResumePoint
-from sweeps.seeding import seed_streams
-from sweeps.telemetry import Telemetry, logged_step, num_parameters
-from sweeps.tracking.logger import ChannelLogger
+from sweeps.worker.building import build_callback, build_data, build_module
+from sweeps.worker.callbacks import Reporter, Snapshot, Telemetry, logged_step, num_parameters, numbers_in, stop
+from sweeps.worker.channel import Channel
+from sweeps.worker.checkpoints import (
+    Kept,
+    ResumePoint,
+    at_hand,
+    kept_model,
+    load_averages,
+    load_what_is_judged,
+    save_unwritable,
+    save_when_training_logs,
+    skip_what_is_not_logged,
+)
+from sweeps.worker.distributed_sampling import deal_evenly, weigh_exactly
+from sweeps.worker.hashing import data_content
+from sweeps.worker.logger import ChannelLogger
+from sweeps.worker.process_group import JoinedEnvironment, Ranks
+from sweeps.worker.seeding import seed_streams
+from sweeps.worker.tracer import Tracer, weights_hash
 
 __all__ = [
     "DerivedRandomness",
@@ -421,7 +420,7 @@ def trainer_for(
     strategy = settings["strategy"]
     plugins: list[Any] = [] if strategy == "auto" and ranks.size == 1 else [JoinedEnvironment(ranks.place)]
     if settings["sync_batchnorm"]:
-        from sweeps.sync_batchnorm import SyncBatchNorm
+        from sweeps.worker.sync_batchnorm import SyncBatchNorm
 
         plugins.append(SyncBatchNorm())
     own = {

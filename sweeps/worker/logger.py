@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from sweeps.channel import Channel
+from sweeps.worker.channel import Channel
 
 __all__ = ["ChannelLogger"]
 

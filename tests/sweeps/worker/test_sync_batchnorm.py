@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sweeps.sync_batchnorm import SyncBatchNorm
+from sweeps.worker.sync_batchnorm import SyncBatchNorm
 
 SIZES = {2: [(4, 4), (7, 2), (8, 0)], 3: [(1, 1, 6), (3, 4, 1)]}
 
@@ -55,7 +55,7 @@ def rank_main(rank: int, world_size: int, init_file: str, pipe) -> None:
 def seen(request, tmp_path_factory: pytest.TempPathFactory):
     """What each rank saw, for each way of dealing the samples."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sweeps.sync_batchnorm"])
+    context.set_forkserver_preload(["sweeps.worker.sync_batchnorm"])
     init_file = str(tmp_path_factory.mktemp("ranks") / "init")
     pipes = [context.Pipe() for _ in range(request.param)]
     ranks = [

@@ -12,11 +12,11 @@ import torch
 from fakes import FakeChannel
 
 from lightning_modules.data.digits import Digits
-from sweeps import train
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config, fingerprint
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
-from sweeps.ranks import Ranks
+from sweeps.worker import fit as train
+from sweeps.worker.process_group import Ranks
 
 
 class Harm:

@@ -1,10 +1,14 @@
 """Try what a study is going to train: a rank's side of the check before the first trial.
 
 The corners of the space come as frozen configs; what they tell together is judged by the driver (`checking`).
+
+Look at the data of a config before anything is trained: a rank's side.
 """
 
 import gc
 import math
+import pickle
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
@@ -25,19 +30,15 @@ from pytorch_lightning.callbacks import (
     Timer,
 )
 
-from sweeps.building import build_data, build_module
-from sweeps.channel import Channel
-from sweeps.checkpoints import skip_what_is_not_logged
 from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.core.failure_text import one_line
-from sweeps.core.messages import CheckPassed, RankJob, Tried
-from sweeps.late_metrics import may_log
-from sweeps.probe import EnoughError, Probe
-from sweeps.ranks import Ranks
-from sweeps.tracking.logger import ChannelLogger
-from sweeps.train import (
+from sweeps.core.messages import CheckPassed, DataContent, RankJob, Tried
+from sweeps.worker.building import build_data, build_module
+from sweeps.worker.channel import Channel
+from sweeps.worker.checkpoints import skip_what_is_not_logged
+from sweeps.worker.fit import (
     DerivedRandomness,
     build_callbacks,
     has_test,
@@ -47,8 +48,13 @@ from sweeps.train import (
     seed_process,
     trainer_for,
 )
+from sweeps.worker.hashing import data_content
+from sweeps.worker.late_metrics import may_log
+from sweeps.worker.logger import ChannelLogger
+from sweeps.worker.probe import EnoughError, Probe
+from sweeps.worker.process_group import Ranks
 
-__all__ = ["check", "compare", "measure"]
+__all__ = ["check", "compare", "loader_of", "look", "measure"]
 
 _MOST_GARBAGE_BYTES = 500_000_000
 _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
@@ -419,3 +425,43 @@ def _device_bytes(ranks: Ranks) -> int | None:
         return None
     free, _ = torch.cuda.mem_get_info(ranks.place.local_rank)
     return free + torch.cuda.memory_reserved(ranks.place.local_rank)
+
+
+def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
+    """Tell what the samples of the first config are; the arguments are those of `preflight.check`.
+
+    Raises:
+        FileNotFoundError: The data is not on this machine.
+        ConfigError: The data cannot be built.
+    """
+    config = configs[0]
+    seed_process(config["seed"])
+    data = build_data(config, allowed=job.allowed_modules)
+    with suppress(Exception):  # training will tell
+        build_module(config, allowed=job.allowed_modules)  # as it does first: a split may be drawn after the weights
+    if ranks.is_first and data is None:  # the module has the loaders: what is in them is seen as it trains
+        channel.send(DataContent(content={}))
+    elif ranks.is_first and data is not None:
+        data.prepare_data()
+        data.setup("fit")
+        loaders = {name: loader_of(data, name) for name in ("train", "val")}
+        before = _streams()
+        data.setup("test")
+        test = loader_of(data, "test")
+        if _streams() == before:  # else it is drawn after all of training, and not known before
+            loaders["test"] = test
+        channel.send(DataContent(content=data_content(loaders)))
+    return CheckPassed()
+
+
+def loader_of(data: Any, split: str) -> Any:
+    """Return the loader of a split; None where the data has none, or makes one for a Trainer alone."""
+    try:
+        return getattr(data, f"{split}_dataloader")()
+    except Exception:  # Lightning raises several kinds for a method that is not there; training will tell
+        return None
+
+
+def _streams() -> tuple[object, ...]:
+    """Return where the random streams of this process are."""
+    return torch.get_rng_state().tolist(), random.getstate(), pickle.dumps(np.random.get_state())

@@ -7,7 +7,7 @@ from lightning_fabric.utilities.data import _replace_dunder_methods
 from pytorch_lightning.trainer.states import RunningStage
 from torch.utils.data import DataLoader
 
-from sweeps.even_batches import EvenBatches, deal_evenly
+from sweeps.worker.distributed_sampling import EvenBatches, deal_evenly
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
-from sweeps.reproducing.tracing import _Order, weights_hash
+from sweeps.worker.tracer import _Order, weights_hash
 
 Pair = namedtuple("Pair", "x y")
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from fakes import FakeChannel
 
-from sweeps import train
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.messages import DataContent, RankJob
-from sweeps.ranks import Ranks
 from sweeps.reproduce.trace import read_trace
-from sweeps.reproducing.looking import look
+from sweeps.worker import fit as train
+from sweeps.worker.preflight import look
+from sweeps.worker.process_group import Ranks
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
 

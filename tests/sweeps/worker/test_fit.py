@@ -8,15 +8,15 @@ import pytest
 import torch
 from fakes import FakeChannel
 
-from sweeps import train
 from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.determinism import explained
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Saved, StopAfter
-from sweeps.ranks import Ranks
 from sweeps.reproduce.trace import read_trace
 from sweeps.reproduce.verdict import Evidence, judge
+from sweeps.worker import fit as train
+from sweeps.worker.process_group import Ranks
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from pytorch_lightning.__version__ import version
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.compile import from_compiled
 
-from sweeps.channel import Channel
 from sweeps.config.composer import Config, build
 from sweeps.config.instantiate import locate
 from sweeps.config.parts import PARTS
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import CheckPassed, Inspected, RankJob
-from sweeps.ranks import Ranks
+from sweeps.worker.channel import Channel
+from sweeps.worker.process_group import Ranks
 
 __all__ = ["build_callback", "build_data", "build_module", "inspect_models", "parts_taken"]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from fakes import FakeChannel
 
-from sweeps import preflight, probe
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import RankJob, Tried
-from sweeps.ranks import Ranks
+from sweeps.worker import preflight, probe
+from sweeps.worker.process_group import Ranks
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
 

@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.systems.classifier import Classifier
-from sweeps.building import build_callback, build_data, build_module, parts_taken
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.config.parts import PARTS, PartsTaken
 from sweeps.core.errors import ConfigError
+from sweeps.worker.building import build_callback, build_data, build_module, parts_taken
 
 KIT = """
 import functools
