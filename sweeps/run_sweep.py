@@ -22,9 +22,9 @@ from sweeps.driver import Driver, Limits
 from sweeps.earlier import check_warm_start, known_choices, move_over, start_warm
 from sweeps.forecast import Budget
 from sweeps.inspecting import inspect_models
-from sweeps.joining import given_place
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
+from sweeps.launchers.torchrun import given_place
 from sweeps.orders import Orders
 from sweeps.parent_run import ENDS, ParentRun
 from sweeps.reproduce.provenance import capture

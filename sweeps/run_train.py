@@ -18,9 +18,9 @@ from sweeps.core.trials import Outcome, Totals
 from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver import Driver, Limits
 from sweeps.inspecting import inspect_models
-from sweeps.joining import devices_overrides, given_place, joining_environment
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
+from sweeps.launchers.torchrun import devices_overrides, given_place, joining_environment
 from sweeps.one_run import OneRun
 from sweeps.reproduce.provenance import capture
 from sweeps.tracking import tags

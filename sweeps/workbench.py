@@ -14,8 +14,8 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.secrets import HIDDEN, is_secret
 from sweeps.core.urls import default_uri
-from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.rank_group import Patience
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags

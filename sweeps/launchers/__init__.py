@@ -1,3 +1,4 @@
-"""How the driver starts ranks."""
+"""How ranks are started and watched: slots, the preloaded server, groups of ranks.
 
-__all__: list[str] = []
+Imports no torch; the server that is preloaded does. Start reading at `local.py`.
+"""

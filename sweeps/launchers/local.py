@@ -21,8 +21,8 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.core.text import storable
-from sweeps.launchers.group import Patience, RankGroup
 from sweeps.launchers.preload import VARIABLE
+from sweeps.launchers.rank_group import Patience, RankGroup
 from sweeps.worker.main import main as rank_main
 from sweeps.worker.main import pool_sizes
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sweeps.config.composer import Composer, freeze
 from sweeps.core.messages import Event, Exited, RankJob
-from sweeps.launchers.group import Patience
 from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.rank_group import Patience
 
 MISCHIEF = '''
 import ctypes, multiprocessing, os, signal, subprocess, sys, time

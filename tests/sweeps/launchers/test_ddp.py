@@ -16,7 +16,7 @@ from benches import Bench, is_gone
 
 from sweeps.config.composer import build, load_frozen
 from sweeps.core.messages import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
-from sweeps.launchers.group import Patience
+from sweeps.launchers.rank_group import Patience
 
 pytestmark = pytest.mark.ddp
 

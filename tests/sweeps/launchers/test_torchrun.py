@@ -6,7 +6,7 @@ import pytest
 
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Place
-from sweeps.joining import devices_overrides, given_place, joining_environment
+from sweeps.launchers.torchrun import devices_overrides, given_place, joining_environment
 
 TORCHRUN = {
     "RANK": "5",

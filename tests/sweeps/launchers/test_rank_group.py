@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sweeps.core.messages import Failed, Finished, Joined, Metrics, Progress
-from sweeps.launchers.group import Patience, RankGroup
+from sweeps.launchers.rank_group import Patience, RankGroup
 
 PATIENCE = Patience(join_s=10, stall_s=60, settle_s=2, last_look_s=1)
 DONE = Finished(state="complete", value=0.9)
