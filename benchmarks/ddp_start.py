@@ -11,8 +11,8 @@ from harness import Result, median, scratch
 from rich.console import Console
 
 from sweeps.config.composer import Composer, freeze
+from sweeps.driver.session import CommandLine
 from sweeps.run_sweep import sweep
-from sweeps.workbench import CommandLine
 
 
 def latencies(ranks: int, num_trials: int) -> list[float]:

@@ -11,14 +11,14 @@ from sweeps.core import paths
 from sweeps.core.messages import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
 from sweeps.core.text import run_name
 from sweeps.core.urls import default_uri
-from sweeps.driver import Driver, Limits
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.study_run import ParentRun
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.slots import Slot
-from sweeps.parent_run import ParentRun
 from sweeps.search import Study, build_pruner, build_sampler, open_storage
 from sweeps.search.space import parse_space
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder
-from sweeps.trial_runs import TrialSetup
 
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 

@@ -15,9 +15,9 @@ from harness import Result, median
 from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from sweeps.config.composer import Composer
+from sweeps.driver.reuse import KnownData
 from sweeps.reproduce.provenance import capture, imported_sources
 from sweeps.reproduce.trace import Epoch, Segment, TraceFile
-from sweeps.reproducing.known_data import KnownData
 from sweeps.worker.building import build_module
 from sweeps.worker.callbacks import Telemetry
 from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for

@@ -25,8 +25,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from sweeps.conclusion import conclude
+from sweeps.driver.session import CommandLine
 from sweeps.run_sweep import sweep
-from sweeps.workbench import CommandLine
 
 _IMAGES = Path(__file__).parent / "images"
 _STUDY = "digits-mlp-1"

@@ -13,8 +13,8 @@ from sweeps.core.errors import LightsweepError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sweeps.driver.session import CommandLine
     from sweeps.run_reproduce import ReproduceRequest
-    from sweeps.workbench import CommandLine
 
 __all__ = ["main"]
 
@@ -86,7 +86,7 @@ def _no_command(args: argparse.Namespace) -> int:
 
 
 def _command_line(args: argparse.Namespace) -> "CommandLine":
-    from sweeps.workbench import CommandLine
+    from sweeps.driver.session import CommandLine
 
     return CommandLine(overrides=tuple(args.overrides), config_name=args.config_name, config_dir=args.config_dir)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.forecast import Budget, Forecast, Training, forecast
+from sweeps.driver.forecast import Budget, Forecast, Training, forecast
 from sweeps.tracking.recorder import Unsent
 
 __all__ = [

@@ -11,14 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.check_report import CheckReport
-from sweeps.checking import check
 from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import LightsweepError, PreflightError
-from sweeps.inspecting import inspect_models
-from sweeps.search import build_pruner, build_sampler, parse_objectives, require_judgeable
-from sweeps.search.replicates import replication
-from sweeps.search.space import Space, split_overrides, verbatim
-from sweeps.sweep_command import (
+from sweeps.driver.inspect import inspect_models
+from sweeps.driver.preflight import check
+from sweeps.driver.session import CommandLine, lease_slots, preparing, start_launcher
+from sweeps.driver.sweep_setup import (
     compose_trial,
     judged_metrics,
     read_sweep,
@@ -26,7 +24,9 @@ from sweeps.sweep_command import (
     require_same_devices,
     require_sound,
 )
-from sweeps.workbench import CommandLine, lease_slots, preparing, start_launcher
+from sweeps.search import build_pruner, build_sampler, parse_objectives, require_judgeable
+from sweeps.search.replicates import replication
+from sweeps.search.space import Space, split_overrides, verbatim
 
 __all__ = ["CheckResult", "run_check"]
 

@@ -13,6 +13,7 @@ from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.text import finite, number, plain
+from sweeps.driver.session import python_path
 from sweeps.promotion.registered import find_registered
 from sweeps.promotion.sample_files import read_samples
 from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
@@ -20,7 +21,6 @@ from sweeps.reading.compare import print_csv
 from sweeps.search.space import quote
 from sweeps.tracking.artifacts import download_artifacts
 from sweeps.tracking.registry import ModelName, Registered
-from sweeps.workbench import python_path
 
 if TYPE_CHECKING:
     from sweeps.promotion.serving import Predictions

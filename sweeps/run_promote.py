@@ -18,6 +18,7 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
+from sweeps.driver.session import python_path
 from sweeps.promotion.served_model import DATA, ServedModel
 from sweeps.reproduce.local_config import as_of_today, derived, deriving
 from sweeps.reproduce.original import IncompleteError, Original, load_original
@@ -29,7 +30,6 @@ from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry, require_alias, require_name
 from sweeps.tracking.server import StoredRun
-from sweeps.workbench import python_path
 
 if TYPE_CHECKING:
     from sweeps.promotion.promoting import Prepared

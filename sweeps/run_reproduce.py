@@ -18,10 +18,12 @@ from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
 from sweeps.core.trials import Outcome
 from sweeps.display import Display, Heading, SilentDisplay, make_display, warn_unsent
-from sweeps.driver import Driver, Limits
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.session import common_tags, open_recorder, preparing, python_path, start_launcher
+from sweeps.driver.single_run import OneRun
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.one_run import OneRun
 from sweeps.reproduce.export import is_export, load_exported
 from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
 from sweeps.reproduce.original import IncompleteError, Original, load_original, points_of
@@ -33,8 +35,6 @@ from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
-from sweeps.trial_runs import TrialSetup
-from sweeps.workbench import common_tags, open_recorder, preparing, python_path, start_launcher
 
 __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
 

@@ -11,24 +11,44 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sweeps.check_report import CheckReport, print_warnings
-from sweeps.checking import check
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome, Totals, Why
 from sweeps.display import Heading, Leader, make_display
-from sweeps.driver import Driver, Limits
-from sweeps.earlier import check_warm_start, known_choices, move_over, start_warm
-from sweeps.forecast import Budget
-from sweeps.inspecting import inspect_models
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.forecast import Budget
+from sweeps.driver.inbox import Orders
+from sweeps.driver.inspect import inspect_models
+from sweeps.driver.preflight import check
+from sweeps.driver.reuse import Twins
+from sweeps.driver.session import (
+    CommandLine,
+    lease_slots,
+    open_recorder,
+    preparing,
+    python_path,
+    start_launcher,
+)
+from sweeps.driver.study_run import ENDS, ParentRun
+from sweeps.driver.sweep_setup import (
+    compose_trial,
+    judged_metrics,
+    read_sweep,
+    recorded_command,
+    require_in_space,
+    require_logged,
+    require_same_devices,
+    require_sound,
+    storage_url,
+)
+from sweeps.driver.transfer import check_warm_start, known_choices, move_over, start_warm
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.launchers.torchrun import given_place
-from sweeps.orders import Orders
-from sweeps.parent_run import ENDS, ParentRun
 from sweeps.reproduce.provenance import capture
-from sweeps.reuse import Twins
 from sweeps.run_report import FinalReport, Report
 from sweeps.search import (
     Best,
@@ -43,29 +63,9 @@ from sweeps.search import (
 )
 from sweeps.search.replicates import replication
 from sweeps.search.space import Space
-from sweeps.sweep_command import (
-    compose_trial,
-    judged_metrics,
-    read_sweep,
-    recorded_command,
-    require_in_space,
-    require_logged,
-    require_same_devices,
-    require_sound,
-    storage_url,
-)
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.tracking.ui import PARENT
-from sweeps.trial_runs import TrialSetup
-from sweeps.workbench import (
-    CommandLine,
-    lease_slots,
-    open_recorder,
-    preparing,
-    python_path,
-    start_launcher,
-)
 
 __all__ = ["SweepResult", "resume", "sweep"]
 

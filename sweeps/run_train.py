@@ -10,23 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps.check_report import print_warnings
-from sweeps.checking import check
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.messages import MetricPoint, Place
 from sweeps.core.trials import Outcome, Totals
 from sweeps.display import Display, Heading, SilentDisplay, make_display
-from sweeps.driver import Driver, Limits
-from sweeps.inspecting import inspect_models
-from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.slots import Slot, num_cores
-from sweeps.launchers.torchrun import devices_overrides, given_place, joining_environment
-from sweeps.one_run import OneRun
-from sweeps.reproduce.provenance import capture
-from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
-from sweeps.trial_runs import RunRecorder, TrialSetup
-from sweeps.workbench import (
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.inspect import inspect_models
+from sweeps.driver.preflight import check
+from sweeps.driver.session import (
     CommandLine,
     common_tags,
     lease_slots,
@@ -35,6 +27,14 @@ from sweeps.workbench import (
     python_path,
     start_launcher,
 )
+from sweeps.driver.single_run import OneRun
+from sweeps.driver.trial_runs import RunRecorder, TrialSetup
+from sweeps.launchers.local import LocalLauncher
+from sweeps.launchers.slots import Slot, num_cores
+from sweeps.launchers.torchrun import devices_overrides, given_place, joining_environment
+from sweeps.reproduce.provenance import capture
+from sweeps.tracking import tags
+from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
 
 __all__ = ["TrainResult", "train"]
 

@@ -12,7 +12,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.text import values_text
 from sweeps.core.urls import store_options
-from sweeps.inbox import Enqueue, Halt, Inbox
+from sweeps.driver.inbox import Enqueue, Halt, Inbox
 
 __all__ = ["enqueue", "is_driven", "stop"]
 
@@ -26,9 +26,9 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
         StudyError: There is no such study in the store.
         SpaceError: A value cannot be read, its key is not searched, or it is not in the space.
     """
+    from sweeps.driver.sweep_setup import read_sweep, recorded_command, storage_url
     from sweeps.search import count_trials, open_storage
     from sweeps.search.space import read_values  # seconds of imports that `stop` does without
-    from sweeps.sweep_command import read_sweep, recorded_command, storage_url
 
     _, config, space = read_sweep(recorded_command(name, store_dir))
     values = read_values(overrides)

@@ -117,8 +117,8 @@ def _has_screen() -> bool:
 def _start_dashboard(open_things: ExitStack, port: int, store_dir: Path, study: str | None) -> str:
     """Serve Optuna's dashboard over the storage of a study, and return the address of its page."""
     listener = open_things.enter_context(_listen(port))
+    from sweeps.driver.sweep_setup import recorded_storage
     from sweeps.search import dashboard
-    from sweeps.sweep_command import recorded_storage
 
     default = sqlite_url(store_dir / paths.OPTUNA_DB)
     application, page = dashboard(default if study is None else recorded_storage(study, store_dir), study)

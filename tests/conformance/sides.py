@@ -11,11 +11,11 @@ from conformance.cases import Case
 from conformance.plain import Course
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.checking import check
 from sweeps.config.composer import Composer, Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.messages import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
+from sweeps.driver.preflight import check
 from sweeps.launchers.local import LocalLauncher, _without_main
 from sweeps.launchers.slots import Slot
 from sweeps.reproduce.trace import read_trace

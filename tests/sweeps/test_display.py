@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sweeps.core.messages import Progress
 from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
-from sweeps.forecast import Budget
+from sweeps.driver.forecast import Budget
 from sweeps.tracking.recorder import Unsent
 
 

@@ -11,10 +11,10 @@ import pytest
 from sweeps.arguments import make_parser
 from sweeps.config import schema
 from sweeps.core.paths import conf_dir
+from sweeps.driver.session import CommandLine
+from sweeps.driver.sweep_setup import read_sweep
 from sweeps.results.rows import FIELDS
 from sweeps.results.select import parse_where
-from sweeps.sweep_command import read_sweep
-from sweeps.workbench import CommandLine
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()

@@ -10,9 +10,9 @@ import pytest
 from fakes import FakeStore
 
 from sweeps import run_report
+from sweeps.driver.trial_runs import PARENT
 from sweeps.run_report import FinalReport
 from sweeps.tracking.recorder import Recorder
-from sweeps.trial_runs import PARENT
 
 
 def recorder_of(store: FakeStore, folder: Path) -> Recorder:

@@ -9,8 +9,8 @@ import pytest
 
 from sweeps.config.composer import Composer
 from sweeps.core.errors import SpaceError
+from sweeps.driver.sweep_setup import build_space
 from sweeps.search.space import split_overrides
-from sweeps.sweep_command import build_space
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search_spaces.md").read_text()
 FILES = re.findall(r"```yaml\n(# (?:conf|mine)/(\S+\.yaml)\b.*?)```", PAGE, re.DOTALL)

@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from sweeps.config.composer import Composer, flatten
 from sweeps.core.paths import conf_dir
-from sweeps.sweep_command import build_space
+from sweeps.driver.sweep_setup import build_space
 
 FILES = sorted((conf_dir() / "search").glob("*.yaml"))
 ANY_MODEL = ["architecture", "learning_rate", "optimizer", "regularization"]  # the others say a model in their name

@@ -10,15 +10,14 @@ from fakes import FakeDisplay, FakeLauncher, FakeStore, Script, complete
 from studies import make, stored
 
 from sweeps.core.messages import Event, Exited, Failed, Finished, Report
-from sweeps.driver import Driver, Limits
-from sweeps.inbox import Enqueue, Halt, Inbox
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.inbox import Enqueue, Halt, Inbox, Orders
+from sweeps.driver.reuse import Twins
+from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
-from sweeps.orders import Orders
-from sweeps.reuse import Twins
 from sweeps.search.space import parse_space
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.trial_runs import InterruptedRun, TrialSetup
 
 WIDE = parse_space({"lr": "interval(0.0,1.0)", "depth": "range(1,5)"})
 SMALL = parse_space({"depth": "range(1,4)"})

@@ -14,7 +14,7 @@ from sweeps.config.composer import ALLOWED_MODULES, Composer, build, fingerprint
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.urls import hide_password
-from sweeps.workbench import common_tags
+from sweeps.driver.session import common_tags
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in paths.conf_dir().glob("*/*.yaml"))
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_modules.data.tensor_batches import TensorBatches
-from sweeps.reproducing.known_data import KnownData
+from sweeps.driver.reuse import KnownData
 from sweeps.worker.hashing import data_content
 
 X, Y = torch.arange(4000.0).reshape(1000, 4), torch.arange(1000)

@@ -12,8 +12,8 @@ from sweeps.config.composer import Composer, Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import Event, Exited, Failed, Inspected, RankJob
+from sweeps.driver.session import python_path
 from sweeps.launchers.slots import Slot
-from sweeps.workbench import python_path
 
 __all__ = ["inspect_models"]
 

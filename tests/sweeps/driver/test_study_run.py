@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.description import StudyFacts, study_text
+from sweeps.driver.study_run import StudyFacts, study_text
 from sweeps.search import Best
 from sweeps.tracking.ui import Pages
 

@@ -21,11 +21,11 @@ from sweeps.core.messages import (
     Started,
 )
 from sweeps.core.trials import Outcome, Totals
-from sweeps.driver import Driver, Limits
+from sweeps.driver.driver import Driver, Limits
+from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.trial_runs import InterruptedRun, TrialSetup
 
 
 class Sweep:

@@ -8,9 +8,9 @@ import pytest
 
 from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
-from sweeps.going_on import GoingOn
+from sweeps.driver.resume_points import GoingOn
+from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.tracking.tags import RESUME_STEP
-from sweeps.trial_runs import InterruptedRun
 
 CONFIG: Config = {"seed": 1}
 

@@ -12,7 +12,7 @@ from studies import make
 from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
-from sweeps.earlier import check_warm_start, known_choices, move_over, record_move, start_warm
+from sweeps.driver.transfer import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.search import open_storage
 from sweeps.search.space import parse_space
 

@@ -40,13 +40,12 @@ from sweeps.core.messages import (
 )
 from sweeps.core.trials import SEM, Ask, EndState, Outcome, Result, Search, Told, Totals, Verdict, Why
 from sweeps.display import Display, TrialView
-from sweeps.going_on import GoingOn
+from sweeps.driver.resume_points import GoingOn
+from sweeps.driver.reuse import KnownData, Twins, identity
+from sweeps.driver.trial_runs import RunRecorder, TrialRuns, TrialSetup
 from sweeps.launchers.slots import Slot
-from sweeps.reproducing.known_data import KnownData
-from sweeps.reuse import Twins, identity
 from sweeps.search.replicates import combined, means
 from sweeps.tracking.recorder import RunKey
-from sweeps.trial_runs import RunRecorder, TrialRuns, TrialSetup
 
 __all__ = ["NUM_PARAMS", "Driver", "Launcher", "Limits", "StopWord"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.dead_keys import dead_places, suspects, variants
+from sweeps.driver.preflight import dead_places, suspects, variants
 from sweeps.search.space import Space, parse_space
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
+from sweeps.driver.trial_runs import InterruptedRun, RunRecorder
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunKey
-from sweeps.trial_runs import InterruptedRun, RunRecorder
 
 __all__ = ["GoingOn"]
 

@@ -10,12 +10,12 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
-from sweeps.driver import NUM_PARAMS
+from sweeps.driver.driver import NUM_PARAMS
+from sweeps.driver.session import CommandLine
 from sweeps.search import ENUMERATING, parse_constraints, parse_objectives
 from sweeps.search.replicates import Replication
 from sweeps.search.space import Space, key_of, parse_space, split_overrides, verbatim
 from sweeps.search.space.overrides import with_further
-from sweeps.workbench import CommandLine
 
 __all__ = [
     "build_space",

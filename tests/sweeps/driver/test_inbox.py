@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.inbox import Enqueue, Halt, Inbox, Unreadable
+from sweeps.driver.inbox import Enqueue, Halt, Inbox, Unreadable
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.dictionaries(st.text(min_size=1), SCALARS | st.lists(SCALARS), max_size=4)

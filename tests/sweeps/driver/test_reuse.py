@@ -3,7 +3,7 @@
 from typing import Any
 
 from sweeps.config.composer import Composer
-from sweeps.reuse import Twins, identity
+from sweeps.driver.reuse import Twins, identity
 
 
 def config(seed: int, **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.forecast import Budget, Forecast, Training, forecast
+from sweeps.driver.forecast import Budget, Forecast, Training, forecast
 
 SECONDS = st.floats(0.01, 1e5)
 SHARES = st.none() | st.floats(0, 1)

@@ -8,10 +8,10 @@ import pytest
 from fakes import FakeLauncher
 
 from sweeps.check_report import CheckReport
-from sweeps.checking import check, host_memory_bytes
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
+from sweeps.driver.preflight import check, host_memory_bytes
 from sweeps.launchers.slots import Slot
 from sweeps.search.space import Space, parse_space
 
