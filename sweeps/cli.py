@@ -235,7 +235,7 @@ def _report(args: argparse.Namespace) -> int:
     from sweeps.conclusion import advice_lines
     from sweeps.core.paths import REPORT, require_no_link, study_dir
     from sweeps.core.urls import store_options
-    from sweeps.run_report import make_report
+    from sweeps.report.build import make_report
 
     where = store_options(args.store_dir, args.uri)
     report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)

@@ -12,8 +12,8 @@ from sweeps.core.errors import LightsweepError
 from sweeps.core.text import duration, values_text
 from sweeps.core.urls import default_uri, store_options
 from sweeps.display import warn_unsent
-from sweeps.insights import Advice
 from sweeps.reading.compare import print_rows
+from sweeps.report.advice import Advice
 from sweeps.results.queries import sorted_rows, trial_rows
 from sweeps.run_sweep import SweepResult
 

@@ -48,8 +48,8 @@ from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.launchers.torchrun import given_place
+from sweeps.report.build import FinalReport, Report
 from sweeps.reproduce.provenance import capture
-from sweeps.run_report import FinalReport, Report
 from sweeps.search import (
     Best,
     Study,

@@ -1,3 +1,4 @@
-"""The report on a study: charts as plain data, drawn by plotly in one HTML file and by matplotlib as PNG."""
+"""What a study has taught: advice in words, charts as plain data, one HTML page.
 
-__all__: list[str] = []
+Start reading at `build.py`; a new chart is a function in one of the `*_charts.py`, listed in `charts.py`.
+"""

@@ -6,7 +6,7 @@ from sweeps.report.chart import Chart
 from sweeps.report.course_charts import curves_chart, timeline_chart
 from sweeps.report.outcome_charts import front_chart, history_chart, importances_chart
 from sweeps.report.parameter_charts import contours_chart, parallel_chart, slices_chart
-from sweeps.report.subject import Subject
+from sweeps.report.study_view import Subject
 
 __all__ = ["CHARTS", "make_charts"]
 

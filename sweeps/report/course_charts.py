@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.core.text import number
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel, Points, Role
-from sweeps.report.subject import ROLES, Subject, value_axis
+from sweeps.report.study_view import ROLES, Subject, value_axis
 from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:

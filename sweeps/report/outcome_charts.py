@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.core.pareto import on_front
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel
-from sweeps.report.subject import Subject, value_axis
+from sweeps.report.study_view import Subject, value_axis
 from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:

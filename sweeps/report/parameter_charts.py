@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sweeps.report.chart import Chart, Heat, Panel, Parallel
-from sweeps.report.subject import Scale, Subject, value_axis
+from sweeps.report.study_view import Scale, Subject, value_axis
 from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:

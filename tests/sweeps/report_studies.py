@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.report.subject import Subject
+from sweeps.report.study_view import Subject
 from sweeps.results.histories import History
 from sweeps.results.queries import TrialRow
 from sweeps.search.importance import Importance

@@ -10,9 +10,9 @@ from sweeps.report.chart import Bars, Chart, Heat, Line, Panel, Parallel, Points
 from sweeps.report.charts import CHARTS, make_charts
 from sweeps.report.course_charts import curves_chart, timeline_chart
 from sweeps.report.outcome_charts import front_chart, history_chart, importances_chart
+from sweeps.report.page import table
 from sweeps.report.parameter_charts import contours_chart, parallel_chart, slices_chart, smoothed
-from sweeps.report.subject import _categories
-from sweeps.report.table import table
+from sweeps.report.study_view import _categories
 
 EMAS = [0.99991, 0.99992, 0.99994]
 BOTH = {"val/acc": "maximize", "val/loss": "minimize"}

@@ -15,9 +15,9 @@ from sweeps.report.chart import Chart, Parallel
 from sweeps.report.charts import make_charts
 from sweeps.report.outcome_charts import history_chart
 from sweeps.report.page import page
-from sweeps.report.plotly_figure import parallel_figure, plotly_figure
-from sweeps.report.png import png
-from sweeps.report.subject import Subject
+from sweeps.report.plotly_renderer import parallel_figure, plotly_figure
+from sweeps.report.png_renderer import png
+from sweeps.report.study_view import Subject
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> $a_{b}$ <!-- &amp; \" '"
 

@@ -5,9 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.report.chart import Axis, Bars, Heat, Line, Mark, Panel, Parallel, Points
-from sweeps.report.palette import LOOKS, WARMER
-from sweeps.report.parallel import MISSING, columns
+from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Heat, Line, Mark, Panel, Parallel, Points, columns
 
 __all__ = ["parallel_figure", "plotly_figure"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.insights import advice, best_trials, importances
+from sweeps.report.advice import advice, best_trials, importances
 from sweeps.results.histories import History, history_of
 from sweeps.results.queries import TrialRow
 from sweeps.search.space import Space, parse_space

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fakes import FakeStore
 
-from sweeps import run_report
 from sweeps.driver.trial_runs import PARENT
-from sweeps.run_report import FinalReport
+from sweeps.report import build as run_report
+from sweeps.report.build import FinalReport
 from sweeps.tracking.recorder import Recorder
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from sweeps.core import paths
 from sweeps.core.urls import store_options
 from sweeps.report.charts import make_charts
-from sweeps.report.commands import Commands, next_commands
-from sweeps.report.subject import Subject
+from sweeps.report.page import Commands, next_commands
+from sweeps.report.study_view import Subject
 from sweeps.results.study import load_study
 from sweeps.tracking.ui import PARENT
 
 if TYPE_CHECKING:
-    from sweeps.insights import Advice
+    from sweeps.report.advice import Advice
     from sweeps.report.chart import Chart
     from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
@@ -58,7 +58,7 @@ class Report:
 
     def write_plots(self, folder: Path) -> list[Path]:
         """Write each chart as `NAME.png`, and return the files."""
-        from sweeps.report.png import png
+        from sweeps.report.png_renderer import png
 
         folder.mkdir(parents=True, exist_ok=True)
         files = []
@@ -155,14 +155,15 @@ class FinalReport:
 
 def _import() -> None:
     import sweeps.search.importance  # noqa: F401
-    from sweeps.report import page, png
+    from sweeps.report import page
+    from sweeps.report import png_renderer as png
 
     page.load()
     png.load()
 
 
 def _insights(study: "StoredStudy") -> "tuple[dict[str, Sequence[Importance]], list[Advice]]":
-    from sweeps.insights import advice, importances
+    from sweeps.report.advice import advice, importances
 
     weights: dict[str, Sequence[Importance]] = {metric: importances(study, metric) for metric in study.objectives}
     return weights, advice(study, next(iter(weights.values()), []))

@@ -5,9 +5,7 @@ import math
 from typing import Any
 
 from sweeps.core.text import number
-from sweeps.report.chart import Axis, Bars, Chart, Heat, Line, Panel, Parallel, Points
-from sweeps.report.palette import LOOKS, WARMER
-from sweeps.report.parallel import MISSING, columns
+from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Chart, Heat, Line, Panel, Parallel, Points, columns
 
 __all__ = ["load", "png"]
 
