@@ -144,7 +144,7 @@ def _runs(store_dir: str, word: str) -> list[str]:
 def _models(typed: Sequence[str], word: str) -> list[str]:
     """Offer the registered models with their aliases; after one of them comes a file, which the shell completes."""
     from sweeps.core.urls import default_uri
-    from sweeps.promotion.registered import registered_names
+    from sweeps.serving.names import registered_names
 
     store = Path(_option(typed, "--store-dir") or "mlruns")
     uri = _option(typed, "--uri") or default_uri(store)

@@ -14,16 +14,16 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.text import finite, number, plain
 from sweeps.driver.session import python_path
-from sweeps.promotion.registered import find_registered
-from sweeps.promotion.sample_files import read_samples
-from sweeps.promotion.served_model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.reading.compare import print_csv
 from sweeps.search.space import quote
+from sweeps.serving.model import DATA, MODEL, WEIGHTS, ServedModel, read_model
+from sweeps.serving.names import find_registered
+from sweeps.serving.samples import read_samples
 from sweeps.tracking.artifacts import download_artifacts
 from sweeps.tracking.registry import ModelName, Registered
 
 if TYPE_CHECKING:
-    from sweeps.promotion.serving import Predictions
+    from sweeps.serving.predictor import Predictions
 
 __all__ = ["Format", "Predicted", "open_model", "predict", "print_predictions"]
 
@@ -72,7 +72,7 @@ def predict(
             composer = Composer("train", [f"allowed_modules={quote(list(allowed_modules))}"], config_dir)
             allowed = composer.allowed_modules
             sys.path[:0] = [folder for folder in python_path(composer) if folder not in sys.path]
-        from sweeps.promotion.serving import load_predictor  # torch, which no refusal above needs
+        from sweeps.serving.predictor import load_predictor  # torch, which no refusal above needs
 
         try:
             predictor = load_predictor(folder, allowed=allowed)

@@ -19,20 +19,20 @@ from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
 from sweeps.driver.session import python_path
-from sweeps.promotion.served_model import DATA, ServedModel
 from sweeps.reproduce.local_config import as_of_today, derived, deriving
 from sweeps.reproduce.original import IncompleteError, Original, load_original
 from sweeps.results.reader import open_reader
 from sweeps.results.run import run_folder
 from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
+from sweeps.serving.model import DATA, ServedModel
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry, require_alias, require_name
 from sweeps.tracking.server import StoredRun
 
 if TYPE_CHECKING:
-    from sweeps.promotion.promoting import Prepared
+    from sweeps.serving.package import Prepared
 
 __all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
 
@@ -49,7 +49,7 @@ _NEEDED = (
 )
 """what a server needs beside the code that a model brings along"""
 
-_LOADER = "sweeps.promotion.serving"
+_LOADER = "sweeps.serving.predictor"
 _CONTENT = "lightsweep.content"
 _METRICS = 8
 
@@ -123,7 +123,7 @@ def promote(request: PromoteRequest) -> Promotion:
     code, requirements = _own_code(own, [Path(folder) for folder in folders])
     with TemporaryDirectory() as aside:
         files = _checkpoints(original.run, request.store_uri, request.store_dir, Path(aside) / "checkpoints")
-        from sweeps.promotion.promoting import content_digest, prepare  # torch, which no refusal above needs
+        from sweeps.serving.package import content_digest, prepare  # torch, which no refusal above needs
 
         data = Path(aside) / DATA
         today, place = composer.trial({}, 0), composer.config_dir

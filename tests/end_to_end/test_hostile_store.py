@@ -94,9 +94,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 CODE = b"cos\nsystem\n(S'touch harm'\ntR."
 MODEL = {
-    "MLmodel": b"flavors: {python_function: {loader_module: sweeps.promotion.serving, "
+    "MLmodel": b"flavors: {python_function: {loader_module: sweeps.serving.predictor, "
     b"code: code, data: data/lightsweep}}",
-    "code/sweeps/promotion/serving.py": b"open('harm', 'w')",
+    "code/sweeps/serving/predictor.py": b"open('harm', 'w')",
     "data/lightsweep/config.yaml": b"model: {_target_: os.system, command: touch harm}\noptimizer:\nscheduler:\n",
     "data/lightsweep/weights.pt": CODE,
     "data/lightsweep/model.json": json.dumps(

@@ -9,7 +9,7 @@ import torch
 
 from sweeps.core import lightning_alias
 from sweeps.core.errors import ConfigError
-from sweeps.promotion.serving import Predictor, restored
+from sweeps.serving.predictor import Predictor, restored
 from sweeps.worker.fit import quieten
 from sweeps.worker.tracer import weights_hash
 

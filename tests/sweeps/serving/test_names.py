@@ -9,7 +9,7 @@ import pytest
 from run_stores import StoreWriter
 
 from sweeps.core.errors import StoreError, UsageError
-from sweeps.promotion.registered import find_registered, registered_names
+from sweeps.serving.names import find_registered, registered_names
 from sweeps.tracking.registry import ModelName, NewVersion, Registry, parse_model_name
 
 LOADER = "def _load_pyfunc(path):\n    raise NotImplementedError\n"

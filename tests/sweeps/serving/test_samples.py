@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sweeps.core.errors import UsageError
-from sweeps.promotion.sample_files import read_samples
-from sweeps.promotion.served_model import SampleSpec
+from sweeps.serving.model import SampleSpec
+from sweeps.serving.samples import read_samples
 
 IMAGES = SampleSpec(shape=(1, 2, 3), dtype="uint8", least=0, greatest=16, transform={"_target_": "x.Y"})
 ROWS = SampleSpec(shape=(4,), dtype="float32")

@@ -18,9 +18,9 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.safe_yaml import opened
 from sweeps.core.text import number, plain
-from sweeps.promotion.served_model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
-from sweeps.promotion.serving import Predictor, load_predictor, restored, transform_of
 from sweeps.reproduce.original import Original
+from sweeps.serving.model import DTYPES, MODEL, WEIGHTS, Output, SampleSpec, ServedModel, write_model
+from sweeps.serving.predictor import Predictor, load_predictor, restored, transform_of
 from sweeps.worker.building import build_data
 from sweeps.worker.preflight import loader_of
 from sweeps.worker.seeding import seed_streams

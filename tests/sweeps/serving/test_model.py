@@ -11,8 +11,8 @@ import torch
 
 from sweeps.config.composer import ALLOWED_MODULES, Composer, freeze
 from sweeps.core.errors import ConfigError, StoreError, UsageError
-from sweeps.promotion.served_model import MODEL, WEIGHTS, SampleSpec, ServedModel, read_model, write_model
-from sweeps.promotion.serving import Predictions, load_predictor
+from sweeps.serving.model import MODEL, WEIGHTS, SampleSpec, ServedModel, read_model, write_model
+from sweeps.serving.predictor import Predictions, load_predictor
 from sweeps.worker.building import build_module
 
 PIXELS = {"_target_": "lightning_modules.data.pixels.Standardize", "pixel_max": 16, "mean": 0.3, "std": 0.4}

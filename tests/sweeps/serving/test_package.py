@@ -15,9 +15,9 @@ import torch
 
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError, StoreError
-from sweeps.promotion import promoting
-from sweeps.promotion.promoting import content_digest
 from sweeps.run_promote import _own_code
+from sweeps.serving import package as promoting
+from sweeps.serving.package import content_digest
 
 OWN_DATA = """
 import pytorch_lightning as pl

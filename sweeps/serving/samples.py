@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.core.errors import UsageError
-from sweeps.promotion.served_model import SampleSpec
+from sweeps.serving.model import SampleSpec
 
 __all__ = ["read_samples"]
 

@@ -22,7 +22,7 @@ from sweeps.config.composer import ALLOWED_MODULES, Config, build
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config
-from sweeps.promotion.served_model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
+from sweeps.serving.model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
 from sweeps.worker.building import build_data, build_module
 from sweeps.worker.fit import quieten
 
