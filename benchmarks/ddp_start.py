@@ -10,9 +10,9 @@ from typing import Any
 from harness import Result, median, scratch
 from rich.console import Console
 
+from sweeps.cli.commands.sweep import sweep
 from sweeps.config.composer import Composer, freeze
 from sweeps.driver.session import CommandLine
-from sweeps.run_sweep import sweep
 
 
 def latencies(ranks: int, num_trials: int) -> list[float]:

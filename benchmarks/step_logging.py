@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
+from sweeps.cli.commands.sweep import sweep
 from sweeps.driver.session import CommandLine
-from sweeps.run_sweep import sweep
 
 _ROUNDS, _PEER_STEPS = 5, 400
 

@@ -7,8 +7,8 @@ from typing import Any
 from harness import Result, median, scratch
 from rich.console import Console
 
+from sweeps.cli.commands.sweep import sweep
 from sweeps.driver.session import CommandLine
-from sweeps.run_sweep import sweep
 
 
 def latencies(start_method: str, num_trials: int, slots: int) -> list[float]:

@@ -24,9 +24,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sweeps.conclusion import conclude
+from sweeps.cli.commands.sweep import sweep
+from sweeps.cli.summary import conclude
 from sweeps.driver.session import CommandLine
-from sweeps.run_sweep import sweep
 
 _IMAGES = Path(__file__).parent / "images"
 _STUDY = "digits-mlp-1"

@@ -18,7 +18,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sweeps.check_report import CheckReport, Point, Room, Size, Unused, text_of
+from sweeps.cli.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
 from sweeps.config.composer import Composer, Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError

@@ -46,7 +46,7 @@ def _preload() -> None:
     sys.path[:0] = [path for path in order["path"] if path not in sys.path]
     lightning_alias.install()
     for module in (
-        "sweeps.cli",
+        "sweeps.cli.main",
         "sweeps.worker.main",
         "sweeps.worker.fit",
         "sweeps.worker.preflight",

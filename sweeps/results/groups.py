@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.commands.compare import Format, print_csv, print_markdown
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, finite, number
-from sweeps.reading.compare import Format, print_csv, print_markdown
 from sweeps.results.rows import LATE_FIELDS, TrialRow, is_descending_by, require_metric, resolve
 
 __all__ = ["Group", "grouped", "print_groups"]

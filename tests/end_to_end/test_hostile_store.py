@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sweeps import cli
+from sweeps.cli import main as cli
 from sweeps.core import paths
 
 sys.path.append(str(Path(__file__).parents[1] / "sweeps"))  # for run_stores

@@ -17,7 +17,7 @@ import torch
 from free_ports import free_port
 from own_modules import MY_NET
 
-from sweeps import cli
+from sweeps.cli import main as cli
 from sweeps.config.composer import ALLOWED_MODULES
 from sweeps.core.safe_yaml import read_config
 

@@ -70,7 +70,7 @@ def test_writing_a_report_imports_no_torch_and_no_plotly(swept: Any, lightsweep_
     import sys
 
     program = (
-        "import sys; from sweeps.cli import main; "
+        "import sys; from sweeps.cli.main import main; "
         f"assert main(['report', 'small', '--output', {str(tmp_path / 'a.html')!r}]) == 0; "
         "heavy = ['torch', 'plotly', 'pandas', 'mlflow', 'sklearn', 'matplotlib']; "
         "print([name for name in heavy if name in sys.modules])"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from own_modules import MY_NET
 
-from sweeps import cli
+from sweeps.cli import main as cli
 from sweeps.reproduce.environment import environments_dir, recorded_lock
 from sweeps.reproduce.provenance import local_packages
 
@@ -229,7 +229,7 @@ def test_a_lightsweep_that_cannot_reproduce_is_told(record: Any, capfd: pytest.C
     project = '[project]\nname = "lightsweep"\n'
     lines = "".join(f"+{line}\n" for line in project.splitlines())
     text = NEW.format("pyproject.toml").replace("+1 @@\n+touch harm\n", f"+1,2 @@\n{lines}")
-    record(patch=text, files={"sweeps/cli.py": entry("")})
+    record(patch=text, files={"sweeps/cli/main.py": entry("")})
     status, err = refused(capfd, "--at-commit", "--yes")
     assert status == 2 and "Lightsweep that cannot reproduce" in err
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.arguments import make_parser
+from sweeps.cli.parser import make_parser
 from sweeps.config import schema
 from sweeps.core.paths import conf_dir
 from sweeps.driver.session import CommandLine

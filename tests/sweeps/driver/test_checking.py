@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes import FakeLauncher
 
-from sweeps.check_report import CheckReport
+from sweeps.cli.preflight_report import CheckReport
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried

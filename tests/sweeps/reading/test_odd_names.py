@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from mlflow.tracking import MlflowClient
 
+from sweeps.cli.commands.diff import difference
 from sweeps.core.messages import MetricPoint
 from sweeps.core.urls import with_installed_driver
-from sweeps.reading.diff import difference
 from sweeps.results.queries import chosen_rows, top_rows, trial_rows
 from sweeps.results.rows import sorted_rows
 from sweeps.results.run import read_runs

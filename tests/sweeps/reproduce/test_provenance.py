@@ -204,9 +204,9 @@ def test_edited_records_are_compared_as_they_are(tmp_path: Path) -> None:
 def test_a_file_of_ours_that_has_changed_is_named_nets_first(tmp_path: Path) -> None:
     now = capture(["train"], folder=tmp_path).content
     then = json.loads(json.dumps(now))
-    for name in ("sweeps/cli.py", "lightning_modules/nets/mlp.py"):
+    for name in ("sweeps/cli/main.py", "lightning_modules/nets/mlp.py"):
         then["code"]["lightsweep"]["files"][name] = "another"
-    changed = [f"{name} has changed" for name in ("lightning_modules/nets/mlp.py", "sweeps/cli.py")]
+    changed = [f"{name} has changed" for name in ("lightning_modules/nets/mlp.py", "sweeps/cli/main.py")]
     assert differences(then, now)["code"] == changed
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.cli.commands.compare import Format
 from sweeps.core.errors import UsageError
-from sweeps.reading.compare import Format
 from sweeps.results.groups import grouped, print_groups
 from sweeps.results.queries import TrialRow
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli import main
+from sweeps.cli.main import main
 from sweeps.core.errors import UsageError
 from sweeps.results.queries import trial_rows
 from sweeps.results.select import Selection, parse_where, selected_rows

@@ -11,10 +11,10 @@ from run_stores import StoreWriter
 
 import sweeps
 from sweeps import load_study
+from sweeps.cli.commands.sweep import read_sweep
 from sweeps.core.errors import StoreError, StudyError
 from sweeps.driver.session import CommandLine
 from sweeps.results.study import StoredStudy
-from sweeps.run_sweep import read_sweep
 from sweeps.search.space import parse_space
 
 SPACE = {"optimizer": "choice(sgd,adam)", "optimizer.lr@sgd": "interval(0.1,1.0)", "model.width[0]": "range(1,3)"}

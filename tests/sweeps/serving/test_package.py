@@ -13,9 +13,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from sweeps.cli.commands.promote import _own_code
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError, StoreError
-from sweeps.run_promote import _own_code
 from sweeps.serving import package as promoting
 from sweeps.serving.package import content_digest
 

@@ -12,16 +12,16 @@ import pytest
 from filelock import FileLock
 from studies import make, run
 
-from sweeps.cli import main
+from sweeps.cli.commands.steer import enqueue, is_driven, stop
+from sweeps.cli.commands.sweep import _enqueue_first, _only_driver
+from sweeps.cli.main import main
 from sweeps.config.composer import to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import SpaceError, StudyError
 from sweeps.driver.inbox import Enqueue, Inbox, Orders
 from sweeps.driver.session import CommandLine
 from sweeps.driver.sweep_setup import read_sweep
-from sweeps.run_sweep import _enqueue_first, _only_driver
 from sweeps.search.space import parse_space, read_values
-from sweeps.steering import enqueue, is_driven, stop
 
 OVERRIDES = (
     "optimizer.lr=tag(log,interval(1e-4,1e-1))",

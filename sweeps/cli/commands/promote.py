@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweeps.cli.commands.run_request import RunRequest
 from sweeps.config.composer import ALLOWED_MODULES
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
@@ -23,7 +24,6 @@ from sweeps.reproduce.local_config import as_of_today, derived, deriving
 from sweeps.reproduce.original import IncompleteError, Original, load_original
 from sweeps.results.reader import open_reader
 from sweeps.results.run import run_folder
-from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
 from sweeps.serving.model import DATA, ServedModel
 from sweeps.tracking import tags

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.cli.commands.compare import Format, print_rows
 from sweeps.core.errors import UsageError
-from sweeps.reading.compare import Format, print_rows
 from sweeps.results.queries import TrialRow
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.cli.commands.check import _spare_store
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
-from sweeps.run_check import _spare_store
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.check_report import print_warnings
+from sweeps.cli.live import Display, Heading, SilentDisplay, make_display
+from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.messages import MetricPoint, Place
 from sweeps.core.trials import Outcome, Totals
-from sweeps.display import Display, Heading, SilentDisplay, make_display
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.cli.commands.reproduce import ReproduceRequest, _last_epoch, _told, reproduce
 from sweeps.config.composer import Composer, to_yaml
 from sweeps.core import paths
 from sweeps.reproduce.original import IncompleteError, Original
 from sweeps.reproduce.trace import Epoch, Segment, Trace
 from sweeps.reproduce.verdict import Evidence, Verdict
-from sweeps.run_reproduce import ReproduceRequest, _last_epoch, _told, reproduce
 from sweeps.tracking.server import StoredRun
 
 RUN = {"run_id": "r", "name": "n", "status": "RUNNING", "start_ms": 0, "end_ms": None, "tags": {}, "metrics": {}}

@@ -10,13 +10,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sweeps.check_report import CheckReport, print_warnings
+from sweeps.cli.live import Heading, Leader, make_display
+from sweeps.cli.preflight_report import CheckReport, print_warnings
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome, Totals, Why
-from sweeps.display import Heading, Leader, make_display
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from run_stores import StoreWriter
 
-from sweeps.reading.show import print_run
+from sweeps.cli.commands.show import print_run
 from sweeps.results.run import RunDetail, read_runs
 
 

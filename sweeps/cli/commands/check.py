@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.check_report import CheckReport
+from sweeps.cli.preflight_report import CheckReport
 from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import LightsweepError, PreflightError
 from sweeps.driver.inspect import inspect_models

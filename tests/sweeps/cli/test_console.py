@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.console import SafeConsole
 from sweeps.core.text import number, plain, plain_lines, short_names
-from sweeps.terminal import SafeConsole
 
 EVIL = "\x1b[2J\x9b31m\u202eexe\x7f"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.cli.live import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
 from sweeps.core.messages import Progress
-from sweeps.display import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
 from sweeps.driver.forecast import Budget
 from sweeps.tracking.recorder import Unsent
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.arguments import options
-from sweeps.completion import complete, script
+from sweeps.cli.completion import complete, script
+from sweeps.cli.parser import options
 
 
 def completed(line: str) -> list[str]:

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeps.arguments import make_parser, options, parsed
+from sweeps.cli.parser import make_parser, options, parsed
 from sweeps.core.errors import LightsweepError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sweeps.cli.commands.reproduce import ReproduceRequest
     from sweeps.driver.session import CommandLine
-    from sweeps.run_reproduce import ReproduceRequest
 
 __all__ = ["main"]
 
@@ -104,9 +104,9 @@ def _print_config(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
+    from sweeps.cli.commands.train import train
+    from sweeps.cli.live import warn_unsent
     from sweeps.core.text import number
-    from sweeps.display import warn_unsent
-    from sweeps.run_train import train
 
     console = _console()
     result = train(_command_line(args), console)
@@ -132,8 +132,8 @@ def _train(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
-    from sweeps.conclusion import conclude
-    from sweeps.run_sweep import sweep
+    from sweeps.cli.commands.sweep import sweep
+    from sweeps.cli.summary import conclude
 
     console = _console()
     return conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
@@ -142,8 +142,8 @@ def _sweep(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(args)
-    from sweeps.check_report import print_report
-    from sweeps.run_check import run_check
+    from sweeps.cli.commands.check import run_check
+    from sweeps.cli.preflight_report import print_report
 
     console = _console()
     result = run_check(_command_line(args), console)
@@ -152,29 +152,29 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from sweeps.conclusion import conclude
-    from sweeps.run_sweep import resume
+    from sweeps.cli.commands.sweep import resume
+    from sweeps.cli.summary import conclude
 
     console = _console()
     return conclude(resume(args.study, args.store_dir, console, args.overrides, migrates=args.migrate), console)
 
 
 def _enqueue(args: argparse.Namespace) -> int:
-    from sweeps.steering import enqueue
+    from sweeps.cli.commands.steer import enqueue
 
     print(enqueue(args.study, args.store_dir, args.values))
     return 0
 
 
 def _stop(args: argparse.Namespace) -> int:
-    from sweeps.steering import stop
+    from sweeps.cli.commands.steer import stop
 
     print(stop(args.study, args.store_dir, is_now=args.now))
     return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sweeps.reading.compare import print_rows
+    from sweeps.cli.commands.compare import print_rows
     from sweeps.results.groups import grouped, print_groups
     from sweeps.results.select import Selection, parse_where, selected_rows
 
@@ -203,8 +203,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from sweeps.cli.commands.show import print_run
     from sweeps.core.urls import store_options
-    from sweeps.reading.show import print_run
     from sweeps.results.run import read_runs
     from sweeps.results.run_names import best_run_id
 
@@ -223,7 +223,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from sweeps.reading.diff import difference, print_difference
+    from sweeps.cli.commands.diff import difference, print_difference
     from sweeps.results.run import read_runs
 
     found = difference(read_runs(_uri(args), args.names, args.store_dir, lists_artifacts=False))
@@ -232,7 +232,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from sweeps.conclusion import advice_lines
+    from sweeps.cli.summary import advice_lines
     from sweeps.core.paths import REPORT, require_no_link, study_dir
     from sweeps.core.urls import store_options
     from sweeps.report.build import make_report
@@ -256,8 +256,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
+    from sweeps.cli.commands.reproduce import ReproduceRequest, Reproduction, print_reproduction, reproduce
     from sweeps.reproduce.original import IncompleteError
-    from sweeps.run_reproduce import ReproduceRequest, Reproduction, print_reproduction, reproduce
 
     request = ReproduceRequest(
         **_of_run(args), epochs=args.epochs, threads=args.threads, start_method=args.start_method
@@ -285,7 +285,7 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _reproduce_elsewhere(args: argparse.Namespace, request: "ReproduceRequest") -> int:
-    from sweeps.run_elsewhere import Elsewhere, reproduce_elsewhere
+    from sweeps.cli.commands.reproduce_isolated import Elsewhere, reproduce_elsewhere
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
@@ -305,7 +305,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from sweeps.run_promote import PromoteRequest, print_promotion, promote
+    from sweeps.cli.commands.promote import PromoteRequest, print_promotion, promote
 
     request = PromoteRequest(**_of_run(args), name=args.name, alias=args.alias, needs_exact=args.require_reproduced)
     print_promotion(promote(request), request, _console())
@@ -313,7 +313,7 @@ def _promote(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from sweeps.run_predict import Format, predict, print_predictions
+    from sweeps.cli.commands.predict import Format, predict, print_predictions
     from sweeps.tracking.registry import parse_model_name
 
     found = predict(
@@ -343,7 +343,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _ui(args: argparse.Namespace) -> int:
-    from sweeps.ui import serve
+    from sweeps.cli.commands.ui import serve
 
     return serve(
         _uri(args),
@@ -356,7 +356,7 @@ def _ui(args: argparse.Namespace) -> int:
 
 
 def _completion(args: argparse.Namespace) -> int:
-    from sweeps.completion import complete, script
+    from sweeps.cli.completion import complete, script
 
     if args.line is None:
         print(script(args.shell))
@@ -384,7 +384,7 @@ def _uri(args: argparse.Namespace) -> str:
 
 
 def _console() -> "Console":
-    from sweeps.terminal import SafeConsole
+    from sweeps.cli.console import SafeConsole
 
     return SafeConsole()
 

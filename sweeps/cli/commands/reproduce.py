@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from sweeps.cli.commands.run_request import RunRequest
+from sweeps.cli.live import Display, Heading, SilentDisplay, make_display, warn_unsent
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
@@ -17,7 +19,6 @@ from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
 from sweeps.core.trials import Outcome
-from sweeps.display import Display, Heading, SilentDisplay, make_display, warn_unsent
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.session import common_tags, open_recorder, preparing, python_path, start_launcher
 from sweeps.driver.single_run import OneRun
@@ -31,7 +32,6 @@ from sweeps.reproduce.provenance import capture, differences
 from sweeps.reproduce.trace import Epoch, Trace, read_trace
 from sweeps.reproduce.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.results.reader import open_reader
-from sweeps.run_request import RunRequest
 from sweeps.search.space.overrides import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.commands.show import Format, is_unicode, state_style
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, duration, finite, number, plain
-from sweeps.reading.show import Format, is_unicode, state_style
 from sweeps.results.histories import sparkline
 from sweeps.results.run import MetricDetail, RunDetail
 from sweeps.tracking import tags

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli import _COMMANDS, main
-from sweeps.conclusion import conclude
+from sweeps.cli.commands.sweep import SweepResult
+from sweeps.cli.main import _COMMANDS, main
+from sweeps.cli.summary import conclude
 from sweeps.core.trials import Totals
 from sweeps.core.urls import store_options
-from sweeps.run_sweep import SweepResult
 from sweeps.search.study import Best
 from sweeps.tracking.recorder import Unsent
 
@@ -27,7 +27,7 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
     """Return the top-level modules that a command imports."""
     code = (
         "import sys, json\n"
-        "from sweeps.cli import main\n"
+        "from sweeps.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
+from sweeps.cli.commands.reproduce import ReproduceRequest, original_of
 from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
@@ -43,7 +44,6 @@ from sweeps.reproduce.environment import Lock, interpreter, is_made, made, recor
 from sweeps.reproduce.export import is_export
 from sweeps.reproduce.original import Original
 from sweeps.reproduce.provenance import local_packages
-from sweeps.run_reproduce import ReproduceRequest, original_of
 
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 
@@ -135,7 +135,7 @@ def _planned(original: Original, where: Elsewhere) -> _Plan:
         look = look_at(recorded, repository)
         project = _own_project(look)
         if project is not None:
-            if "sweeps/run_reproduce.py" not in look.names:
+            if "sweeps/cli/commands/reproduce.py" not in look.names:
                 raise UsageError(
                     f"Commit {recorded.commit[:12]} is of a Lightsweep that cannot reproduce. Without --at-commit this "
                     "one does it, and says that the code differs."
@@ -164,7 +164,7 @@ def _own_project(look: Look) -> Mapping[str, Any] | None:
         project = tomllib.loads(look.project or "").get("project")
     except tomllib.TOMLDecodeError:
         return None
-    is_own = isinstance(project, dict) and project.get("name") == _OWN and "sweeps/cli.py" in look.names
+    is_own = isinstance(project, dict) and project.get("name") == _OWN and "sweeps/cli/main.py" in look.names
     return project if is_own else None
 
 

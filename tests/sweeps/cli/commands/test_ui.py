@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from free_ports import free_port
 
-from sweeps.ui import settings
+from sweeps.cli.commands.ui import settings
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.cli.commands.reproduce_isolated import _config_dir, _lend, _Plan, _relative_names, _whole_uri
 from sweeps.core.errors import UsageError
 from sweeps.reproduce.checkout import Checkout, RecordedCode
-from sweeps.run_elsewhere import _config_dir, _lend, _Plan, _relative_names, _whole_uri
 
 
 @pytest.fixture

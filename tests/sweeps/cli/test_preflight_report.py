@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from sweeps.check_report import CheckReport, Room, Size, Unused, print_report
+from sweeps.cli.preflight_report import CheckReport, Room, Size, Unused, print_report
 from sweeps.core.messages import Memory
 
 MEMORY = Memory(parameters=1_000_000, gradients=1_000_000, optimizer=2_000_000, activations=500_000)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from run_stores import StoreWriter
 
+from sweeps.cli.commands.diff import Difference, _short, difference, print_difference
 from sweeps.core.errors import UsageError
-from sweeps.reading.diff import Difference, _short, difference, print_difference
 from sweeps.results.run import RunDetail, read_runs
 
 

@@ -1,0 +1,1 @@
+"""One module for each command; `sweeps/cli/main.py` dispatches to them."""
