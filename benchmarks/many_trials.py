@@ -24,8 +24,10 @@ from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.study_run import ParentRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.slots import Slot
-from sweeps.search import Study, build_pruner, build_sampler, open_storage
-from sweeps.search.space import parse_space
+from sweeps.search.samplers import build_pruner, build_sampler
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Study
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder

@@ -15,8 +15,11 @@ from harness import Result, median, scratch
 
 from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
-from sweeps.search import Study, build_pruner, build_sampler, open_storage
-from sweeps.search.space import Space, parse_space
+from sweeps.search.samplers import build_pruner, build_sampler
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Study
 
 _ENDED, _MEASURED = 500, 100
 

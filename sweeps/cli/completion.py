@@ -196,7 +196,7 @@ def _overrides(primary: str, typed: Sequence[str], word: str) -> list[str]:
 
 
 def _without_sweeps(overrides: Sequence[str]) -> list[str]:
-    from sweeps.search.space import split_overrides
+    from sweeps.search.space.declare import split_overrides
 
     return split_overrides(overrides)[0]
 

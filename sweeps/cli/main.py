@@ -65,7 +65,7 @@ def _harmless(message: str, args: argparse.Namespace) -> str:
     """Hide in a message what is secret in the overrides that were typed or in the environment, and what steers."""
     from sweeps.core.secrets import Secrets
     from sweeps.core.text import plain_lines
-    from sweeps.search.space.overrides import typed_secrets
+    from sweeps.search.space.typed_secrets import typed_secrets
 
     secrets = Secrets()
     secrets.add(typed_secrets(getattr(args, "overrides", ())))
@@ -93,7 +93,7 @@ def _command_line(args: argparse.Namespace) -> "CommandLine":
 
 def _print_config(args: argparse.Namespace) -> int:
     from sweeps.config.composer import Composer, to_yaml
-    from sweeps.search.space import split_overrides
+    from sweeps.search.space.declare import split_overrides
 
     plain, _ = split_overrides(args.overrides)
     public = Composer(args.config_name, plain, args.config_dir).shown(resolves=args.resolve)

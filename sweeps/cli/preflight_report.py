@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.config.quoting import quote
 from sweeps.core.messages import Memory
 from sweeps.core.text import duration, memory, some_of
-from sweeps.search.space import quote
 
 __all__ = ["CheckReport", "Point", "Room", "Size", "Unused", "print_report", "print_warnings", "text_of"]
 

@@ -17,7 +17,7 @@ from sweeps.core.urls import default_uri
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.rank_group import Patience
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
-from sweeps.search.space.overrides import hide_typed
+from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder, RunStore

@@ -19,7 +19,7 @@ from sweeps.core.urls import store_options
 from sweeps.driver.session import common_tags
 from sweeps.driver.transfer import record_move
 from sweeps.driver.trial_runs import InterruptedRun
-from sweeps.search import Best, Study
+from sweeps.search.study import Best, Study
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey, RunStore
 from sweeps.tracking.ui import PARENT, Pages, is_untouched, saved_view

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config.composer import Composer, Config
+from sweeps.config.quoting import verbatim
 from sweeps.config.study_file import read_record
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
@@ -12,10 +13,12 @@ from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
 from sweeps.driver.driver import NUM_PARAMS
 from sweeps.driver.session import CommandLine
-from sweeps.search import ENUMERATING, parse_constraints, parse_objectives
+from sweeps.search.objectives import parse_constraints, parse_objectives
 from sweeps.search.replicates import Replication
-from sweeps.search.space import Space, key_of, parse_space, split_overrides, verbatim
+from sweeps.search.samplers import ENUMERATING
+from sweeps.search.space.declare import key_of, parse_space, split_overrides
 from sweeps.search.space.overrides import with_further
+from sweeps.search.space.space import Space
 
 __all__ = [
     "build_space",

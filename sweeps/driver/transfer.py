@@ -16,19 +16,12 @@ from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.safe_yaml import read_yaml
-from sweeps.search import (
-    Migration,
-    Study,
-    is_stored,
-    migrate,
-    note_recorded,
-    parse_constraints,
-    require_lenders,
-    unrecorded,
-    warm_start,
-)
+from sweeps.search.objectives import parse_constraints
 from sweeps.search.replicates import replication
-from sweeps.search.space import Composed, Look, Space
+from sweeps.search.space.compatibility import Composed, Look
+from sweeps.search.space.space import Space
+from sweeps.search.study import Study
+from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunStore
 

@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
 from sweeps.core.text import brief, distinct, number
 from sweeps.results.queries import TrialRow
-from sweeps.search.space import Choices, Parameter, Space, is_near_end, quote, share_near_end, widened
+from sweeps.search.space.corners import is_near_end, share_near_end, widened
+from sweeps.search.space.parameter import Choices, Parameter
+from sweeps.search.space.space import Space
 
 if TYPE_CHECKING:  # Optuna and NumPy take time to import
     from sweeps.results.histories import History

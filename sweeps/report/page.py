@@ -28,7 +28,7 @@ from sweeps.report.chart import LOOKS, WARMER, WARMER_ON_BLACK, Chart, Panel, Pa
 from sweeps.report.plotly_renderer import parallel_figure, plotly_figure
 from sweeps.report.study_view import ROLES, Subject, plain
 from sweeps.results.queries import TrialRow, sorted_rows
-from sweeps.search.space.overrides import hide_typed
+from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def load() -> None:
     """Do what is the same for all pages: for a moment at which nobody waits."""
     _template()
     _plotly()
+
+
+Commands = list[tuple[str, str]]
 
 
 def page(subject: Subject, charts: Sequence[Chart], *, advice: Sequence[str], commands: Commands) -> str:
@@ -399,7 +402,6 @@ def _js(value: float | None) -> str | None:
     return repr(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-Commands = list[tuple[str, str]]
 """What each is for, and what to type."""
 
 _IRRELEVANT = ("study.name", "study.storage", "study.num_trials", "study.timeout_s", "study.device_hours", "store_dir")
@@ -449,9 +451,10 @@ def train_command(study: "StoredStudy", row: TrialRow, store_dir: Path) -> str |
     epochs so do accuracies.
     Of a trial that was trained several times, the first of its trainings; None if its folder is not on this machine.
     """
+    from sweeps.config.quoting import quote, verbatim
     from sweeps.config.study_file import read_record
     from sweeps.core.safe_yaml import read_config
-    from sweeps.search.space import key_of, quote, split_overrides, verbatim
+    from sweeps.search.space.declare import key_of, split_overrides
 
     folder = paths.trial_dir(paths.study_dir(store_dir, study.name), row.trial or 0)
     folder = paths.replicate_dir(folder, 0) if paths.replicate_dir(folder, 0).is_dir() else folder

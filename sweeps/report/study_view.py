@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sweeps.results.histories import History
     from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
-    from sweeps.search.space import Parameter
+    from sweeps.search.space.parameter import Parameter
 
 __all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
 

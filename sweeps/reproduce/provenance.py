@@ -23,7 +23,7 @@ from typing import Any
 
 from sweeps.core import paths
 from sweeps.core.urls import hide_password
-from sweeps.search.space.overrides import hide_typed
+from sweeps.search.space.typed_secrets import hide_typed
 
 __all__ = [
     "KINDS",

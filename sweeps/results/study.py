@@ -28,7 +28,7 @@ from sweeps.tracking.server import ServerRun, StoredRun
 if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
     import pandas as pd
 
-    from sweeps.search.space import Space
+    from sweeps.search.space.space import Space
 if TYPE_CHECKING:  # half a second to import
     import pandas as pd
 
@@ -96,7 +96,7 @@ class StoredStudy:
     @cached_property
     def space(self) -> "Space | None":
         """What is searched, after the last migration; None if the store does not tell, or not in full."""
-        from sweeps.search.space import parse_space
+        from sweeps.search.space.declare import parse_space
 
         try:
             space = parse_space(_expressions(self.parent))

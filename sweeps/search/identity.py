@@ -7,7 +7,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from sweeps.core.errors import StudyError
-from sweeps.search.space import Space
+from sweeps.search.space.space import Space
 
 __all__ = ["create_or_check"]
 

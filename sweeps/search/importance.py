@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import Space
+from sweeps.search.space.space import Space
 
 __all__ = ["Importance", "weigh"]
 

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.composer import build
 from sweeps.core.errors import ConfigError, SpaceError, StoreError, StudyError
-from sweeps.search.space import Space
+from sweeps.search.space.space import Space
 
 __all__ = [
     "ENUMERATING",

@@ -36,7 +36,7 @@ from sweeps.search.objectives import (
 from sweeps.search.pruners import default_test, why_hopeless, why_pruned
 from sweeps.search.replicates import Replication
 from sweeps.search.samplers import BruteForce, Grid, propose
-from sweeps.search.space import Space
+from sweeps.search.space.space import Space
 from sweeps.search.states import DROPPED, INTERRUPTED, Tally, state_of
 from sweeps.search.storage import storage_errors
 from sweeps.search.storage_writer import Record

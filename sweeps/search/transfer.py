@@ -17,7 +17,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import ConfigError, SpaceError, StudyError, did_you_mean
-from sweeps.search.space import Composed, Look, Refit, Space, parse_space, refit, refit_queued
+from sweeps.search.space.compatibility import Composed, Look, Refit, refit, refit_queued
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 from sweeps.search.states import BORROWED, DROPPED, INTERRUPTED, ORIGIN, origin, state_of
 from sweeps.search.storage import storage_errors
 from sweeps.search.storage_writer import backup_name, publish

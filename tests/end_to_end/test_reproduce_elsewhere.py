@@ -225,11 +225,14 @@ def test_code_that_cannot_be_had_is_told(
     assert message in "".join(capfd.readouterr())
 
 
-def test_a_lightsweep_that_cannot_reproduce_is_told(record: Any, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("entry_file", ["sweeps/cli/main.py", "sweeps/cli.py"])
+def test_a_lightsweep_that_cannot_reproduce_is_told(
+    record: Any, capfd: pytest.CaptureFixture[str], entry_file: str
+) -> None:
     project = '[project]\nname = "lightsweep"\n'
     lines = "".join(f"+{line}\n" for line in project.splitlines())
     text = NEW.format("pyproject.toml").replace("+1 @@\n+touch harm\n", f"+1,2 @@\n{lines}")
-    record(patch=text, files={"sweeps/cli/main.py": entry("")})
+    record(patch=text, files={entry_file: entry("")})
     status, err = refused(capfd, "--at-commit", "--yes")
     assert status == 2 and "Lightsweep that cannot reproduce" in err
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.search.space import quote
+from sweeps.config.quoting import quote
 
 TYPED, IN_URL, IN_ENVIRONMENT = "c4n4ry-\\99\"'ö-typed", "c4n4ry-in-url", "c4n4ry-\\99\"'ö in environment"
 TAG = "c4n4ry-tag"

@@ -22,7 +22,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with Optuna's tables and nothing in them; to be copied, since making it takes longer."""
-    from sweeps.search import open_storage
+    from sweeps.search.storage import open_storage
 
     file = tmp_path_factory.mktemp("empty") / "optuna.db"
     open_storage(f"sqlite:///{file}").engine.dispose()

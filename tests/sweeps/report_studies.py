@@ -11,7 +11,8 @@ from sweeps.report.study_view import Subject
 from sweeps.results.histories import History
 from sweeps.results.queries import TrialRow
 from sweeps.search.importance import Importance
-from sweeps.search.space import Space, parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 from sweeps.tracking.server import StoredRun
 
 ACC = {"val/acc": "maximize"}

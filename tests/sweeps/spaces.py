@@ -5,8 +5,9 @@ import operator
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import parse_space, quote
+from sweeps.search.space.declare import parse_space
 
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "!=": operator.ne}
 NUMBERS = {

@@ -7,8 +7,10 @@ import optuna
 import yaml
 
 from sweeps.core.paths import conf_dir
-from sweeps.search import Study, build_pruner, build_sampler, open_storage
-from sweeps.search.space import parse_space
+from sweeps.search.samplers import build_pruner, build_sampler
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Study
 
 SPACE = parse_space({"lr": "tag(log,interval(1e-4,1e-1))", "depth": "range(1,5)", "act": "relu,tanh"})
 FINITE = parse_space({"depth": "range(1,4)", "width": "choice([8],[16,8])"})

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sweeps.cli.preflight_report import CheckReport
 from sweeps.config.composer import Composer, Config
+from sweeps.config.quoting import verbatim
 from sweeps.core.errors import LightsweepError, PreflightError
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
@@ -24,9 +25,11 @@ from sweeps.driver.sweep_setup import (
     require_same_devices,
     require_sound,
 )
-from sweeps.search import build_pruner, build_sampler, parse_objectives, require_judgeable
+from sweeps.search.objectives import parse_objectives, require_judgeable
 from sweeps.search.replicates import replication
-from sweeps.search.space import Space, split_overrides, verbatim
+from sweeps.search.samplers import build_pruner, build_sampler
+from sweeps.search.space.declare import split_overrides
+from sweeps.search.space.space import Space
 
 __all__ = ["CheckResult", "run_check"]
 

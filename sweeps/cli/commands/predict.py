@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from sweeps.cli.commands.compare import print_csv
 from sweeps.config.composer import ALLOWED_MODULES, Composer
+from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.text import finite, number, plain
 from sweeps.driver.session import python_path
-from sweeps.search.space import quote
 from sweeps.serving.model import DATA, MODEL, WEIGHTS, ServedModel, read_model
 from sweeps.serving.names import find_registered
 from sweeps.serving.samples import read_samples

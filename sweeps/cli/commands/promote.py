@@ -24,7 +24,7 @@ from sweeps.reproduce.local_config import as_of_today, derived, deriving
 from sweeps.reproduce.original import IncompleteError, Original, load_original
 from sweeps.results.reader import open_reader
 from sweeps.results.run import run_folder
-from sweeps.search.space.overrides import hide_typed
+from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.serving.model import DATA, ServedModel
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts

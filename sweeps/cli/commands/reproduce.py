@@ -32,7 +32,7 @@ from sweeps.reproduce.provenance import capture, differences
 from sweeps.reproduce.trace import Epoch, Trace, read_trace
 from sweeps.reproduce.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
 from sweeps.results.reader import open_reader
-from sweeps.search.space.overrides import hide_typed
+from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 

@@ -48,6 +48,8 @@ from sweeps.reproduce.provenance import local_packages
 __all__ = ["Elsewhere", "reproduce_elsewhere"]
 
 _OWN = "lightsweep"
+_ENTRY = frozenset({"sweeps/cli/main.py", "sweeps/cli.py"})  # today, and before there were rooms
+_REPRODUCE = frozenset({"sweeps/cli/commands/reproduce.py", "sweeps/run_reproduce.py"})
 _CODE = paths.code_dir()  # Lightsweep's own, of this process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -135,7 +137,7 @@ def _planned(original: Original, where: Elsewhere) -> _Plan:
         look = look_at(recorded, repository)
         project = _own_project(look)
         if project is not None:
-            if "sweeps/cli/commands/reproduce.py" not in look.names:
+            if _REPRODUCE.isdisjoint(look.names):
                 raise UsageError(
                     f"Commit {recorded.commit[:12]} is of a Lightsweep that cannot reproduce. Without --at-commit this "
                     "one does it, and says that the code differs."
@@ -164,7 +166,7 @@ def _own_project(look: Look) -> Mapping[str, Any] | None:
         project = tomllib.loads(look.project or "").get("project")
     except tomllib.TOMLDecodeError:
         return None
-    is_own = isinstance(project, dict) and project.get("name") == _OWN and "sweeps/cli/main.py" in look.names
+    is_own = isinstance(project, dict) and project.get("name") == _OWN and not _ENTRY.isdisjoint(look.names)
     return project if is_own else None
 
 

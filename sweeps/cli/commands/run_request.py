@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.config.composer import Composer
+from sweeps.config.quoting import quote
 from sweeps.core.urls import default_uri, store_options
-from sweeps.search.space import quote
 
 __all__ = ["RunRequest"]
 

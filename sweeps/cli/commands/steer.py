@@ -27,8 +27,9 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
         SpaceError: A value cannot be read, its key is not searched, or it is not in the space.
     """
     from sweeps.driver.sweep_setup import read_sweep, recorded_command, storage_url
-    from sweeps.search import count_trials, open_storage
-    from sweeps.search.space import read_values  # seconds of imports that `stop` does without
+    from sweeps.search.space.space import read_values  # seconds of imports that `stop` does without
+    from sweeps.search.states import count_trials
+    from sweeps.search.storage import open_storage
 
     _, config, space = read_sweep(recorded_command(name, store_dir))
     values = read_values(overrides)

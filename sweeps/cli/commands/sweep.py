@@ -50,19 +50,12 @@ from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.launchers.torchrun import given_place
 from sweeps.report.build import FinalReport, Report
 from sweeps.reproduce.provenance import capture
-from sweeps.search import (
-    Best,
-    Study,
-    build_pruner,
-    build_sampler,
-    open_storage,
-    parse_constraints,
-    parse_objectives,
-    require_judgeable,
-    seed_of,
-)
+from sweeps.search.objectives import parse_constraints, parse_objectives, require_judgeable
 from sweeps.search.replicates import replication
-from sweeps.search.space import Space
+from sweeps.search.samplers import build_pruner, build_sampler, seed_of
+from sweeps.search.space.space import Space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Best, Study
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 from sweeps.tracking.ui import PARENT

@@ -118,7 +118,7 @@ def _start_dashboard(open_things: ExitStack, port: int, store_dir: Path, study: 
     """Serve Optuna's dashboard over the storage of a study, and return the address of its page."""
     listener = open_things.enter_context(_listen(port))
     from sweeps.driver.sweep_setup import recorded_storage
-    from sweeps.search import dashboard
+    from sweeps.search.storage import dashboard
 
     default = sqlite_url(store_dir / paths.OPTUNA_DB)
     application, page = dashboard(default if study is None else recorded_storage(study, store_dir), study)

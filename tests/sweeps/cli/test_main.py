@@ -86,7 +86,7 @@ def test_an_error_that_nobody_has_foreseen_is_one_line(
     monkeypatch.setitem(_COMMANDS, "stop", fails)  # type: ignore[arg-type]
     assert main(["stop", "s"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "RuntimeError: what. now" in line and "KeyError: 'x'" in line and "test_cli.py" in line
+    assert "RuntimeError: what. now" in line and "KeyError: 'x'" in line and "test_main.py" in line
     with pytest.raises(RuntimeError):
         main(["stop", "s", "--debug"])
 

@@ -7,7 +7,8 @@ import pytest
 from sweeps.config.composer import Composer
 from sweeps.config.text_keys import as_typed, is_text
 from sweeps.core.errors import ConfigError
-from sweeps.search.space import parse_space, read_values
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import read_values
 
 TEXTS = ["2024_11_30", "1e3", "1_000", "0x10", "007", "true", "False", "nan", "NaN", "-inf", "1.10", "12e05", "+5", "5"]
 

@@ -11,7 +11,7 @@ from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.core.failure_text import one_line, story
 from sweeps.core.secrets import Secrets
 from sweeps.core.urls import hide_password, passwords_in
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 from sweeps.worker.process_group import is_peer_failure
 
 

@@ -11,7 +11,7 @@ from sweeps.core.errors import StoreError
 from sweeps.core.locks import sqlite_file
 from sweeps.core.secrets import Secrets, withhold
 from sweeps.core.urls import default_uri, hide_password, passwords_in, sqlite_url
-from sweeps.search import open_storage
+from sweeps.search.storage import open_storage
 from sweeps.tracking.artifacts import list_artifacts
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.database import connected, require_store

@@ -13,7 +13,8 @@ from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
 from sweeps.driver.preflight import check, host_memory_bytes
 from sweeps.launchers.slots import Slot
-from sweeps.search.space import Space, parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 
 PASSED = CheckPassed(metrics=("val/acc",), num_parameters=10, duration_s=0.5)
 MB = 1_000_000

@@ -12,7 +12,7 @@ from studies import make
 from sweeps.config.composer import Composer
 from sweeps.core.trials import Outcome
 from sweeps.driver.study_run import ParentRun
-from sweeps.search import Study
+from sweeps.search.study import Study
 from sweeps.tracking.recorder import Recorder
 from sweeps.tracking.ui import is_untouched
 

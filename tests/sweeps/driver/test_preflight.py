@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sweeps.driver.preflight import dead_places, suspects, variants
-from sweeps.search.space import Space, parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 
 
 def found(space: Space, behaviour: Any) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.driver.study_run import StudyFacts, study_text
-from sweeps.search import Best
+from sweeps.search.study import Best
 from sweeps.tracking.ui import Pages
 
 PAGES = Pages("1", {"study": "abc", 5: "def"})

@@ -13,8 +13,8 @@ from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.driver.transfer import check_warm_start, known_choices, move_over, record_move, start_warm
-from sweeps.search import open_storage
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
 
 BEFORE = parse_space({"model.depth": "range(1,4)", "optimizer.lr": "tag(log,interval(1e-4,1e-1))"})
 

@@ -12,7 +12,8 @@ import pytest
 from sweeps.report.advice import advice, best_trials, importances
 from sweeps.results.histories import History, history_of
 from sweeps.results.queries import TrialRow
-from sweeps.search.space import Space, parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 
 NOISE = [f"noise{index}=interval(0,1)" for index in range(5)]
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-2))"

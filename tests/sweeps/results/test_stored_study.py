@@ -15,7 +15,7 @@ from sweeps.cli.commands.sweep import read_sweep
 from sweeps.core.errors import StoreError, StudyError
 from sweeps.driver.session import CommandLine
 from sweeps.results.study import StoredStudy
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 SPACE = {"optimizer": "choice(sgd,adam)", "optimizer.lr@sgd": "interval(0.1,1.0)", "model.width[0]": "range(1,3)"}
 

@@ -5,7 +5,7 @@ import pytest
 from studies import FINITE, MEDIAN, SPACE, shipped
 
 from sweeps.core.errors import ConfigError, SpaceError
-from sweeps.search import build_pruner, build_sampler
+from sweeps.search.samplers import build_pruner, build_sampler
 
 
 @pytest.mark.parametrize(

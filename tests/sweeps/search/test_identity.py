@@ -5,7 +5,7 @@ import pytest
 from studies import SPACE, make, run
 
 from sweeps.core.errors import ConfigError, StudyError
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 
 def test_another_space_metric_or_direction_is_shown_line_by_line(url):

@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, SPACE, make, run, stored
 
 from sweeps.core.errors import StoreError, StudyError
-from sweeps.search import migrate, note_recorded, open_storage, unrecorded
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.transfer import migrate, note_recorded, unrecorded
 
 NARROW = parse_space({**SPACE.describe(), "depth": "range(1,3)", "act": "tanh,relu,gelu"})
 BASE = {"depth": 3, "act": "tanh", "lr": 0.01, "width": 8}

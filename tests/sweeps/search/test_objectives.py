@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from studies import MEDIAN, SPACE, make, shipped, stored
 
 from sweeps.core.errors import ConfigError, StudyError
-from sweeps.search import parse_constraints
+from sweeps.search.objectives import parse_constraints
 
 TWO = {"metric": ["val/acc", "num_params"], "direction": ["maximize", "minimize"]}
 PRUNERS = ["median", "percentile", "successive_halving", "hyperband"]

@@ -8,8 +8,7 @@ import optuna
 import pytest
 
 from sweeps.core.errors import StoreError
-from sweeps.search import build_sampler
-from sweeps.search.samplers import CmaEs, load_optimizer
+from sweeps.search.samplers import CmaEs, build_sampler, load_optimizer
 
 CMAES = {"_target_": "optuna.samplers.CmaEsSampler", "seed": 1, "n_startup_trials": 2}
 

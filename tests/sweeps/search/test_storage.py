@@ -9,8 +9,8 @@ from six_at_once import six_at_once
 from studies import MEDIAN, make
 
 from sweeps.core.errors import StoreError
-from sweeps.search import open_storage
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
 
 
 def test_sqlite_is_made_with_its_folder_in_wal_mode_and_waits_for_others(new_url):

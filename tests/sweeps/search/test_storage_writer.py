@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from studies import MEDIAN, SPACE, make, shipped, stored
 
 from sweeps.core.errors import StoreError
-from sweeps.search import build_pruner, build_sampler
+from sweeps.search.samplers import build_pruner, build_sampler
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # Optuna's own study says so

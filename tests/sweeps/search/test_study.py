@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, make, objective, run, stored
 
 from sweeps.core.errors import SpaceError, StudyError
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "qmc"])

@@ -8,9 +8,10 @@ from optuna.trial import TrialState
 from studies import FINITE, MEDIAN, SPACE, make, run, stored
 
 from sweeps.core.errors import ConfigError
-from sweeps.search import open_storage, warm_start
 from sweeps.search import storage_writer as publishing
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.transfer import warm_start
 
 LR = parse_space({"lr": "tag(log,interval(1e-5,1))"})
 

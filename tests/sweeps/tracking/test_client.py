@@ -244,7 +244,7 @@ def open_and_record(uri: str, artifacts: str) -> None:
 
 
 def assert_six_share_an_experiment(uri: str, artifacts: Path) -> None:
-    assert six_at_once("tracking.test_mlflow_store", "open_and_record", uri, artifacts) == ""
+    assert six_at_once("tracking.test_client", "open_and_record", uri, artifacts) == ""
     client = MlflowClient(with_installed_driver(uri))
     experiments = client.search_experiments()
     assert sorted(experiment.name for experiment in experiments) == ["Default", "shared"]

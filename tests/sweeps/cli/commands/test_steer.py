@@ -21,7 +21,8 @@ from sweeps.core.errors import SpaceError, StudyError
 from sweeps.driver.inbox import Enqueue, Inbox, Orders
 from sweeps.driver.session import CommandLine
 from sweeps.driver.sweep_setup import read_sweep
-from sweeps.search.space import parse_space, read_values
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import read_values
 
 OVERRIDES = (
     "optimizer.lr=tag(log,interval(1e-4,1e-1))",

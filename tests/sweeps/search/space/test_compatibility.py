@@ -8,7 +8,8 @@ from spaces import NUMBERS, active_names, as_text, declared_spaces, is_forbidden
 
 from sweeps.core.errors import StudyError
 from sweeps.search.samplers import propose
-from sweeps.search.space import parse_space, refit, refit_queued
+from sweeps.search.space.compatibility import refit, refit_queued
+from sweeps.search.space.declare import parse_space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from sweeps.search.space import Parameter, is_near_end, parse_space, share_near_end, widened
+from sweeps.search.space.corners import is_near_end, share_near_end, widened
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.parameter import Parameter
 
 
 def parameter(expression: str) -> Parameter:

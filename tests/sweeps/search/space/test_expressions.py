@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import Space, parse_space, split_overrides
+from sweeps.search.space.declare import parse_space, split_overrides
+from sweeps.search.space.space import Space
 
 
 def distribution(expression):
@@ -163,7 +164,9 @@ def test_no_expression_is_an_empty_space():
 
 
 def test_importing_the_space_does_not_import_optuna():
-    code = "import sys, sweeps.search.space as s; s.parse_space({'a': '1,2'}); sys.exit('optuna' in sys.modules)"
+    code = (
+        "import sys, sweeps.search.space.declare as s; s.parse_space({'a': '1,2'}); sys.exit('optuna' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,92 +1,52 @@
-"""What is shown of overrides that have a secret, and which of them are read for that."""
-
-import subprocess
-import sys
+"""Further overrides of a study that goes on."""
 
 import pytest
 
-from sweeps.core.secrets import Secrets
-from sweeps.search.space.overrides import hide_typed, typed_secrets
+from sweeps.core.errors import ConfigError, SpaceError
+from sweeps.search.space.overrides import replaced, with_further
 
 
 @pytest.mark.parametrize(
-    ("typed", "shown"),
+    ("recorded", "further", "joined"),
     [
-        ("+data.password=abc", "+data.password=***"),
-        ("+data.password='a=b, c'", "+data.password=***"),
-        ("+data.password=abc,def", "+data.password=***"),
-        ("+data.password={abc: 1, d", "+data.password=***"),
-        ("+data.passwords[0]=abc,def", "+data.passwords[0]=***"),
-        ("+data.auth.token=abc", "+data.auth.token=***"),
-        ("+data.auth.token={a:abc,b:[def]}", "+data.auth.token=***"),
-        ("+tracking.tags.api_token='a b'", "+tracking.tags.api_token=***"),
-        ("+data.auth={token:abc,user:me}", "+data.auth={token:'***',user:me}"),
-        ("+data.auth={user: me, password: 'a, b'}", "+data.auth={user:me,password:'***'}"),
-        ("+e={user: me, password: correct horse battery staple}", "+e={user:me,password:'***'}"),
-        (r"+e={password: 'abc\'defghijk'}", "+e={password:'***'}"),
-        ("+e={passwords: [aaaaaa1, {a: b}], n: 1}", "+e={passwords:['***',{a:'***'}],n:1}"),
-        ("+e={api key: abc}", r"+e={api\ key:'***'}"),
-        ("+e=[{pin_password: 123}, {a: {secret: 0.5}}]", "+e=[{pin_password:'***'},{a:{secret:'***'}}]"),
-        ("+e=choice({token: abc}, {token: def})", "+e={token:'***'},{token:'***'}"),
-        ("+e=1,{token: abc} when optimizer=sgd", "+e=1,{token:'***'}"),
-        ("~e={token: abc}", "~e={token:'***'}"),
-        ('+e={"password": hunter2222}', "+e=***"),
-        ("+e={password: hunter2222", "+e=***"),
-        (
-            "+e={url: postgresql://me:abc@host/db, mail: me@host}",
-            "+e={url:'postgresql://me:***@host/db',mail:'me@host'}",
-        ),
-        ("tracking.uri=postgresql://me:abc@host/db", "tracking.uri=postgresql://me:***@host/db"),
+        (["a=1", "b=2"], ["a=3"], ["b=2", "a=3"]),
+        (["a=1,2", "b=2"], ["a=range(1,3)"], ["b=2", "a=range(1,3)"]),
+        (["a=1,2"], ["a=1"], ["a=1"]),
+        (["a=interval(0,1) when b=1"], ["a=interval(0,2) when b=2"], ["a=interval(0,2) when b=2"]),
+        (["+a=1"], ["a=2"], ["+a=2"]),
+        (["++a=1,2"], ["a=2,3"], ["++a=2,3"]),
+        (["+a=1"], ["++a=2"], ["++a=2"]),
+        (["a=1"], ["~a"], ["~a"]),
+        (["+a=1"], ["~a"], []),
+        (["~a"], ["+a=1"], ["~a", "+a=1"]),
+        (["a.b=1"], ["a=x", "a.c=2", "a.c=3"], ["a.b=1", "a=x", "a.c=3"]),
     ],
 )
-def test_override_is_shown_without_its_secret(typed: str, shown: str) -> None:
-    assert hide_typed(typed) == shown
+def test_of_one_key_the_later_override_stays(recorded, further, joined):
+    assert replaced(recorded, further) == joined
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("recorded", "further", "joined"),
     [
-        "optimizer.lr=tag(log,interval(1e-4,1e-1))",
-        "optimizer.lr='tag(log, interval(1e-4, 1e-1))'",
-        "model.token_dim=range(1, 5)",
-        "+model.blocks={width: 3, kind: 'a b'},{width: 4}",
-        "+model.blocks={ width: 3} when model=cnn",
-        "model=glob(*)",
-        "data.password=${oc.env:PASSWORD}",
-        "+data.auth={user: me, password: ${oc.env:PASSWORD}}",
-        "+data.auth={token: null, secret: true}",
-        "model.num_tokens=512",
-        "~data.password",
-        "--",
+        (["seed=1"], ["optimizer.lr=0.1,0.2"], ["seed=1", "search=mlp", "optimizer.lr=0.1,0.2"]),
+        (["model=cnn"], ["optimizer.lr=0.1,0.2"], ["model=cnn", "search=cnn", "optimizer.lr=0.1,0.2"]),
+        (["seed=1"], ["optimizer.lr=0.1"], ["seed=1", "optimizer.lr=0.1"]),
+        (["seed=1"], ["search=none", "optimizer.lr=0.1,0.2"], ["seed=1", "search=none", "optimizer.lr=0.1,0.2"]),
+        (["seed=1,2"], ["optimizer.lr=0.1,0.2"], ["seed=1,2", "optimizer.lr=0.1,0.2"]),
+        (["search=[mlp]"], ["optimizer.lr=0.1,0.2"], ["search=[mlp]", "optimizer.lr=0.1,0.2"]),
     ],
 )
-def test_override_without_a_secret_stays_as_it_was_typed(typed: str) -> None:
-    assert hide_typed(typed) == typed
+def test_a_sweep_that_is_added_leaves_the_rest_of_the_space_as_it_is(recorded, further, joined):
+    assert with_further(recorded, further, "sweep", None) == joined
 
 
-@pytest.mark.parametrize(
-    ("typed", "message", "shown"),
-    [
-        ("+a.password=CANARY-1", "must be a number, but got 'CANARY-1'", "must be a number, but got '***'"),
-        ("+a={token:CANARY-2}", "+a={token:CANARY-2}: no 'CANARY-2'", "+a=***: no '***'"),
-        (r"+a={token: CANARY\, 3}", r"'+a={token: CANARY\, 3}': no 'CANARY, 3'", "'+a=***': no '***'"),
-        ('+a={"token": CANARY-4}', "+a={\"token\": CANARY-4}: wrong at 'CANARY-4'", "+a=***: wrong at '***'"),
-        ("+a={user: me token: x CANARY-5", "+a={user: me token: x CANARY-5: at 'CANARY-5'", "+a=***: at '***'"),
-        ("+a.token=CANARY-6'(", "+a.token=CANARY-6'(: at 'CANARY-6'", "+a.token=***: at '***'"),
-        ("+a={kind: [canary", "+a={kind: [canary: [ at 8 is not closed", "+a={kind: [canary: [ at 8 is not closed"),
-    ],
-)
-def test_secret_that_was_typed_is_hidden_in_a_message_about_it(typed: str, message: str, shown: str) -> None:
-    secrets = Secrets({})
-    secrets.add(typed_secrets([typed]))
-
-    assert secrets.hide(message) == shown
+@pytest.mark.parametrize("override", ["study.name=other", "+study.name=other", "store_dir=elsewhere"])
+def test_another_study_cannot_be_asked_for(override):
+    with pytest.raises(ConfigError, match=r"resume goes on with the study that it names"):
+        with_further([], [override], "sweep", None)
 
 
-def test_override_that_has_no_secret_is_not_read_by_hydra() -> None:
-    code = (
-        "import sys; from sweeps.search.space.overrides import hide_typed; "
-        "hide_typed('optimizer.lr=tag(log,interval(1e-4,1e-1))'); hide_typed('data.root=${oc.env:ROOT}'); "
-        "assert 'hydra' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_what_is_no_override_is_refused():
+    with pytest.raises(SpaceError, match="an override is KEY=VALUE"):
+        with_further([], ["fourty"], "sweep", None)

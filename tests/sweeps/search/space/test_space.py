@@ -12,8 +12,10 @@ from hydra.core.override_parser.types import Override
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import Space, parse_space, quote
+from sweeps.search.space.declare import parse_space
+from sweeps.search.space.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -13,10 +13,12 @@ from spaces import as_text, declared_spaces, require_valid, space_of
 from studies import shipped
 
 from sweeps.config.composer import Composer
+from sweeps.config.quoting import quote
 from sweeps.core.errors import StudyError
-from sweeps.search import Study, build_pruner, build_sampler, open_storage
-from sweeps.search.samplers import propose
-from sweeps.search.space import parse_space, quote
+from sweeps.search.samplers import build_pruner, build_sampler, propose
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -7,7 +7,7 @@ import pytest
 from studies import make, run, stored
 
 from sweeps.core.errors import StudyError
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 SPACE = parse_space(
     {

@@ -10,8 +10,9 @@ from hydra.errors import HydraException
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sweeps.config.quoting import quote
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import parse_space, quote, split_overrides
+from sweeps.search.space.declare import parse_space, split_overrides
 from sweeps.search.space.parameter import Choices, Interval, Steps
 
 HYDRA = OverridesParser.create()

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 WIDTHS = {"model.depth": "range(0,4)", "model.width": {"values": "choice(32,64)", "repeat": "model.depth"}}
 

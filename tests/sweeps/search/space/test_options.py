@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from sweeps.core.errors import SpaceError
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 
 RANGES = {
     "sgd": {"lr": "interval(0.1,1)", "momentum": "0.5,0.9"},

@@ -11,8 +11,10 @@ from studies import FINITE
 from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError, SpaceError
 from sweeps.core.paths import conf_dir
-from sweeps.search import Study, build_pruner, build_sampler, open_storage, seed_of
-from sweeps.search.space import parse_space
+from sweeps.search.samplers import build_pruner, build_sampler, seed_of
+from sweeps.search.space.declare import parse_space
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Study
 
 NUMBERS = parse_space({"lr": "tag(log,interval(1e-4,1e-1))", "dropout": "interval(0,0.5)", "depth": "range(1,5)"})
 

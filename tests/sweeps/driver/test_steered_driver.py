@@ -15,7 +15,7 @@ from sweeps.driver.inbox import Enqueue, Halt, Inbox, Orders
 from sweeps.driver.reuse import Twins
 from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
-from sweeps.search.space import parse_space
+from sweeps.search.space.declare import parse_space
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
 

@@ -10,9 +10,9 @@ import pytest
 from sweeps.config.composer import Composer
 from sweeps.core.errors import SpaceError
 from sweeps.driver.sweep_setup import build_space
-from sweeps.search.space import split_overrides
+from sweeps.search.space.declare import split_overrides
 
-PAGE = (Path(__file__).parents[2] / "docs" / "search_spaces.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "search_spaces.md").read_text()
 FILES = re.findall(r"```yaml\n(# (?:conf|mine)/(\S+\.yaml)\b.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line.split("  #")[0] for line in re.findall(r"(?:^|: )(lightsweep sweep .*)$", PAGE, re.MULTILINE)]
 
