@@ -1,8 +1,8 @@
 """A store that an earlier Lightsweep has written, put into a folder: `python unpack.py FOLDER`.
 
-`older_store.tar.xz` was made by `make.sh` with commit b90f984, in the folder /tmp/older. MLflow keeps absolute addresses of
-artifacts, so those four columns of its tables are given the new folder; no other file of a store needs that (checkpoints
-name the folder that they were written in, which nobody reads).
+`older_store.tar.xz` was made by `make.sh` with commit b90f984, in the folder /tmp/older. MLflow keeps the absolute
+addresses of artifacts, so the four columns of its tables that have them are given the new folder. No other file of a
+store needs that: checkpoints and provenance name the folder that they were written in, but nothing is looked for there.
 
     small            six trials: complete, pruned, and infeasible by a constraint
     front            two objectives
