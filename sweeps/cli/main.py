@@ -174,8 +174,8 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sweeps.cli.commands.compare import print_rows
-    from sweeps.results.groups import grouped, print_groups
+    from sweeps.cli.commands.compare import print_groups, print_rows
+    from sweeps.results.groups import grouped
     from sweeps.results.select import Selection, parse_where, selected_rows
 
     selection = Selection(

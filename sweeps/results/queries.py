@@ -16,7 +16,8 @@ from sweeps.results.rows import FIELDS, TrialRow, metrics_among, row_of, some_pa
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
 from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_name
-from sweeps.tracking.server import ServerRun, is_server, server_runs
+from sweeps.tracking.runs import ServerRun, is_server
+from sweeps.tracking.server import server_runs
 
 __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
 

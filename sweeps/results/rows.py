@@ -21,7 +21,7 @@ from sweeps.core.pareto import on_front
 from sweeps.core.text import LARGEST, is_number, short_names, unbounded, whole
 from sweeps.results.ranking import is_loss
 from sweeps.tracking import tags
-from sweeps.tracking.server import ServerRun
+from sweeps.tracking.runs import ServerRun
 
 __all__ = [
     "FIELDS",

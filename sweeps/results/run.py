@@ -18,7 +18,7 @@ from sweeps.results.rows import TrialRow, plain_mapping, row_of
 from sweeps.results.run_names import Found, find_run, label
 from sweeps.tracking import tags
 from sweeps.tracking.names import MAX_PARAM, is_shortened
-from sweeps.tracking.server import Artifact, StoredRun
+from sweeps.tracking.runs import Artifact, StoredRun
 
 __all__ = ["MetricDetail", "RunDetail", "read_runs", "run_folder"]
 

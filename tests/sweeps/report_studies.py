@@ -13,7 +13,7 @@ from sweeps.results.queries import TrialRow
 from sweeps.search.importance import Importance
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 ACC = {"val/acc": "maximize"}
 START_MS = 1_790_000_000_000

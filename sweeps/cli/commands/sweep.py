@@ -10,24 +10,26 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sweeps.cli.live import Heading, Leader, make_display
-from sweeps.cli.preflight_report import CheckReport, print_warnings
+from sweeps.cli.console import preparing
+from sweeps.cli.live import make_display
+from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome, Totals, Why
+from sweeps.driver.display import Heading, Leader
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
+from sweeps.driver.preflight_report import CheckReport
 from sweeps.driver.reuse import Twins
 from sweeps.driver.session import (
     CommandLine,
     lease_slots,
     open_recorder,
-    preparing,
     python_path,
     start_launcher,
 )
@@ -135,6 +137,9 @@ class _Sweep:
         judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
         self._answers = config["pruner"]["_target_"] not in judges_no_epochs
 
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def run(self, *, migrates: bool) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
@@ -179,7 +184,7 @@ class _Sweep:
                         composer=self._composer,
                         space=self._space,
                         folder=folder,
-                        console=self._console,
+                        say=self._print,
                     )
                 start_warm(
                     name,
@@ -188,7 +193,7 @@ class _Sweep:
                     composer=self._composer,
                     space=self._space,
                     store_dir=self._store_dir,
-                    console=self._console,
+                    say=self._print,
                 )
                 study = Study.create_or_load(
                     name,

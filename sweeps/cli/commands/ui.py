@@ -25,7 +25,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.urls import hide_password, sqlite_url, with_installed_driver
 from sweeps.tracking.database import require_store
-from sweeps.tracking.server import is_server
+from sweeps.tracking.runs import is_server
 from sweeps.tracking.ui import study_pages
 
 __all__ = ["serve", "settings"]
