@@ -234,12 +234,10 @@ def _diff(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from sweeps.cli.summary import advice_lines
     from sweeps.core.paths import REPORT, require_no_link, study_dir
-    from sweeps.core.urls import store_options
     from sweeps.report.build import make_report
 
-    where = store_options(args.store_dir, args.uri)
-    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
-    for line in advice_lines(report.advice, args.study, args.store_dir):
+    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri)
+    for line in advice_lines(report.advice, report.summary):
         print(line)
     folder = study_dir(args.store_dir, args.study)
     if not args.output:

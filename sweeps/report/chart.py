@@ -20,16 +20,16 @@ __all__ = [
     "Axis",
     "Bars",
     "Chart",
-    "Column",
     "Heat",
     "Line",
     "Look",
     "Mark",
     "Panel",
     "Parallel",
+    "ParallelAxis",
     "Points",
     "Role",
-    "columns",
+    "parallel_axes",
 ]
 
 Role = Literal["best", "complete", "infeasible", "pruned", "failed", "interrupted", "running"]
@@ -194,7 +194,7 @@ _MOST_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class ParallelAxis:
     """An axis: its name, the height of each trial, and what stands beside it at which height."""
 
     label: str
@@ -202,12 +202,12 @@ class Column:
     ticks: tuple[tuple[float, str], ...]
 
 
-def columns(mark: Parallel) -> list[Column]:
+def parallel_axes(mark: Parallel) -> list[ParallelAxis]:
     """Return the axes from left to right."""
-    return [_column(axis, values) for axis, values in zip(mark.axes, mark.values, strict=True)]
+    return [_parallel_axis(axis, values) for axis, values in zip(mark.axes, mark.values, strict=True)]
 
 
-def _column(axis: Axis, values: Sequence[float]) -> Column:
+def _parallel_axis(axis: Axis, values: Sequence[float]) -> ParallelAxis:
     drawn = [math.log(value) if axis.is_log and value > 0 else value for value in values]
     finite = [value for value in drawn if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
@@ -217,7 +217,7 @@ def _column(axis: Axis, values: Sequence[float]) -> Column:
     heights = tuple((value - low) / span if math.isfinite(value) else MISSING for value in drawn)
     missing = ((MISSING, "none"),) if len(finite) < len(drawn) else ()
     ticks = tuple(((place - low) / span, text) for place, text in _ticks(axis, low, high))
-    return Column(label=axis.label, heights=heights, ticks=(*missing, *ticks))
+    return ParallelAxis(label=axis.label, heights=heights, ticks=(*missing, *ticks))
 
 
 def _ticks(axis: Axis, low: float, high: float) -> list[tuple[float, str]]:

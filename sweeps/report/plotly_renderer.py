@@ -5,7 +5,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Heat, Line, Mark, Panel, Parallel, Points, columns
+from sweeps.report.chart import (
+    LOOKS,
+    MISSING,
+    WARMER,
+    Axis,
+    Bars,
+    Heat,
+    Line,
+    Mark,
+    Panel,
+    Parallel,
+    Points,
+    parallel_axes,
+)
 
 __all__ = ["parallel_figure", "plotly_figure"]
 
@@ -58,7 +71,7 @@ def parallel_figure(mark: Parallel) -> Json:
 
     Heights are from 0 to 1; `goal` says how good each line is.
     """
-    found = columns(mark)
+    found = parallel_axes(mark)
     goal = [1 - height if mark.is_less_better else height for height in found[-1].heights]
     return {
         "height": _HEIGHT_OF_PARALLEL,

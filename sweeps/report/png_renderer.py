@@ -5,7 +5,20 @@ import math
 from typing import Any
 
 from sweeps.core.text import number
-from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Chart, Heat, Line, Panel, Parallel, Points, columns
+from sweeps.report.chart import (
+    LOOKS,
+    MISSING,
+    WARMER,
+    Axis,
+    Bars,
+    Chart,
+    Heat,
+    Line,
+    Panel,
+    Parallel,
+    Points,
+    parallel_axes,
+)
 
 __all__ = ["load", "png"]
 
@@ -239,7 +252,7 @@ def _draw_heat(axes: Any, mark: Heat) -> None:
 def _draw_parallel(axes: Any, mark: Parallel) -> None:
     from matplotlib.collections import LineCollection
 
-    found = columns(mark)
+    found = parallel_axes(mark)
     heights = [column.heights for column in found]
     lines = [[(place, of[index]) for place, of in enumerate(heights)] for index in range(len(heights[-1]))]
     lines, goal = lines[-_MOST_LINES:], heights[-1][-_MOST_LINES:]

@@ -11,7 +11,6 @@ from sweeps.core.text import brief, distinct, duration, number
 from sweeps.core.trials import SEM
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.results.queries import TrialRow
-from sweeps.tracking import tags
 
 if TYPE_CHECKING:
     from sweeps.results.histories import History
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from sweeps.search.importance import Importance
     from sweeps.search.space.parameter import Parameter
 
-__all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
+__all__ = ["ROLES", "Scale", "StudyView", "plain", "value_axis"]
 
 ROLES: tuple[Role, ...] = ("running", "interrupted", "failed", "pruned", "infeasible", "complete", "best")
 """In the order in which they are drawn: what matters most lies on top."""
@@ -57,17 +56,16 @@ class Scale:
         return self.place(value) + beside
 
 
-class Subject:
+class StudyView:
     """A study, as the charts see it.
 
     Args:
-        study: As the store tells it.
-        importances: Of the searched keys, the most important first, for each objective.
-        now_ms: The time at which trials that run are drawn to their ends.
-        state: What became of the study, if its own run does not tell yet.
+        study: The study as read from its store.
+        importances: The importance of the searched keys for each objective, the most important first.
+        now_ms: The time up to which running trials are drawn, in milliseconds since 1970.
 
     Attributes:
-        rows: The trials that count: all but the dropped ones.
+        rows: The trials of the study without the dropped ones.
         metric: The leading objective.
     """
 
@@ -77,10 +75,8 @@ class Subject:
         importances: "Mapping[str, Sequence[Importance]]",
         *,
         now_ms: int,
-        state: str | None = None,
     ) -> None:
         self.study = study
-        self.state = study.parent.tags.get(tags.STATE, "") if state is None else state
         self.importances = importances
         self.now_ms = now_ms
         self.rows = [row for row in study.trials if row.state != "dropped"]

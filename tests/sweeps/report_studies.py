@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.report.study_view import Subject
+from sweeps.report.study_view import StudyView
 from sweeps.results.histories import History
 from sweeps.results.queries import TrialRow
 from sweeps.search.importance import Importance
@@ -98,11 +98,11 @@ class PlainStudy:
         }
 
 
-def subject_of(study: PlainStudy, importances: Mapping[str, float] | None = None) -> Subject:
+def view_of(study: PlainStudy, importances: Mapping[str, float] | None = None) -> StudyView:
     """The study as charts see it; what has less than a tenth of the importance may be chance."""
     shares = importances or {}
     weights = [Importance(key=key, share=share, is_clear=share >= 0.1) for key, share in shares.items()]
-    return Subject(study, {"val/acc": weights} if weights else {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
+    return StudyView(study, {"val/acc": weights} if weights else {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
 
 
 SPACE = {

@@ -11,7 +11,7 @@ from studies import make
 
 from sweeps.config.composer import Composer
 from sweeps.core.trials import Outcome
-from sweeps.driver.study_run import ParentRun
+from sweeps.driver.study_run import StudyRun
 from sweeps.search.study import Study
 from sweeps.tracking.recorder import Recorder
 from sweeps.tracking.ui import is_untouched
@@ -34,20 +34,20 @@ def recorder(store: FakeStore, tmp_path: Path) -> Iterator[Recorder]:
 
 def parent_of(
     study: Study, recorder: Recorder, objectives: dict[str, str] = MAXIMIZE, num_trials: int = 20
-) -> ParentRun:
+) -> StudyRun:
     config = {**CONFIG, "study": {**CONFIG["study"], "num_trials": num_trials}}
-    parent = ParentRun(study, recorder, config=config, objectives=objectives, metrics=["val/acc", "val/loss"])
+    parent = StudyRun(study, recorder, config=config, objectives=objectives, metrics=["val/acc", "val/loss"])
     parent.open([])
     return parent
 
 
-def end(study: Study, parent: ParentRun, recorder: Recorder, state: Any, **metrics: float) -> None:
+def end(study: Study, parent: StudyRun, recorder: Recorder, state: Any, **metrics: float) -> None:
     """Run a trial that ends so, as a driver does; its first objective is `acc`."""
     asked = study.ask()
     recorder.start(asked.number, f"#{asked.number}", params={}, run_tags={}, parent="study")
     named = {f"val/{name}": value for name, value in metrics.items()}
     told = study.tell(asked.number, state, metrics.get("acc"), metrics=named, cause=None)
-    parent.tell(
+    parent.add(
         Outcome(
             number=asked.number,
             state=told.state,

@@ -1,0 +1,209 @@
+"""What became of a study: plain data, filled from the store or by the driver, and the commands to type next.
+
+The end of a sweep in the terminal, the study's page in MLflow and the report all read a `StudySummary`. So they name
+the same best trial, count alike and offer the same commands.
+"""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeps.core import paths
+from sweeps.core.text import whole
+from sweeps.core.trials import SEM
+from sweeps.core.urls import store_options
+from sweeps.tracking import tags
+
+if TYPE_CHECKING:
+    from sweeps.results.rows import TrialRow
+    from sweeps.results.study import StoredStudy
+
+__all__ = [
+    "NO_BEST",
+    "BestTrial",
+    "NextCommand",
+    "StudySummary",
+    "counts_text",
+    "next_commands",
+    "resume_command",
+    "summarize",
+]
+
+NO_BEST = "There is no best trial: none is complete and satisfies the constraints."
+_ENDED = ("complete", "pruned", "failed")  # what counts against the total
+_SHOWN = (*_ENDED, "interrupted", "running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestTrial:
+    """One of the best trials of a study.
+
+    Attributes:
+        number: The number of the trial.
+        objectives: The value of each objective, the leading one first.
+        params: The values of the searched keys.
+        error: The standard error of the leading objective; 0 for a trial without replicates.
+    """
+
+    number: int
+    objectives: Mapping[str, float]
+    params: Mapping[str, Any]
+    error: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The leading objective."""
+        return next(iter(self.objectives.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """How far a study is, what it has found, and where it is stored.
+
+    Attributes:
+        name: The study's name.
+        state: running, complete, failed or interrupted; empty if the store does not say.
+        objectives: Each metric with `maximize` or `minimize`, the leading one first.
+        counts: The number of trials in each state.
+        num_infeasible: How many of the complete trials violate a constraint, if known.
+        num_trials: The total that the study is to reach; 0 if unknown.
+        leaders: The best few trials, the best first; of several objectives the whole Pareto front.
+        store_dir: The folder of the store.
+        uri: The address of MLflow's store if it is not in that folder.
+        is_resumable: Whether this machine has what `lightsweep resume` needs.
+    """
+
+    name: str
+    state: str
+    objectives: Mapping[str, str]
+    counts: Mapping[str, int]
+    num_infeasible: int = 0
+    num_trials: int
+    leaders: tuple[BestTrial, ...]
+    store_dir: Path
+    uri: str | None = None
+    is_resumable: bool = True
+
+    @property
+    def best(self) -> tuple[BestTrial, ...]:
+        """The best trial, or the Pareto front of several objectives; empty if there is none."""
+        return self.leaders if len(self.objectives) > 1 else self.leaders[:1]
+
+    @property
+    def num_finished(self) -> int:
+        """How many trials count against the total."""
+        return sum(self.counts.get(state, 0) for state in _ENDED)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the study has reached its total."""
+        return self.num_finished >= self.num_trials
+
+
+def summarize(
+    study: "StoredStudy", store_dir: Path, *, uri: str | None = None, state: str | None = None
+) -> StudySummary:
+    """Summarize a study from its store.
+
+    Args:
+        study: The study as it was read.
+        store_dir: The folder of the store.
+        uri: The address of MLflow's store if it is not in that folder.
+        state: The state of the study if the store does not have it yet.
+    """
+    rows = [row for row in study.trials if row.state != "dropped"]
+    states = [row.state for row in rows]
+    return StudySummary(
+        name=study.name,
+        state=study.parent.tags.get(tags.STATE, "") if state is None else state,
+        objectives=study.objectives,
+        counts={state: states.count(state) for state in dict.fromkeys(states)},
+        num_infeasible=sum(row.state == "complete" and bool(row.infeasible) for row in rows),
+        num_trials=whole(study.parent.params.get("study.num_trials")) or 0,
+        leaders=tuple(_best_trial(row, study.objectives) for row in study.best),
+        store_dir=store_dir,
+        uri=uri,
+        is_resumable=(paths.study_dir(store_dir, study.name) / paths.STUDY).is_file(),
+    )
+
+
+def _best_trial(row: "TrialRow", objectives: Mapping[str, str]) -> BestTrial:
+    error = row.metrics.get(f"{next(iter(objectives), '')}{SEM}", 0.0)
+    return BestTrial(
+        number=row.trial or 0,
+        objectives={metric: row.values.get(metric, row.value or math.nan) for metric in objectives},
+        params=row.params,
+        error=error if math.isfinite(error) else 0.0,
+    )
+
+
+def counts_text(counts: Mapping[str, int], *, num_infeasible: int = 0) -> str:
+    """Write how many trials there are in each state: `5 complete (1 infeasible), 2 pruned`."""
+    texts = {state: f"{counts[state]} {state}" for state in _SHOWN if counts.get(state)}
+    if num_infeasible and "complete" in texts:
+        texts["complete"] += f" ({num_infeasible} infeasible)"
+    return ", ".join(texts.values())
+
+
+# --- what to type next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextCommand:
+    """A command to offer; `purpose` is what it is for."""
+
+    kind: Literal["compare", "show", "reproduce", "train", "resume", "ui"]
+    purpose: str
+    text: str
+
+
+def next_commands(summary: StudySummary, *, train: NextCommand | None = None) -> list[NextCommand]:
+    """Return the commands that make sense for a study as it is, each with the options that find its store.
+
+    Args:
+        summary: The study.
+        train: The command for its best trial as a single training run, if there is one.
+    """
+    study, best = shlex.quote(summary.name), shlex.quote(f"best:{summary.name}")
+    where = store_options(summary.store_dir, summary.uri)
+    found = [
+        NextCommand(
+            kind="compare", purpose="All trials, best first", text=f"lightsweep compare {study} --top 10{where}"
+        )
+    ]
+    if summary.best:
+        name = "The best trial"
+        if len(summary.best) > 1:
+            name = f"#{summary.best[0].number}, the first of the front,"
+        found += [
+            NextCommand(kind="show", purpose=f"{name} in detail", text=f"lightsweep show {best}{where}"),
+            NextCommand(
+                kind="reproduce",
+                purpose=f"{name} retrained, and the result verified bit for bit",
+                text=f"lightsweep reproduce {best}{where}",
+            ),
+        ]
+        found += [] if train is None else [train]
+    if summary.is_resumable:
+        purpose = "The study resumed, up to a larger total" if summary.has_all else "The study resumed"
+        found.append(NextCommand(kind="resume", purpose=purpose, text=resume_command(summary)))
+    if not (summary.uri or "").startswith("http"):  # an MLflow server shows its own pages
+        found.append(NextCommand(kind="ui", purpose="The study in MLflow's UI", text=f"lightsweep ui {study}{where}"))
+    return found
+
+
+def resume_command(summary: StudySummary, overrides: Sequence[str] = (), *, migrates: bool = False) -> str:
+    """Return the command that resumes a study.
+
+    Args:
+        summary: The study.
+        overrides: What to change; none for a total twice as large if the study has reached its own.
+        migrates: Whether they change the search space.
+    """
+    if not overrides and summary.has_all:
+        overrides = [f"study.num_trials={2 * max(summary.num_trials, summary.num_finished, 1)}"]
+    words = [shlex.quote(summary.name) + store_options(summary.store_dir), *(["--migrate"] if migrates else [])]
+    return " ".join(["lightsweep resume", *words, *map(shlex.quote, overrides)])
