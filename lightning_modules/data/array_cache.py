@@ -32,7 +32,7 @@ class CachedArrays:
     fingerprint: str
 
 
-def cached_arrays(cache_dir: Path, name: str, source: Any, decode: Callable[[Path], None]) -> CachedArrays:
+def cached_arrays(cache_dir: str | Path, name: str, source: Any, decode: Callable[[Path], None]) -> CachedArrays:
     """Return the arrays of a source; decode them first if nobody has.
 
     Args:
@@ -42,7 +42,7 @@ def cached_arrays(cache_dir: Path, name: str, source: Any, decode: Callable[[Pat
         decode: writes the arrays into an empty folder, as `.npy` files.
     """
     key = hashlib.sha256(json.dumps([_FORMAT, source], sort_keys=True).encode()).hexdigest()[:16]
-    entry = cache_dir / f"{name}-{key}"
+    entry = Path(cache_dir) / f"{name}-{key}"
     if not entry.is_dir():
         _make(entry, decode)
     return CachedArrays(arrays=_open(entry), fingerprint=(entry / _FINGERPRINT).read_text())
