@@ -1,4 +1,4 @@
-"""Charts of time: how metrics went while trials trained, and what ran when in which slot."""
+"""Charts over time: learning curves, and the timeline of the trials in their slots."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _UNITS = ((90 * 60.0, 3600.0, "hours"), (90.0, 60.0, "minutes"), (0.0, 1.0, "sec
 
 
 def curves_chart(view: StudyView) -> Chart | None:
-    """Draw how the judged metric went in each trial."""
+    """Chart the judged metric of each trial over its steps."""
     found = _reported(view)
     if found is None:
         return None
@@ -60,7 +60,7 @@ def curves_chart(view: StudyView) -> Chart | None:
 
 
 def timeline_chart(view: StudyView) -> Chart | None:
-    """Draw which trial ran when, and where."""
+    """Chart which trial ran when, and in which slot."""
     spans = [(row.began_ms / 1000, _end_s(row, view.now_ms), row) for row in view.rows if row.began_ms is not None]
     spans.sort(key=lambda span: (span[0], span[2].trial or 0))
     if not spans:
@@ -79,7 +79,7 @@ def timeline_chart(view: StudyView) -> Chart | None:
 
 
 def _reported(view: StudyView) -> "tuple[str, Mapping[int, History]] | None":
-    """Return the first metric that has histories of several points: an objective, or what validation logs."""
+    """Return the first metric that has histories of several points: an objective, or another metric of validation."""
     known = {key for row in view.rows for key in row.metrics}
     validated = sorted(key for key in known if key.startswith("val/") and not key.endswith("_sem"))
     for metric in dict.fromkeys((*view.study.objectives, *validated)):
@@ -122,7 +122,7 @@ def _lines(
 
 
 def _ends(view: StudyView, rows: Sequence[TrialRow], histories: "Mapping[int, History]") -> tuple[Points, ...]:
-    """Mark where trials ended before their time."""
+    """Mark where pruned and failed trials ended."""
     placed = []
     for row in rows:
         if row.state in ("pruned", "failed"):
@@ -155,7 +155,7 @@ def _end_s(row: TrialRow, now_ms: int) -> float:
 
 
 def _sessions(spans: Sequence[Span]) -> list[list[Span]]:
-    """Part the trials where nothing ran for long: a study may go on after days."""
+    """Split the trials where nothing ran for a long time: a study may be resumed after days."""
     sessions: list[list[Span]] = []
     last = -math.inf
     for span in spans:
@@ -198,12 +198,12 @@ def _timeline_panel(view: StudyView, spans: Sequence[Span], *, has_title: bool) 
 
 
 def _has_slots(spans: Sequence[Span]) -> bool:
-    """Tell whether it is known where each trial ran; one of several trainings may have run in several slots."""
+    """Tell whether the slot of each trial is known; the replicates of one trial may have run in several."""
     return all(row.slot is not None for _, _, row in spans)
 
 
 def _lanes(spans: Sequence[Span]) -> list[int]:
-    """Return the slot of each trial; where it is not known, the first row that was free."""
+    """Return the slot of each trial; if slots are unknown, the first row that was free."""
     if _has_slots(spans):
         return [row.slot or 0 for _, _, row in spans]
     free_from: list[float] = []

@@ -1,4 +1,4 @@
-"""Charts of what trials came to: the history of the search, the Pareto front, what mattered."""
+"""Charts of results: the optimization history, the Pareto front, the importances of parameters."""
 
 import itertools
 import math
@@ -20,15 +20,15 @@ _MOST_OBJECTIVES = 3
 
 
 def history_chart(view: StudyView) -> Chart | None:
-    """Draw the value of each trial by its number, and the best until then."""
+    """Chart the value of each trial by its number, and the best so far."""
     panels = tuple(panel for metric in view.study.objectives if (panel := _history_panel(view, metric)) is not None)
     if not panels:
         return None
-    return Chart(name="history", title="Optimisation history", sentence=_history_sentence(view), panels=panels)
+    return Chart(name="history", title="Optimization history", sentence=_history_sentence(view), panels=panels)
 
 
 def front_chart(view: StudyView) -> Chart | None:
-    """Draw what several objectives cost each other."""
+    """Chart each pair of objectives against each other, with the Pareto front."""
     metrics = list(view.study.objectives)[:_MOST_OBJECTIVES]
     panels = [_front_panel(view, a, b, is_only=len(metrics) == 2) for a, b in itertools.combinations(metrics, 2)]
     drawn = tuple(panel for panel in panels if panel.marks)
@@ -40,7 +40,7 @@ def front_chart(view: StudyView) -> Chart | None:
 
 
 def importances_chart(view: StudyView) -> Chart | None:
-    """Draw how much of what tells the best trials from the rest lies in each parameter."""
+    """Chart the importance of each parameter."""
     panels = tuple(
         _importances_panel(found[:_MOST_BARS], metric if len(view.importances) > 1 else "")
         for metric, found in view.importances.items()
@@ -92,7 +92,7 @@ def _history_panel(view: StudyView, metric: str) -> Panel | None:
 
 def _best_so_far(view: StudyView, metric: str) -> tuple[Line, ...]:
     better = min if view.is_minimized(metric) else max
-    able = [(row.trial or 0, view.value(row, metric)) for row in view.rows if _is_able(row)]
+    able = [(row.trial or 0, view.value(row, metric)) for row in view.rows if _is_candidate(row)]
     able = [(trial, value) for trial, value in able if math.isfinite(value)]
     if len(able) < 2:
         return ()
@@ -105,7 +105,7 @@ def _best_so_far(view: StudyView, metric: str) -> tuple[Line, ...]:
 def _history_sentence(view: StudyView) -> str:
     if len(view.study.objectives) > 1:
         return "Each objective of every trial, in the order of the trials."
-    able = [(row.trial or 0, view.value(row)) for row in view.rows if _is_able(row)]
+    able = [(row.trial or 0, view.value(row)) for row in view.rows if _is_candidate(row)]
     if len(able) < 2 or not view.study.best:
         return "The value of each trial, in the order of the trials."
     last = view.study.best[0].trial or 0
@@ -143,5 +143,5 @@ def _front_axis(view: StudyView, metric: str, values: list[float]) -> Axis:
     return Axis(label=axis.label, is_log=axis.is_log or is_count)
 
 
-def _is_able(row: TrialRow) -> bool:
+def _is_candidate(row: TrialRow) -> bool:
     return row.state == "complete" and not row.infeasible

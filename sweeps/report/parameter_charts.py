@@ -1,4 +1,4 @@
-"""Charts of the space: where trials lie in it, and what they came to there."""
+"""Charts of the search space: the values of trials along one, two or many parameters."""
 
 import itertools
 import math
@@ -20,14 +20,14 @@ _MOST_SLICES = 6
 _MOST_PAIRED = 3  # parameters, of which each pair is drawn
 _MOST_AXES = 8
 _MOST_LINES = 2000
-_FEWEST = 5  # trials from which a surface can be told
+_FEWEST = 5  # trials that a surface needs
 _CELLS = 36  # of a surface along an axis
 _WIDTH = 0.09  # of the kernel, when an axis is 1 long
 _REACH = 2.5  # widths from a trial; farther away nothing is known
 
 
 def parallel_chart(view: StudyView) -> Chart | None:
-    """Draw each complete trial as a line through its parameters and its value."""
+    """Chart each complete trial as a line through its parameters and its value."""
     keys = view.keys[:_MOST_AXES]
     able = [row for row in view.rows if row.state == "complete" and math.isfinite(view.value(row))]
     if not keys or len(able) < 2:
@@ -53,7 +53,7 @@ def parallel_chart(view: StudyView) -> Chart | None:
 
 
 def slices_chart(view: StudyView) -> Chart | None:
-    """Draw the value against each of the most important parameters."""
+    """Chart the value against each of the most important parameters."""
     values = {row.run_id: view.value(row) for row in view.rows}
     y = value_axis(view.metric, list(values.values()), is_minimized=view.is_minimized())
     panels = []
@@ -75,13 +75,13 @@ def slices_chart(view: StudyView) -> Chart | None:
     return Chart(
         name="slices",
         title="One parameter at a time",
-        sentence=f"What trials came to along each parameter{order}.",
+        sentence=f"The value of each trial along each parameter{order}.",
         panels=tuple(panels),
     )
 
 
 def contours_chart(view: StudyView) -> Chart | None:
-    """Draw the value over each pair of the most important parameters, smoothed over the trials nearby."""
+    """Chart the value over each pair of the most important parameters, smoothed over nearby trials."""
     able = [row for row in view.rows if row.state == "complete" and math.isfinite(view.value(row))]
     pairs = itertools.combinations(view.keys[:_MOST_PAIRED], 2)
     panels = tuple(panel for a, b in pairs if (panel := _contour_panel(view, able, a, b)) is not None)
@@ -139,15 +139,17 @@ def _contour_panel(view: StudyView, rows: list[TrialRow], first: str, second: st
 
 
 def smoothed(x: "Array", y: "Array", values: "Array", at_x: "Array", at_y: "Array") -> "Array":
-    """Return the mean of `values` around each point of a grid, weighted by a Gaussian kernel (Nadaraya-Watson).
+    """Return the mean of `values` around each point of a grid, weighted by a Gaussian kernel (Nadaraya, Watson 1964).
 
     Args:
-        x: Of the known points, with axes of length 1; likewise `y`.
-        values: Of the known points.
-        at_x: The columns of the grid; `at_y` its rows.
+        x: The coordinates of the known points, on an axis of length 1.
+        y: Likewise.
+        values: The values of the known points.
+        at_x: The coordinates of the columns of the grid.
+        at_y: The coordinates of its rows.
 
     Returns:
-        One row for each of `at_y`; NaN where no known point is near.
+        A row for each of `at_y`; NaN where no known point is near.
     """
     import numpy as np
 
@@ -164,7 +166,7 @@ def _span(values: "Array", scale: Scale) -> tuple[float, float]:
 
 
 def _grid(values: "Array", scale: Scale) -> "Array":
-    """Return the coordinates of a surface's cells along an axis: each category, few whole numbers, or many points."""
+    """Return the coordinates of the cells of a surface along an axis."""
     import numpy as np
 
     axis, low, high = scale.axis, float(values.min()), float(values.max())
@@ -178,7 +180,7 @@ def _grid(values: "Array", scale: Scale) -> "Array":
 
 
 def _unit(values: "Array", scale: Scale, span: tuple[float, float]) -> "Array":
-    """Return coordinates on an axis of length 1; categories are so far apart that none looks at another."""
+    """Return coordinates on an axis of length 1; categories are so far apart that their values do not mix."""
     import numpy as np
 
     if scale.axis.categories:
