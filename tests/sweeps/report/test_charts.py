@@ -12,7 +12,6 @@ from sweeps.report.course_charts import curves_chart, timeline_chart
 from sweeps.report.outcome_charts import front_chart, history_chart, importances_chart
 from sweeps.report.page import table
 from sweeps.report.parameter_charts import contours_chart, parallel_chart, slices_chart, smoothed
-from sweeps.report.study_view import _categories
 
 EMAS = [0.99991, 0.99992, 0.99994]
 BOTH = {"val/acc": "maximize", "val/loss": "minimize"}
@@ -226,11 +225,11 @@ def test_curves_end_in_a_cross_where_they_were_pruned() -> None:
 
 def test_values_that_differ_beyond_four_digits_are_told_apart() -> None:
     rows = [trial(number, 0.1 * number, params={"ema": value, "lr": 0.1}) for number, value in enumerate(EMAS)]
-    view = view_of(PlainStudy(rows))
+    view = view_of(PlainStudy(rows, space={"ema": f"choice({','.join(map(str, EMAS))})", "lr": "choice(0.1,0.2)"}))
     assert view.keys == ["ema"]
     assert table(view).shared == ["lr=0.1"]
-    places = _categories("ema", EMAS, num_declared=0)
-    assert places.axis.categories == ("0.99991", "0.99992", "0.99994") and places.place(0.99992) == 1
+    scale = view.scale("ema")
+    assert scale.axis.categories == ("0.99991", "0.99992", "0.99994") and scale.place(0.99992) == 1
 
 
 def test_a_gap_in_a_curve_stays_a_gap() -> None:
