@@ -16,12 +16,12 @@ from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
 from sweeps.driver.forecast import Budget, Forecast, Training, forecast
+from sweeps.results.summary import BestTrial
 from sweeps.tracking.recorder import Unsent
 
 __all__ = [
     "Display",
     "Heading",
-    "Leader",
     "LineDisplay",
     "LiveDisplay",
     "SilentDisplay",
@@ -76,16 +76,7 @@ class Heading:
     noun: str = "replicate"
     budget: Budget | None = None
     device_s_before: float = 0.0
-    best_before: tuple["Leader", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A best trial of an earlier run of the study."""
-
-    number: int
-    value: float | None
-    objectives: Mapping[str, float]
+    best_before: tuple[BestTrial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +181,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Ended | Leader | None = before[0] if before and not heading.objectives else None
-        self.front: list[Ended | Leader] = [*before] if heading.objectives else []
+        self.best: Ended | BestTrial | None = before[0] if before and not heading.objectives else None
+        self.front: list[Ended | BestTrial] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}

@@ -79,6 +79,11 @@ class StudyRun:
         self._searched = study.space.describe()
         self._leaders = self._all_leaders()
 
+    @property
+    def best(self) -> tuple[BestTrial, ...]:
+        """The best trial so far, or the Pareto front of several objectives."""
+        return self._summary("running").best
+
     def open(self, overrides: Sequence[str]) -> dict[str, str]:
         """Create the run or resume it, and end the runs of trials that a dead driver left running.
 

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sweeps.cli.live import Heading, Leader, make_display
+from sweeps.cli.live import Heading, make_display
 from sweeps.cli.preflight_report import CheckReport, print_warnings
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
@@ -277,14 +277,7 @@ class _Sweep:
                 device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
             ),
             device_s_before=limits.device_s_before,
-            best_before=tuple(
-                Leader(
-                    number=trial.number,
-                    value=trial.value,
-                    objectives=dict(zip(study.metrics, trial.objectives, strict=True)),
-                )
-                for trial in study.best_trials
-            ),
+            best_before=parent.best,
         )
         display = make_display(heading, self._console)
         uri = self._config["tracking"]["uri"]
