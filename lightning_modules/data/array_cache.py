@@ -1,7 +1,7 @@
 """Arrays decoded once and memory mapped by all trials and processes.
 
 An entry is a folder `NAME-KEY` of `.npy` files, where KEY hashes the state of the source: a changed source
-has another key and is decoded again. An entry is written aside and renamed when complete, so whoever sees it
+has another key and is decoded again. An entry is written aside and renamed when complete, so a process that sees it
 sees all of it; a lock makes processes that want the same new entry wait for one of them to decode.
 """
 

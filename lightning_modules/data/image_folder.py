@@ -60,7 +60,7 @@ class ImageFolder(TensorDataModule):
 
         Raises:
             FileNotFoundError: there is no such folder, or no image in a part of it.
-            ValueError: a file is no image, or a class is in `val` or `test` only.
+            ValueError: a file is not an image, or a class is in `val` or `test` only.
             ImportError: Pillow is not installed and the images are not in the cache.
         """
         root = Path(self.root).expanduser()

@@ -135,7 +135,7 @@ class StudyRun:
         self._describe("running")
 
     def summary(self, stopped: Why | None) -> StudySummary:
-        """Return what became of the study.
+        """Summarize the study.
 
         Args:
             stopped: The reason for which the driver ended; None for an error of its own.

@@ -135,7 +135,7 @@ def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: s
         elif row.state == "complete" or (row.state == "pruned" and is_leading):
             others.append(row)
     ordered = sorted(complete, key=lambda row: -values[id(row)])  # of equal ones the earlier first
-    ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity has one, too
+    ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity also has one
     num_best = max(_LEAST_BEST, math.ceil(_SHARE_BEST * (len(ordered) + len(others))))
     if len(ordered) + len(others) < _FEWEST or len(ordered) < num_best:
         return None
@@ -249,7 +249,7 @@ def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
         texts = [brief(quote(value)) for value in found]
         often = max(dict.fromkeys(texts), key=texts.count)
         where = f"{texts.count(often)} of the {len(found)} best trials have {often}"
-    share = f"{100 * weight.share:.0f} % of what tells the best from the rest"
+    share = f"{100 * weight.share:.0f} % of the difference between the best trials and the rest"
     yield Advice(kind="matters", key=weight.key, text=f"{weight.key} matters ({share}): {where}.")
 
 

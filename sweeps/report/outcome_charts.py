@@ -53,8 +53,9 @@ def importances_chart(view: StudyView) -> Chart | None:
     if not any(one.is_clear for one in weights):
         sentence = "No parameter stands out: all of this may be chance."
     else:
-        sentence = f"{first.key} has {first.share:.0%} of what tells the best trials from the rest. " if first else ""
-        sentence += "" if all(one.is_clear for one in weights) else "Grey: no more than chance may bring."
+        difference = "the difference between the best trials and the rest"
+        sentence = f"{first.key} explains {first.share:.0%} of {difference}. " if first else ""
+        sentence += "" if all(one.is_clear for one in weights) else "Grey: may be chance."
     return Chart(name="importances", title="What mattered", sentence=sentence.strip(), panels=panels)
 
 

@@ -34,7 +34,7 @@ def parallel_chart(view: StudyView) -> Chart | None:
         return None
     is_minimized = view.is_minimized()
     best = sorted(able, key=lambda row: view.value(row) * (1 if is_minimized else -1))[:_MOST_LINES]
-    drawn = best[::-1]  # the best lie on top
+    drawn = best[::-1]  # the best on top
     scales = {key: view.scale(key) for key in keys}
     values = [tuple(scales[key].place(view.params[row.run_id].get(key, math.nan)) for row in drawn) for key in keys]
     goal = value_axis(view.metric, [view.value(row) for row in drawn], is_minimized=is_minimized)
