@@ -110,7 +110,7 @@ def test_importances_are_bars_and_grey_where_chance_may_have_brought_them() -> N
     assert list(bars["complete"].end) == [0.63, 0.21]
     assert list(bars["pruned"].end) == [0.09, 0.05]
     assert chart.panels[0].y.categories == tuple(IMPORTANCES)
-    assert "optimizer.lr has 63%" in chart.sentence
+    assert "optimizer.lr explains 63%" in chart.sentence
     assert importances_chart(view_of(varied(10))) is None
 
 
