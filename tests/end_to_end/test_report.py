@@ -219,7 +219,7 @@ def test_dragging_along_an_axis_leaves_the_lines_that_pass_there(browser: Any, w
 
 @pytest.mark.browser
 def test_texts_of_the_store_run_in_no_browser(browser: Any, tmp_path: Path) -> None:
-    from test_report_renderers import evil, page_of
+    from report_studies import evil, page_of
 
     path = tmp_path / "report.html"
     path.write_text(page_of(evil()))

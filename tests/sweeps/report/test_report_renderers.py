@@ -5,35 +5,18 @@ import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from report_studies import IMPORTANCES, PlainStudy, trial, varied, view_of
+from report_studies import EVIL, IMPORTANCES, PlainStudy, evil, page_of, trial, varied, view_of
 
 from sweeps.report.build import make_charts
 from sweeps.report.chart import Chart, Parallel
 from sweeps.report.outcome_charts import history_chart
-from sweeps.report.page import page
 from sweeps.report.plotly_renderer import parallel_figure, plotly_figure
 from sweeps.report.png_renderer import png
-from sweeps.report.study_view import StudyView
-from sweeps.results.summary import NextCommand, next_commands, summarize
-
-EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> $a_{b}$ <!-- &amp; \" '"
-
-
-def evil() -> StudyView:
-    """A study in which every text wants to be markup."""
-    more = {"reason": EVIL, "infeasible": EVIL, "objectives": {EVIL: "maximize"}, "metric": EVIL}
-    rows = [
-        trial(n, 0.1 * n, params={EVIL: f"{EVIL}{n % 3}", "lr": 0.1 * n}, values={EVIL: 0.1 * n}, **more)
-        for n in range(8)
-    ]
-    study = PlainStudy(rows, objectives={EVIL: "maximize"}, histories={EVIL: {0: [0.1, 0.2]}}, best=[7])
-    study.name = EVIL
-    return view_of(study)
+from sweeps.results.summary import NextCommand
 
 
 def all_charts() -> list[Chart]:
@@ -65,12 +48,6 @@ class Elements(HTMLParser):
         if self.found and self.found[-1][0] == "script":
             self.scripts[-1] += data
         self.words.append(data)
-
-
-def page_of(view: StudyView, **more: Any) -> str:
-    summary = summarize(view.study, Path("mlruns"))
-    commands = more.get("commands", next_commands(summary))
-    return page(view, summary, make_charts(view), advice=more.get("advice", []), commands=commands)
 
 
 def test_no_parameter_is_called_important_where_none_was_weighed() -> None:
