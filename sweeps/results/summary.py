@@ -19,6 +19,7 @@ from sweeps.tracking import tags
 
 if TYPE_CHECKING:
     from sweeps.results.rows import TrialRow
+    from sweeps.results.run import RunDetail
     from sweeps.results.study import StoredStudy
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "counts_text",
     "next_commands",
     "resume_command",
+    "run_commands",
     "summarize",
 ]
 
@@ -155,7 +157,7 @@ def counts_text(counts: Mapping[str, int], *, num_infeasible: int = 0) -> str:
 class NextCommand:
     """A command to offer; `purpose` is what it is for."""
 
-    kind: Literal["compare", "show", "reproduce", "train", "resume", "ui"]
+    kind: Literal["compare", "show", "reproduce", "train", "resume", "diff", "ui"]
     purpose: str
     text: str
 
@@ -167,13 +169,9 @@ def next_commands(summary: StudySummary, *, train: NextCommand | None = None) ->
         summary: The study.
         train: The command for its best trial as a single training run, if there is one.
     """
-    study, best = shlex.quote(summary.name), shlex.quote(f"best:{summary.name}")
+    best = shlex.quote(f"best:{summary.name}")
     where = store_options(summary.store_dir, summary.uri)
-    found = [
-        NextCommand(
-            kind="compare", purpose="All trials, best first", text=f"lightsweep compare {study} --top 10{where}"
-        )
-    ]
+    found = [_compare(summary.name, where)]
     if summary.best:
         name = "The best trial"
         if len(summary.best) > 1:
@@ -190,9 +188,26 @@ def next_commands(summary: StudySummary, *, train: NextCommand | None = None) ->
     if summary.is_resumable:
         purpose = "The study resumed, up to a larger total" if summary.has_all else "The study resumed"
         found.append(NextCommand(kind="resume", purpose=purpose, text=resume_command(summary)))
-    if not (summary.uri or "").startswith("http"):  # an MLflow server shows its own pages
-        found.append(NextCommand(kind="ui", purpose="The study in MLflow's UI", text=f"lightsweep ui {study}{where}"))
-    return found
+    return [*found, *_ui(summary.name, where, summary.uri)]
+
+
+def run_commands(run: "RunDetail", store_dir: Path, uri: str | None, *, is_best: bool) -> list[NextCommand]:
+    """Return the commands that make sense for a run.
+
+    Args:
+        run: The run.
+        store_dir: The folder of the store.
+        uri: The address of MLflow's store if it is not in that folder.
+        is_best: Whether its study has no other trial that is the best.
+    """
+    where = store_options(store_dir, uri)
+    found = [] if run.study is None else [_compare(run.study, where)]
+    if run.study is not None and run.kind == "trial" and not is_best:
+        names = f"{shlex.quote(f'best:{run.study}')} {shlex.quote(run.label)}"
+        found.append(
+            NextCommand(kind="diff", purpose="Compared with the best trial", text=f"lightsweep diff {names}{where}")
+        )
+    return [*found, *_ui(run.study, where, uri)]
 
 
 def resume_command(summary: StudySummary, overrides: Sequence[str] = (), *, migrates: bool = False) -> str:
@@ -207,3 +222,17 @@ def resume_command(summary: StudySummary, overrides: Sequence[str] = (), *, migr
         overrides = [f"study.num_trials={2 * max(summary.num_trials, summary.num_finished, 1)}"]
     words = [shlex.quote(summary.name) + store_options(summary.store_dir), *(["--migrate"] if migrates else [])]
     return " ".join(["lightsweep resume", *words, *map(shlex.quote, overrides)])
+
+
+def _compare(study: str, where: str) -> NextCommand:
+    text = f"lightsweep compare {shlex.quote(study)} --top 10{where}"
+    return NextCommand(kind="compare", purpose="All trials, best first", text=text)
+
+
+def _ui(study: str | None, where: str, uri: str | None) -> list[NextCommand]:
+    """Return the command that opens MLflow's pages; none for a server, which shows them itself."""
+    if (uri or "").startswith("http"):
+        return []
+    name = "" if study is None else f" {shlex.quote(study)}"
+    purpose = "All runs in MLflow's UI" if study is None else "The study in MLflow's UI"
+    return [NextCommand(kind="ui", purpose=purpose, text=f"lightsweep ui{name}{where}")]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sweeps.results.summary import (
     counts_text,
     next_commands,
     resume_command,
+    run_commands,
     summarize,
 )
 
@@ -81,6 +83,18 @@ def test_the_best_as_a_single_run_is_offered_beside_the_other_commands_for_it() 
     train = NextCommand(kind="train", purpose="", text="lightsweep train")
     assert list(commands_of(SUMMARY, train=train))[:4] == ["compare", "show", "reproduce", "train"]
     assert "train" not in commands_of(replace(SUMMARY, leaders=()), train=train)
+
+
+def test_a_run_is_compared_with_the_best_trial_unless_it_is_the_best() -> None:
+    def texts(study: str | None, kind: str, uri: str | None = None, *, is_best: bool) -> list[str]:
+        run: Any = SimpleNamespace(study=study, kind=kind, label="a#1")
+        return [command.text for command in run_commands(run, Path("mlruns"), uri, is_best=is_best)]
+
+    compare, ui = "lightsweep compare a --top 10", "lightsweep ui a"
+    assert texts("a", "trial", is_best=False) == [compare, "lightsweep diff best:a 'a#1'", ui]
+    assert texts("a", "trial", is_best=True) == texts("a", "replicate", is_best=False) == [compare, ui]
+    assert texts(None, "train", is_best=True) == ["lightsweep ui"]
+    assert texts(None, "train", "https://server", is_best=True) == []
 
 
 def test_a_study_that_has_its_total_is_resumed_up_to_twice_of_it() -> None:
