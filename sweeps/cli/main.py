@@ -381,6 +381,13 @@ def _console() -> "Console":
     return SafeConsole()
 
 
+def _help(args: argparse.Namespace) -> int:
+    from sweeps.cli.commands.help import text_on
+
+    print(text_on(args.topic), end="")
+    return 0
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "": _no_command,
     "train": _train,
@@ -399,4 +406,5 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "predict": _predict,
     "ui": _ui,
     "completion": _completion,
+    "help": _help,
 }

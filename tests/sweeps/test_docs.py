@@ -48,6 +48,7 @@ def test_every_group_and_option_is_documented(group: str) -> None:
     "page",
     [
         "README.md",
+        "CHANGELOG.md",
         "CONTRIBUTING.md",
         "docs/structure.md",
         "docs/configuration.md",
@@ -140,3 +141,19 @@ def test_every_field_is_on_the_page_on_comparing() -> None:
 def test_every_option_begins_with_the_command_that_uses_it(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# lightsweep ")
+
+
+def test_the_structure_fits_on_one_page_and_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "structure.md").read_text()
+    assert len(text.splitlines()) <= 90
+    named = re.findall(r"\b(?:cli|driver|launchers|worker|results|search|tracking|config|core)/[a-z_/]+\.py\b", text)
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / "sweeps" / name).is_file()] == []
+
+
+def test_the_walks_name_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:sweeps|tests|docs)/[a-z_/]+\.(?:py|md))`", text)
+    invented = {"tests/lightning_modules/nets/test_resnet.py", "lightning_modules/nets/resnet.py"}
+    assert len(named) > 8
+    assert [name for name in named if name not in invented and not (ROOT / name).is_file()] == []
