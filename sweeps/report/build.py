@@ -27,7 +27,6 @@ from sweeps.tracking.ui import PARENT
 
 if TYPE_CHECKING:
     from sweeps.report.advice import Advice
-    from sweeps.results.rows import TrialRow
     from sweeps.results.study import StoredStudy
     from sweeps.search.importance import Importance
     from sweeps.tracking.recorder import Recorder
@@ -119,7 +118,7 @@ def make_report(name: str, *, store_dir: Path, uri: str | None = None, state: st
     summary = summarize(study, store_dir, uri=uri, state=state)
     weights, found = _insights(study)
     view = StudyView(study, weights, now_ms=int(time.time() * 1000))
-    commands = next_commands(summary, train=_train_command(study, store_dir))
+    commands = next_commands(summary, train=_train_command(study, summary))
     return Report(summary=summary, view=view, charts=make_charts(view), advice=found, commands=commands)
 
 
@@ -197,7 +196,7 @@ def _insights(study: "StoredStudy") -> "tuple[dict[str, Sequence[Importance]], l
 _IRRELEVANT = ("study.name", "study.storage", "study.num_trials", "study.timeout_s", "study.device_hours", "store_dir")
 
 
-def _train_command(study: "StoredStudy", store_dir: Path) -> NextCommand | None:
+def _train_command(study: "StoredStudy", summary: StudySummary) -> NextCommand | None:
     """Return the command that trains the configuration of the best trial, for a user who wants to change it.
 
     It has the overrides of the sweep, the values and the seed of the trial, and the number of threads of its slot: on
@@ -211,42 +210,39 @@ def _train_command(study: "StoredStudy", store_dir: Path) -> NextCommand | None:
 
     if not study.best:
         return None
-    best = study.best[0]
-    folder = paths.trial_dir(paths.study_dir(store_dir, study.name), best.trial or 0)
+    folder = paths.trial_dir(paths.study_dir(summary.store_dir, study.name), study.best[0].trial or 0)
     first = paths.replicate_dir(folder, 0)
     try:
-        record = read_record(study.name, store_dir)
+        record = read_record(study.name, summary.store_dir)
         config = read_config((first if first.is_dir() else folder) / paths.CONFIG)
-        words = _train_words(study, best, record, config, store_dir)
+        words = _train_words(study, record, config, summary.store_dir)
     except (LightsweepError, OSError, KeyError, TypeError):
         return None
-    name = "The best trial" if len(study.best) == 1 else f"#{best.trial}, the first of the front,"
     what = "its first replicate as" if first.is_dir() else "as"
-    return NextCommand(
-        kind="train", purpose=f"{name} {what} a single training run, to change it", text=shlex.join(words)
-    )
+    return NextCommand("train", f"{summary.best_name} {what} a single training run, to change it", shlex.join(words))
 
 
 def _train_words(
-    study: "StoredStudy", best: "TrialRow", record: Mapping[str, Any], config: Mapping[str, Any], store_dir: Path
+    study: "StoredStudy", record: Mapping[str, Any], config: Mapping[str, Any], store_dir: Path
 ) -> list[str]:
     from sweeps.config.quoting import quote, verbatim
     from sweeps.search.space.declare import key_of, split_overrides
     from sweeps.search.space.typed_secrets import hide_typed
 
+    params = study.best[0].params
     plain, _ = split_overrides(record["overrides"])
     own = {"seed": config["seed"]}
     if (config["data"] or {}).get("num_folds") is not None:
         own |= {"data.num_folds": config["data"]["num_folds"], "data.fold": config["data"]["fold"]}
     kept = [text for text in plain if key_of(text) not in {*_IRRELEVANT, *own} and hide_typed(text) == text]
     space = study.space
-    if space is not None and best.params.keys() <= set(space.keys):
-        searched = list(space.overrides(best.params))
+    if space is not None and params.keys() <= set(space.keys):
+        searched = list(space.overrides(params))
     else:
-        searched = [f"{key}={quote(value)}" for key, value in best.params.items()]
+        searched = [f"{key}={quote(value)}" for key, value in params.items()]
     words = ["lightsweep", "train", "--config-name", record["config_name"]]
     words += ["--config-dir", record["config_dir"]] if record["config_dir"] else []
-    words += [*kept, *searched, *(f"{key}={quote(value)}" for key, value in own.items() if key not in best.params)]
+    words += [*kept, *searched, *(f"{key}={quote(value)}" for key, value in own.items() if key not in params)]
     threads = study.parent.tags.get(tags.THREADS)
     if threads is not None and not any(key_of(text) == "launcher.threads" for text in kept):
         words.append(f"launcher.threads={threads}")

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweeps.core import paths
 from sweeps.core.text import whole
@@ -95,6 +95,11 @@ class StudySummary:
         return self.leaders if len(self.objectives) > 1 else self.leaders[:1]
 
     @property
+    def best_name(self) -> str:
+        """What the first of the best trials is called in a sentence."""
+        return "The best trial" if len(self.best) == 1 else f"#{self.best[0].number}, the first of the front,"
+
+    @property
     def num_finished(self) -> int:
         """How many trials count against the total."""
         return sum(self.counts.get(state, 0) for state in _ENDED)
@@ -153,9 +158,8 @@ def counts_text(counts: Mapping[str, int], *, num_infeasible: int = 0) -> str:
 # --- what to type next
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextCommand:
-    """A command to offer; `purpose` is what it is for."""
+class NextCommand(NamedTuple):
+    """A command to offer, and what it is for."""
 
     kind: Literal["compare", "show", "reproduce", "train", "resume", "diff", "ui"]
     purpose: str
@@ -169,44 +173,27 @@ def next_commands(summary: StudySummary, *, train: NextCommand | None = None) ->
         summary: The study.
         train: The command for its best trial as a single training run, if there is one.
     """
-    best = shlex.quote(f"best:{summary.name}")
-    where = store_options(summary.store_dir, summary.uri)
+    best, where = shlex.quote(f"best:{summary.name}"), store_options(summary.store_dir, summary.uri)
     found = [_compare(summary.name, where)]
     if summary.best:
-        name = "The best trial"
-        if len(summary.best) > 1:
-            name = f"#{summary.best[0].number}, the first of the front,"
-        found += [
-            NextCommand(kind="show", purpose=f"{name} in detail", text=f"lightsweep show {best}{where}"),
-            NextCommand(
-                kind="reproduce",
-                purpose=f"{name} retrained, and the result verified bit for bit",
-                text=f"lightsweep reproduce {best}{where}",
-            ),
-        ]
+        name = summary.best_name
+        proof = f"{name} retrained, and the result verified bit for bit"
+        found.append(NextCommand("show", f"{name} in detail", f"lightsweep show {best}{where}"))
+        found.append(NextCommand("reproduce", proof, f"lightsweep reproduce {best}{where}"))
         found += [] if train is None else [train]
     if summary.is_resumable:
-        purpose = "The study resumed, up to a larger total" if summary.has_all else "The study resumed"
-        found.append(NextCommand(kind="resume", purpose=purpose, text=resume_command(summary)))
+        more = ", up to a larger total" if summary.has_all else ""
+        found.append(NextCommand("resume", f"The study resumed{more}", resume_command(summary)))
     return [*found, *_ui(summary.name, where, summary.uri)]
 
 
 def run_commands(run: "RunDetail", store_dir: Path, uri: str | None, *, is_best: bool) -> list[NextCommand]:
-    """Return the commands that make sense for a run.
-
-    Args:
-        run: The run.
-        store_dir: The folder of the store.
-        uri: The address of MLflow's store if it is not in that folder.
-        is_best: Whether its study has no other trial that is the best.
-    """
+    """Return the commands that make sense for a run; `is_best` unless another trial of its study is the best."""
     where = store_options(store_dir, uri)
     found = [] if run.study is None else [_compare(run.study, where)]
-    if run.study is not None and run.kind == "trial" and not is_best:
+    if run.kind == "trial" and not is_best:
         names = f"{shlex.quote(f'best:{run.study}')} {shlex.quote(run.label)}"
-        found.append(
-            NextCommand(kind="diff", purpose="Compared with the best trial", text=f"lightsweep diff {names}{where}")
-        )
+        found.append(NextCommand("diff", "Compared with the best trial", f"lightsweep diff {names}{where}"))
     return [*found, *_ui(run.study, where, uri)]
 
 
@@ -220,19 +207,20 @@ def resume_command(summary: StudySummary, overrides: Sequence[str] = (), *, migr
     """
     if not overrides and summary.has_all:
         overrides = [f"study.num_trials={2 * max(summary.num_trials, summary.num_finished, 1)}"]
-    words = [shlex.quote(summary.name) + store_options(summary.store_dir), *(["--migrate"] if migrates else [])]
-    return " ".join(["lightsweep resume", *words, *map(shlex.quote, overrides)])
+    options = f"{store_options(summary.store_dir)}{' --migrate' if migrates else ''}"
+    return " ".join([f"lightsweep resume {shlex.quote(summary.name)}{options}", *map(shlex.quote, overrides)])
 
 
 def _compare(study: str, where: str) -> NextCommand:
-    text = f"lightsweep compare {shlex.quote(study)} --top 10{where}"
-    return NextCommand(kind="compare", purpose="All trials, best first", text=text)
+    return NextCommand("compare", "All trials, best first", f"lightsweep compare {shlex.quote(study)} --top 10{where}")
 
 
 def _ui(study: str | None, where: str, uri: str | None) -> list[NextCommand]:
-    """Return the command that opens MLflow's pages; none for a server, which shows them itself."""
-    if (uri or "").startswith("http"):
+    if (uri or "").startswith("http"):  # a server shows its own pages
         return []
     name = "" if study is None else f" {shlex.quote(study)}"
-    purpose = "All runs in MLflow's UI" if study is None else "The study in MLflow's UI"
-    return [NextCommand(kind="ui", purpose=purpose, text=f"lightsweep ui{name}{where}")]
+    return [
+        NextCommand(
+            "ui", f"{'All runs' if study is None else 'The study'} in MLflow's UI", f"lightsweep ui{name}{where}"
+        )
+    ]

@@ -116,7 +116,7 @@ def test_the_lines_of_parallel_coordinates_are_heights_and_goodness() -> None:
 def test_texts_of_the_store_do_not_become_markup() -> None:
     tame, wild = (
         Elements(page_of(view_of(varied(8)))),
-        Elements(page_of(evil(), advice=[EVIL], commands=[NextCommand(kind="show", purpose=EVIL, text=EVIL)])),
+        Elements(page_of(evil(), advice=[EVIL], commands=[NextCommand("show", EVIL, EVIL)])),
     )
     assert [attributes for tag, attributes in wild.found if tag == "img" or "onerror" in attributes] == []
     assert len(wild.scripts) == len(tame.scripts) == 3

@@ -80,7 +80,7 @@ def test_a_command_that_makes_no_sense_is_not_offered(changes: dict[str, Any], m
 
 
 def test_the_best_as_a_single_run_is_offered_beside_the_other_commands_for_it() -> None:
-    train = NextCommand(kind="train", purpose="", text="lightsweep train")
+    train = NextCommand("train", "", "lightsweep train")
     assert list(commands_of(SUMMARY, train=train))[:4] == ["compare", "show", "reproduce", "train"]
     assert "train" not in commands_of(replace(SUMMARY, leaders=()), train=train)
 
