@@ -141,7 +141,7 @@ def _best_trial(row: "TrialRow", objectives: Mapping[str, str]) -> BestTrial:
     error = row.metrics.get(f"{next(iter(objectives), '')}{SEM}", 0.0)
     return BestTrial(
         number=row.trial or 0,
-        objectives={metric: row.values.get(metric, row.value or math.nan) for metric in objectives},
+        objectives={metric: math.nan if (value := row.value_of(metric)) is None else value for metric in objectives},
         params=row.params,
         error=error if math.isfinite(error) else 0.0,
     )
@@ -218,9 +218,6 @@ def _compare(study: str, where: str) -> NextCommand:
 def _ui(study: str | None, where: str, uri: str | None) -> list[NextCommand]:
     if (uri or "").startswith("http"):  # a server shows its own pages
         return []
-    name = "" if study is None else f" {shlex.quote(study)}"
-    return [
-        NextCommand(
-            "ui", f"{'All runs' if study is None else 'The study'} in MLflow's UI", f"lightsweep ui{name}{where}"
-        )
-    ]
+    if study is None:
+        return [NextCommand("ui", "All runs in MLflow's UI", f"lightsweep ui{where}")]
+    return [NextCommand("ui", "The study in MLflow's UI", f"lightsweep ui {shlex.quote(study)}{where}")]

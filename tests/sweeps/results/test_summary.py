@@ -109,6 +109,11 @@ def test_what_to_change_is_quoted_and_another_space_is_a_migration() -> None:
     assert command == "lightsweep resume 'my study' --store-dir 'my runs' --migrate 'optimizer.lr=interval(0,1)'"
 
 
+def test_a_best_value_of_zero_is_a_value(tmp_path: Path) -> None:
+    study: Any = PlainStudy([trial(0, 0.0)])
+    assert summarize(study, tmp_path).best[0].value == 0.0
+
+
 def test_a_stored_study_is_summarized(tmp_path: Path) -> None:
     rows = [
         trial(0, 0.5, params={"a": 1}, metrics={"val/acc_sem": 0.01}),
