@@ -218,8 +218,9 @@ def _train_command(study: "StoredStudy", summary: StudySummary) -> NextCommand |
         words = _train_words(study, record, config, summary.store_dir)
     except (LightsweepError, OSError, KeyError, TypeError):
         return None
-    what = "its first replicate as" if first.is_dir() else "as"
-    return NextCommand("train", f"{summary.best_name} {what} a single training run, to change it", shlex.join(words))
+    which = " of its first replicate" if first.is_dir() else ""
+    purpose = f"{summary.best_name} as a single training run{which}, to change it"
+    return NextCommand("train", purpose, shlex.join(words))
 
 
 def _train_words(

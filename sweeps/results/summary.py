@@ -97,7 +97,7 @@ class StudySummary:
     @property
     def best_name(self) -> str:
         """What the first of the best trials is called in a sentence."""
-        return "The best trial" if len(self.best) == 1 else f"#{self.best[0].number}, the first of the front,"
+        return "The best trial" if len(self.best) == 1 else f"#{self.best[0].number} (first of the front)"
 
     @property
     def num_finished(self) -> int:
