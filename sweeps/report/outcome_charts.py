@@ -1,4 +1,4 @@
-"""Charts of results: the optimization history, the Pareto front, the importances of parameters."""
+"""Charts of results: the optimisation history, the Pareto front, the importances of parameters."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ def history_chart(view: StudyView) -> Chart | None:
     panels = tuple(panel for metric in view.study.objectives if (panel := _history_panel(view, metric)) is not None)
     if not panels:
         return None
-    return Chart(name="history", title="Optimization history", sentence=_history_sentence(view), panels=panels)
+    return Chart(name="history", title="Optimisation history", sentence=_history_sentence(view), panels=panels)
 
 
 def front_chart(view: StudyView) -> Chart | None:

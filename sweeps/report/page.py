@@ -165,9 +165,9 @@ def _headline(view: StudyView, summary: StudySummary) -> list[dict[str, str]]:
 
 
 def _lead(summary: StudySummary) -> str:
-    """Say what is optimized, and whether the study has ended with a result."""
+    """Say what is optimised, and whether the study has ended with a result."""
     goals = " and ".join(
-        f"{'minimizes' if way == 'minimize' else 'maximizes'} {metric}" for metric, way in summary.objectives.items()
+        f"{'minimises' if way == 'minimize' else 'maximises'} {metric}" for metric, way in summary.objectives.items()
     )
     sentences = [f"{goals[0].upper()}{goals[1:]}."] if goals else []
     if goals and summary.state == "running":
