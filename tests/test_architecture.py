@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,6 +129,26 @@ def test_a_dependency_has_one_door(dependency: str) -> None:
         if found.target.split(".")[0] == dependency and not found.source.startswith(DOORS[dependency])
     ]
     assert others == []
+
+
+def test_one_module_names_private_parts_of_optuna() -> None:
+    found = []
+    for name, file in modules("sweeps").items():
+        if name == "sweeps.search.optuna_private":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            texts = []
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                texts = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                texts = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts = node.value.split()
+            elif isinstance(node, ast.Attribute) and room_of(name) == "search" and node.attr.startswith("_"):
+                is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                texts = [] if is_own or node.attr.startswith("__") else [f"optuna._{node.attr}"]
+            found += [f"{name}:{node.lineno} names {text}" for text in texts if re.match(r"optuna\b.*\._", text)]
+    assert found == []
 
 
 def test_the_platform_and_the_models_meet_only_in_yaml() -> None:

@@ -38,13 +38,13 @@ _LIBRARIES = (*ALLOWED_MODULES, "optuna.pruners", "optuna.samplers")
 _BASES = frozenset(
     {
         "lightning_modules.data.augmentation.Augmentation",
-        "optuna.pruners._base.BasePruner",
-        "optuna.samplers._base.BaseSampler",
-        "optuna.samplers.nsgaii._after_trial_strategy.NSGAIIAfterTrialStrategy",
-        "optuna.samplers.nsgaii._child_generation_strategy.NSGAIIChildGenerationStrategy",
-        "optuna.samplers.nsgaii._crossovers._base.BaseCrossover",
-        "optuna.samplers.nsgaii._elite_population_selection_strategy.NSGAIIElitePopulationSelectionStrategy",
-        "optuna.samplers.nsgaii._mutations._base.BaseMutation",
+        "optuna.pruners.BasePruner",
+        "optuna.samplers.BaseSampler",
+        "optuna.samplers.nsgaii.NSGAIIAfterTrialStrategy",
+        "optuna.samplers.nsgaii.NSGAIIChildGenerationStrategy",
+        "optuna.samplers.nsgaii.BaseCrossover",
+        "optuna.samplers.nsgaii.NSGAIIElitePopulationSelectionStrategy",
+        "optuna.samplers.nsgaii.BaseMutation",
         "pytorch_lightning.callbacks.callback.Callback",
         "pytorch_lightning.core.datamodule.LightningDataModule",
         "pytorch_lightning.strategies.strategy.Strategy",
@@ -53,7 +53,9 @@ _BASES = frozenset(
         "torch.optim.optimizer.Optimizer",
     }
 )
-"""What is meant to be built is a class below one of these: metrics, systems and losses are torch modules, too.
+"""What is meant to be built is a class below one of these: metrics, systems and losses are torch modules as well.
+
+Private modules are left out of the names: `optuna.samplers._base.BaseSampler` is `optuna.samplers.BaseSampler`.
 
 The same libraries have thousands of functions, among them some that import, download or write what they are told."""
 
@@ -194,6 +196,10 @@ def _require_allowed(name: str, *, key: str, target: str, allowed: Sequence[str]
         raise ConfigError(f"{key}._target_: {target!r} is not of an allowed module ({', '.join(allowed)}). {way_out}")
 
 
+def _without_private_modules(found: type) -> str:
+    return ".".join([*(part for part in found.__module__.split(".") if part[:1] != "_"), found.__qualname__])
+
+
 def _require_buildable(found: Any, home: str, *, key: str, target: str, allowed: Sequence[str]) -> None:
     """Refuse what has been found if it is none of the things that are built; see `_BASES`."""
     found = whole(found)
@@ -207,11 +213,7 @@ def _require_buildable(found: Any, home: str, *, key: str, target: str, allowed:
         raise ConfigError(
             f"{key}._target_: {target!r} loads a model that its arguments name, from a file or the network. {way_out}"
         )
-    bases = (
-        {f"{base.__module__}.{base.__qualname__}" for base in inspect.getmro(found)}
-        if inspect.isclass(found)
-        else set()
-    )
+    bases = {_without_private_modules(base) for base in inspect.getmro(found)} if inspect.isclass(found) else set()
     is_factory = inspect.isfunction(found) and _is_of(home, _FACTORIES)
     is_private = any(part.startswith("_") for part in (target.rpartition(".")[2], *found.__qualname__.split(".")))
     if is_private or (not is_factory and not bases & _BASES):

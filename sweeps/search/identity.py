@@ -7,6 +7,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from sweeps.core.errors import StudyError
+from sweeps.search.optuna_private import METRIC_NAMES
 from sweeps.search.space.space import Space
 
 __all__ = ["create_or_check"]
@@ -35,7 +36,7 @@ def create_or_check(
         study_id = storage.get_study_id_from_name(name)
         is_whole = not _was_cut_short(storage, study_id, directions)
     if not is_whole:
-        storage.set_study_system_attr(study_id, "study:metric_names", metrics)  # for Optuna's own plots
+        storage.set_study_system_attr(study_id, METRIC_NAMES, metrics)  # for Optuna's own plots
         storage.set_study_user_attr(study_id, "metrics", metrics)
         storage.set_study_user_attr(study_id, "constraints", constraints)
         storage.set_study_user_attr(study_id, "replication", replication)

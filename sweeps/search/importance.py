@@ -1,20 +1,16 @@
 """How much each searched parameter has to do with being among the best: PED-ANOVA, told from chance by shuffling."""
 
 import random
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
 
 from sweeps.core.errors import SpaceError
+from sweeps.search.optuna_private import ped_anova
 from sweeps.search.space.space import Space
 
 __all__ = ["Importance", "weigh"]
@@ -98,28 +94,8 @@ def _study(space: Space, points: Sequence[Mapping[str, Any]]) -> optuna.Study:
 
 def _by_key(space: Space, study: optuna.Study, scores: Sequence[float], quantile: float) -> dict[str, float]:
     """Return the importance of each key, without a scale; 0 for those that no trial has."""
-    evaluator = _evaluator_type()(target_quantile=quantile)
+    evaluator = ped_anova()(target_quantile=quantile)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few trials of an option: the random orders say what that is worth
         found = evaluator.evaluate(study, target=lambda trial: -scores[trial.number])  # it takes less for better
     return {key: sum(found.get(p.name, 0.0) for p in space.parameters if p.key == key) for key in space.keys}
-
-
-@cache
-def _evaluator_type() -> Any:
-    """Import PED-ANOVA without the package around it, which brings scikit-learn for other measures: two seconds.
-
-    A bare package stands in while the module is loaded. Who imports the real one later finds the module there.
-    """
-    name = "optuna.importance"
-    if name not in sys.modules:
-        bare = ModuleType(name)
-        bare.__path__ = [str(Path(optuna.__file__).parent / "importance")]
-        sys.modules[name] = bare
-        try:
-            return import_module(f"{name}._ped_anova.evaluator").PedAnovaImportanceEvaluator
-        except (ImportError, AttributeError):  # another version of Optuna has it elsewhere
-            pass
-        finally:
-            del sys.modules[name]
-    return import_module(name).PedAnovaImportanceEvaluator

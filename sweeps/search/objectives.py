@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 
 import optuna
 from optuna.pruners import BasePruner, WilcoxonPruner
-from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 
 from sweeps.core.errors import ConfigError
@@ -20,7 +19,6 @@ from sweeps.search.replicates import Replication
 
 __all__ = [
     "Constraint",
-    "ReportedOnly",
     "parse_constraints",
     "parse_objectives",
     "require_judgeable",
@@ -29,18 +27,6 @@ __all__ = [
 ]
 
 Direction = Literal["maximize", "minimize"]
-
-
-class ReportedOnly(InMemoryStorage):
-    """The same trials as in another storage, with one objective, the reported one: pruners refuse several."""
-
-    def __init__(self, storage: InMemoryStorage, direction: StudyDirection) -> None:
-        vars(self).update(vars(storage))
-        self._direction = direction
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return the one direction."""
-        return [self._direction]
 
 
 def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]) -> dict[str, StudyDirection]:

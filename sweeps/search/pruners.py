@@ -23,6 +23,8 @@ from optuna.pruners import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.search.optuna_private import RUNG, bracket_of, halving_pruner_of, option_of
+
 __all__ = ["default_test", "why_hopeless", "why_pruned"]
 
 
@@ -37,21 +39,21 @@ def why_pruned(pruner: BasePruner, study: optuna.Study, trial: FrozenTrial) -> s
         case SuccessiveHalvingPruner():
             return _why_halved(pruner, study.get_trials(deepcopy=False), study.direction, trial, step)
         case HyperbandPruner():
-            bracket = pruner._get_bracket_id(study, trial)
-            peers = [
-                peer for peer in study.get_trials(deepcopy=False) if pruner._get_bracket_id(study, peer) == bracket
-            ]
-            why = _why_halved(pruner._pruners[bracket], peers, study.direction, trial, step)
+            bracket = bracket_of(pruner, study, trial)
+            peers = [peer for peer in study.get_trials(deepcopy=False) if bracket_of(pruner, study, peer) == bracket]
+            why = _why_halved(halving_pruner_of(pruner, bracket), peers, study.direction, trial, step)
             return f"{why}, bracket {bracket}"
         case ThresholdPruner():
             if math.isnan(value):
                 return f"nan at step {step}"
-            if value < pruner._lower:
-                return f"{_short(value)} at step {step} is below the lower threshold {_short(pruner._lower)}"
-            return f"{_short(value)} at step {step} is above the upper threshold {_short(pruner._upper)}"
+            if value < option_of(pruner, "lower"):
+                return (
+                    f"{_short(value)} at step {step} is below the lower threshold {_short(option_of(pruner, 'lower'))}"
+                )
+            return f"{_short(value)} at step {step} is above the upper threshold {_short(option_of(pruner, 'upper'))}"
         case PatientPruner():
-            why = f"no better value in the last {pruner._patience + 1} steps up to step {step}"
-            inner = pruner._wrapped_pruner
+            why = f"no better value in the last {option_of(pruner, 'patience') + 1} steps up to step {step}"
+            inner = option_of(pruner, "wrapped_pruner")
             return why if inner is None else f"{why}; {why_pruned(inner, study, trial)}"
         case _:
             return f"{type(pruner).__name__} stops it with {_short(value)} at step {step}"
@@ -65,10 +67,10 @@ def _why_percentile(pruner: PercentilePruner, study: optuna.Study, trial: Frozen
     best = max(reported) if is_maximized else min(reported)
     peers = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     values = [peer.intermediate_values[step] for peer in peers if step in peer.intermediate_values]
-    share = 100 - pruner._percentile if is_maximized else pruner._percentile
+    share = 100 - option_of(pruner, "percentile") if is_maximized else option_of(pruner, "percentile")
     threshold = float(np.nanpercentile(np.array(values, dtype=float), share))
     own = "" if best == trial.intermediate_values[step] else ", its best so far,"
-    what = "median" if isinstance(pruner, MedianPruner) else f"{pruner._percentile:g}% best limit"
+    what = "median" if isinstance(pruner, MedianPruner) else f"{option_of(pruner, 'percentile'):g}% best limit"
     side = "below" if is_maximized else "above"
     return f"{_short(best)}{own} at step {step} is {side} the {what} {_short(threshold)} of {len(values)} trials"
 
@@ -84,14 +86,16 @@ def _why_halved(
     if math.isnan(value):
         return f"nan at step {step}"
     rung = 0
-    while f"completed_rung_{rung + 1}" in trial.system_attrs:
+    while f"{RUNG}{rung + 1}" in trial.system_attrs:
         rung += 1
-    key = f"completed_rung_{rung}"
+    key = f"{RUNG}{rung}"
     others = [peer.system_attrs[key] for peer in trials if key in peer.system_attrs and peer.number != trial.number]
     values = sorted([*others, value], reverse=direction == StudyDirection.MAXIMIZE)
-    if len(values) <= pruner._bootstrap_count:
-        return f"rung {rung} has {len(values)} trials, and its first {pruner._bootstrap_count} go no further"
-    kept = max(len(values) // pruner._reduction_factor, 1)
+    if len(values) <= option_of(pruner, "bootstrap_count"):
+        return (
+            f"rung {rung} has {len(values)} trials, and its first {option_of(pruner, 'bootstrap_count')} go no further"
+        )
+    kept = max(len(values) // option_of(pruner, "reduction_factor"), 1)
     return (
         f"{_short(value)} at step {step} is not among the best {kept} of {len(values)} trials in rung "
         f"{rung}, which begin at {_short(values[kept - 1])}"
@@ -141,5 +145,5 @@ def why_hopeless(
     mean, other = (sum(them.values()) / len(them) for them in (values, best))
     return (
         f"mean {mean:.4g} of {len(values)} replicates against {other:.4g} of trial {best_number}: worse by Wilcoxon's "
-        f"test (p < {pruner._p_threshold:g})"
+        f"test (p < {option_of(pruner, 'p_threshold'):g})"
     )

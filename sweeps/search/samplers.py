@@ -11,38 +11,30 @@ consists of is taken out of it: its own classes, and NumPy's arrays.
 Ask Optuna for a trial whose values are no forbidden combination.
 """
 
-import copy
 import inspect
-import io
 import itertools
-import logging
-import pickle
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, CmaEsSampler
-from optuna.samplers._brute_force import _TreeNode
-from optuna.storages import InMemoryStorage
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.composer import build
-from sweeps.core.errors import ConfigError, SpaceError, StoreError, StudyError
+from sweeps.core.errors import ConfigError, SpaceError, StudyError
+from sweeps.search.optuna_private import FIXED_PARAMS, BruteForce, CmaEs, restart_trial, set_system_attr
 from sweeps.search.space.space import Space
 
 __all__ = [
     "ENUMERATING",
-    "BruteForce",
-    "CmaEs",
     "Grid",
     "build_pruner",
     "build_sampler",
-    "load_optimizer",
     "propose",
     "seed_of",
 ]
@@ -188,12 +180,12 @@ class Grid(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Assign the first point that no trial has, unless the trial brings its own."""
-        if "grid_id" in trial.system_attrs or "fixed_params" in trial.system_attrs or trial.params:
+        if "grid_id" in trial.system_attrs or FIXED_PARAMS in trial.system_attrs or trial.params:
             return
         free = set(range(len(self._points))) - self._started(study)
         if not free:
             raise StudyError(f"All {len(self._points)} points of the grid have been tried. Widen the search space.")
-        study._storage.set_trial_system_attr(trial._trial_id, "grid_id", min(free))
+        set_system_attr(study, trial, "grid_id", min(free))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return nothing: a point's values are looked up one by one."""
@@ -211,7 +203,7 @@ class Grid(optuna.samplers.BaseSampler):
         """Return the value of the trial's point, or of the first point that has all values known so far."""
         if "grid_id" in trial.system_attrs:
             return self._points[trial.system_attrs["grid_id"]][param_name]
-        known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}.items()
+        known = {**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}.items()
         fitting = [point for point in self._points if param_name in point]
         return next((point for point in fitting if known <= point.items()), fitting[0])[param_name]
 
@@ -221,7 +213,7 @@ class Grid(optuna.samplers.BaseSampler):
 
     def _started(self, study: optuna.Study) -> set[int]:
         """Return the points that a trial has or had, whatever became of it."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        trials = study.get_trials(deepcopy=False)
         assigned = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
         self._find([trial for trial in trials if trial.params and "grid_id" not in trial.system_attrs])
         return assigned | {index for index in self._found.values() if index is not None}
@@ -237,77 +229,6 @@ class Grid(optuna.samplers.BaseSampler):
                 self._found[number] = index
 
 
-class BruteForce(optuna.samplers.BruteForceSampler):
-    """Optuna's, which cannot read a trial that has ended without values: one that was dropped from its study.
-
-    Nor does it know of a study that goes on whether all has been tried, before one trial more has ended.
-    """
-
-    def is_done(self, study: optuna.Study) -> bool:
-        """Return whether every point has been started."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        tree = _TreeNode()
-        self._populate_tree(tree, [trial for trial in trials if trial.state != TrialState.WAITING], {})
-        return not tree.is_any_expandable(True)
-
-    @staticmethod
-    def _populate_tree(tree: Any, trials: Iterable[FrozenTrial], params: dict[str, Any]) -> None:
-        known = [trial for trial in trials if trial.params or not trial.state.is_finished()]
-        optuna.samplers.BruteForceSampler._populate_tree(tree, known, params)
-
-
-_PARTS = {
-    "cmaes": {"CMA", "SepCMA", "CMAwM"},
-    "cmaes._cma": {"CMA"},
-    "cmaes._sepcma": {"SepCMA"},
-    "cmaes._cmawm": {"CMAwM"},
-    "numpy": {"dtype", "ndarray"},
-    "numpy.core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy.core.numeric": {"_frombuffer"},
-    "numpy._core.numeric": {"_frombuffer"},
-    "numpy.random._pickle": {"__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor"},
-    "numpy.random._mt19937": {"MT19937", "__pyx_unpickle_MT19937"},
-    "numpy.random.bit_generator": {"__pyx_unpickle_SeedSequence"},
-}
-
-
-class CmaEs(CmaEsSampler):
-    """Optuna's CMA-ES, which reads its optimizer back as data; its other methods are Optuna's."""
-
-    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        for trial in reversed(completed_trials):
-            parts = {
-                key: value for key, value in trial.system_attrs.items() if key.startswith(self._attr_key_optimizer)
-            }
-            if parts:
-                return load_optimizer(self._concat_optimizer_attrs(parts))
-        return None
-
-
-def load_optimizer(stored: str) -> Any:
-    """Read an optimizer that Optuna has stored.
-
-    Raises:
-        StoreError: It has more in it than an optimizer consists of.
-    """
-    try:
-        return _Unpickler(io.BytesIO(bytes.fromhex(stored))).load()
-    except (pickle.UnpicklingError, ValueError, EOFError, AttributeError, TypeError, IndexError, KeyError) as error:
-        raise StoreError(
-            f"The study's storage has an optimizer of CMA-ES that is not read: {error}. Whoever can write to the "
-            "storage can have left it. Choose another sampler, such as sampler=tpe, or begin another study."
-        ) from error
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name in _PARTS.get(module, ()):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of an optimizer")
-
-
-_log = logging.getLogger(__name__)
 _MAX_PROPOSALS = 5  # of the study's sampler: some propose the same again
 _MAX_DRAWS = 1000  # at random after that
 
@@ -335,7 +256,7 @@ def propose(study: optuna.Study, space: Space, seed: int | None) -> optuna.Trial
             if attempt == _MAX_PROPOSALS:
                 source = None if seed is None else zlib.crc32(f"{seed}/{trial.number}/allowed".encode())
                 study.sampler = optuna.samplers.RandomSampler(seed=source)
-            trial = _begin_anew(study, trial, keeps_fixed=attempt < _MAX_PROPOSALS)
+            trial = restart_trial(study, trial, keeps_fixed=attempt < _MAX_PROPOSALS)
             if not space.forbids(space.suggest(trial)):
                 return trial
     finally:
@@ -344,16 +265,3 @@ def propose(study: optuna.Study, space: Space, seed: int | None) -> optuna.Trial
         f"Study {study.study_name!r}: all of {_MAX_DRAWS} random combinations are forbidden. Forbid less, or state the "
         f"space so that what is forbidden is not in it: by fewer values, or by conditions (when)."
     )
-
-
-def _begin_anew(study: optuna.Study, trial: optuna.Trial, *, keeps_fixed: bool) -> optuna.Trial:
-    """Take the values of a trial away again, as no method of Optuna's does."""
-    memory = study._storage
-    assert isinstance(memory, InMemoryStorage)
-    frozen = copy.copy(memory.get_trial(trial._trial_id))
-    frozen.params, frozen.distributions = {}, {}
-    if not keeps_fixed and "fixed_params" in frozen.system_attrs:
-        _log.warning("trial %d: the values that were enqueued for it are forbidden", trial.number)
-        frozen.system_attrs = {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
-    memory._set_trial(trial._trial_id, frozen)
-    return optuna.Trial(study, trial._trial_id)

@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import schema_lock, sqlite_file
 from sweeps.core.urls import hide_password, passwords_in, with_installed_driver
+from sweeps.search.optuna_private import study_ids
 
 __all__ = ["Storage", "dashboard", "open_storage", "storage_errors"]
 
@@ -151,7 +152,7 @@ def dashboard(storage_url: str, study: str | None = None) -> tuple[Application, 
             f"--optuna needs Optuna's dashboard, which is not installed ({error}): pip install 'lightsweep[dashboard]'."
         ) from error
     storage = open_storage(storage_url)
-    numbers = {found.study_name: found._study_id for found in storage.get_all_studies()}
+    numbers = study_ids(storage)
     page = f"/dashboard/studies/{numbers[study]}" if study in numbers else "/dashboard"
     application: Application = wsgi(storage)
     return application, page

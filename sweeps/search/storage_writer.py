@@ -1,9 +1,9 @@
-"""The trials of a study in Optuna's tables, written behind the trials in memory.
+"""Write trials into Optuna's tables: those of a running study, behind its trials in memory, and a whole study at once.
 
-Make a study that has trials from its first moment, in place of an earlier one if need be.
-
-It is written completely under another name and then renamed, together with the earlier one, in one transaction. A
-crash leaves the state before or the state after; a half-written study is removed by the next attempt.
+`StorageWriter` writes what has changed in one transaction. `publish` makes a study that has trials from its first
+moment, in place of an earlier one if need be: it is written completely under another name and then renamed, together
+with the earlier one, in one transaction. A crash leaves the state before or the state after; the next attempt removes a
+half-written study.
 """
 
 import copy
@@ -20,13 +20,26 @@ import optuna
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import StudyError
+from sweeps.search.optuna_private import (
+    METRIC_NAMES,
+    STUDIES,
+    SYSTEM_ATTRS,
+    TABLES_OF_TRIALS,
+    TRIAL_PARAMS,
+    TRIAL_REPORTS,
+    TRIAL_VALUES,
+    TRIALS,
+    USER_ATTRS,
+    id_of,
+    report_columns,
+    value_columns,
+)
 
-__all__ = ["Record", "backup_name", "publish"]
+__all__ = ["StorageWriter", "backup_name", "publish"]
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_S = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -39,7 +52,7 @@ class _Written:
     content: FrozenTrial  # what of it is in the database
 
 
-class Record:
+class StorageWriter:
     """The trials of a study in Optuna's tables, written in as few transactions as can be.
 
     Optuna's own storage takes one or more transactions for every report, parameter and attribute, and reads
@@ -64,15 +77,14 @@ class Record:
 
     def new_trials(self, num_known: int) -> list[FrozenTrial]:
         """Return the trials that others have put there, from number `num_known` on."""
-        trials = models.TrialModel.__table__
-        query = sa.select(sa.func.max(trials.c.trial_id)).where(trials.c.study_id == self._study_id)
+        query = sa.select(sa.func.max(TRIALS.c.trial_id)).where(TRIALS.c.study_id == self._study_id)
         with self._storage.engine.connect() as connection:
             last = connection.execute(query).scalar()
         if last is None or last <= self._last_id:
             return []
         found = [t for t in self._storage.get_all_trials(self._study_id, deepcopy=False) if t.number >= num_known]
         for trial in found:
-            self._written[trial.number] = _Written(trial._trial_id, trial, _snapshot(trial))
+            self._written[trial.number] = _Written(id_of(trial), trial, _snapshot(trial))
         self._last_id = int(last)
         return found
 
@@ -135,31 +147,22 @@ class Record:
 
     def _lock_study(self, connection: sa.Connection) -> None:
         """Begin by a write: SQLite then waits for others, not failing halfway; servers lock the row."""
-        studies = models.StudyModel.__table__
         found = connection.execute(
-            sa.update(studies).where(studies.c.study_id == self._study_id).values(study_name=studies.c.study_name)
+            sa.update(STUDIES).where(STUDIES.c.study_id == self._study_id).values(study_name=STUDIES.c.study_name)
         )
         if not found.rowcount:
             raise StudyError("The study was deleted from its storage while it ran. Give another study.name.")
 
     def _insert_trial(self, connection: sa.Connection, trial: FrozenTrial, *, is_retry: bool) -> int:
-        trials = models.TrialModel.__table__
         # What is not known here has a higher id; without that bound, the database would look at every trial
-        new = (trials.c.study_id == self._study_id, trials.c.trial_id > self._last_id)
+        new = (TRIALS.c.study_id == self._study_id, TRIALS.c.trial_id > self._last_id)
         others = connection.execute(
-            sa.select(trials).where(*new, trials.c.number >= trial.number).order_by(trials.c.number)
+            sa.select(TRIALS).where(*new, TRIALS.c.number >= trial.number).order_by(TRIALS.c.number)
         ).all()
         start = _utc(trial.datetime_start)
         if is_retry and others and (others[0].number, others[0].datetime_start) == (trial.number, start):
             trial_id = int(others[0].trial_id)
-            for model in (
-                models.TrialParamModel,
-                models.TrialUserAttributeModel,
-                models.TrialSystemAttributeModel,
-                models.TrialIntermediateValueModel,
-                models.TrialValueModel,
-            ):
-                table = model.__table__
+            for table in TABLES_OF_TRIALS:
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
             return trial_id
         if others:
@@ -168,7 +171,7 @@ class Record:
                 f"driver may run a study: stop the other one, then go on with `lightsweep resume`."
             )
         result = connection.execute(
-            sa.insert(trials).values(
+            sa.insert(TRIALS).values(
                 number=trial.number,
                 study_id=self._study_id,
                 state=trial.state,
@@ -182,10 +185,9 @@ class Record:
     def _update_trial(self, connection: sa.Connection, trial_id: int, old: FrozenTrial, trial: FrozenTrial) -> None:
         if trial.state == old.state:
             return
-        trials = models.TrialModel.__table__
         found = connection.execute(
-            sa.update(trials)
-            .where(trials.c.trial_id == trial_id, trials.c.state.in_([old.state, trial.state]))
+            sa.update(TRIALS)
+            .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_([old.state, trial.state]))
             .values(
                 state=trial.state,
                 datetime_start=_utc(trial.datetime_start),
@@ -206,44 +208,33 @@ class Record:
         trial: FrozenTrial,
         rows: dict[Any, list[dict[str, Any]]],
     ) -> None:
-        """Add the rows that `trial` has more than `old`."""
+        """Add the rows that `trial` has and `old` has not."""
 
-        def add(model: Any, **columns: Any) -> None:
-            rows.setdefault(model.__table__, []).append({"trial_id": trial_id, **columns})
+        def add(table: sa.Table, **columns: Any) -> None:
+            rows.setdefault(table, []).append({"trial_id": trial_id, **columns})
 
         for name, value in trial.params.items():
             if old is None or name not in old.params:
                 distribution = trial.distributions[name]
-                add(
-                    models.TrialParamModel,
-                    param_name=name,
-                    param_value=float(distribution.to_internal_repr(value)),
-                    distribution_json=distribution_to_json(distribution),
-                )
+                stored = float(distribution.to_internal_repr(value))
+                text = distribution_to_json(distribution)
+                add(TRIAL_PARAMS, param_name=name, param_value=stored, distribution_json=text)
         for step, number in trial.intermediate_values.items():
             if old is None or step not in old.intermediate_values:
-                stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(float(number))
-                add(
-                    models.TrialIntermediateValueModel,
-                    step=step,
-                    intermediate_value=stored,
-                    intermediate_value_type=kind,
-                )
+                add(TRIAL_REPORTS, step=step, **report_columns(float(number)))
         if trial.values is not None and (old is None or old.values is None):
             for objective, number in enumerate(trial.values):
-                stored, value_kind = models.TrialValueModel.value_to_stored_repr(float(number))
-                add(models.TrialValueModel, objective=objective, value=stored, value_type=value_kind)
-        for model, new, known in (
-            (models.TrialUserAttributeModel, trial.user_attrs, old.user_attrs if old else {}),
-            (models.TrialSystemAttributeModel, trial.system_attrs, old.system_attrs if old else {}),
+                add(TRIAL_VALUES, objective=objective, **value_columns(float(number)))
+        for table, new, known in (
+            (USER_ATTRS, trial.user_attrs, old.user_attrs if old else {}),
+            (SYSTEM_ATTRS, trial.system_attrs, old.system_attrs if old else {}),
         ):
             for key, value in new.items():
                 if key in known and known[key] == value:
                     continue
                 if key in known:
-                    table = model.__table__
                     connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, table.c.key == key))
-                add(model, key=key, value_json=json.dumps(value))
+                add(table, key=key, value_json=json.dumps(value))
 
 
 def _snapshot(trial: FrozenTrial) -> FrozenTrial:
@@ -297,10 +288,10 @@ def publish(
     _remove(storage, unfinished, name)
     study_id = storage.create_new_study(directions, unfinished)
     storage.set_study_user_attr(study_id, _FOR, name)
-    storage.set_study_system_attr(study_id, "study:metric_names", list(metrics))
+    storage.set_study_system_attr(study_id, METRIC_NAMES, list(metrics))
     for key, value in attrs.items():
         storage.set_study_user_attr(study_id, key, value)
-    Record(storage, study_id).write(trials, is_durable=True, is_patient=True)
+    StorageWriter(storage, study_id).write(trials, is_durable=True, is_patient=True)
     _rename(storage, study_id, name, backup)
 
 
@@ -320,11 +311,10 @@ def _remove(storage: RDBStorage, unfinished: str, name: str) -> None:
 
 
 def _rename(storage: RDBStorage, study_id: int, name: str, backup: str | None) -> None:
-    studies = models.StudyModel.__table__
     with storage.engine.connect() as connection:
         if connection.dialect.name == "sqlite":  # before the transaction: inside it has no effect
             connection.exec_driver_sql("pragma synchronous = full")
         if backup is not None:
-            connection.execute(sa.update(studies).where(studies.c.study_name == name).values(study_name=backup))
-        connection.execute(sa.update(studies).where(studies.c.study_id == study_id).values(study_name=name))
+            connection.execute(sa.update(STUDIES).where(STUDIES.c.study_name == name).values(study_name=backup))
+        connection.execute(sa.update(STUDIES).where(STUDIES.c.study_id == study_id).values(study_name=name))
         connection.commit()

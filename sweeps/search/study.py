@@ -5,7 +5,6 @@ import math
 import statistics
 import time
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,11 +13,8 @@ from typing import Any, get_args
 import optuna
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
-from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.study._constrained_optimization import _is_constrained_optimization
-from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import StoreError, StudyError
@@ -27,19 +23,29 @@ from sweeps.core.trials import Ask, EndState, Result, Reused, Told, Verdict
 from sweeps.search.identity import create_or_check
 from sweeps.search.objectives import (
     Constraint,
-    ReportedOnly,
     parse_objectives,
     require_judgeable,
     violations,
     why_infeasible,
 )
+from sweeps.search.optuna_private import (
+    CONSTRAINT,
+    CONSTRAINTS,
+    FIXED_PARAMS,
+    BruteForce,
+    ReportedOnly,
+    id_of,
+    pareto_front,
+    reseed,
+    suspend_trial,
+)
 from sweeps.search.pruners import default_test, why_hopeless, why_pruned
 from sweeps.search.replicates import Replication
-from sweeps.search.samplers import BruteForce, Grid, propose
+from sweeps.search.samplers import Grid, propose
 from sweeps.search.space.space import Space
 from sweeps.search.states import DROPPED, INTERRUPTED, Tally, state_of
 from sweeps.search.storage import storage_errors
-from sweeps.search.storage_writer import Record
+from sweeps.search.storage_writer import StorageWriter
 
 __all__ = ["Best", "Study"]
 
@@ -128,7 +134,7 @@ class Study:
         self._seed = seed
         self._storage = storage
         self._study_id = study_id
-        self._record = Record(storage, study_id)
+        self._record = StorageWriter(storage, study_id)
         self._memory = InMemoryStorage()
         self._memory_id = self._memory.create_new_study(list(objectives.values()), name)
         for key, value in self._record.attrs.items():
@@ -230,7 +236,7 @@ class Study:
         if self.is_exhausted:
             raise StudyError(f"Study {self.name!r} has tried every point of its space. Widen the space.")
         if self._seed is not None:
-            _reseed(self.optuna.sampler, f"{self._seed}/{self._next_number()}")
+            reseed(self.optuna.sampler, f"{self._seed}/{self._next_number()}")
         try:
             trial = propose(self.optuna, self.space, self._seed)
         except Exception as exc:
@@ -243,7 +249,7 @@ class Study:
         return Ask(
             number=trial.number,
             values=self.space.decode(frozen.params),
-            is_enqueued="fixed_params" in frozen.system_attrs,
+            is_enqueued=FIXED_PARAMS in frozen.system_attrs,
             elapsed_s=used["s"],
             device_s=used["device_s"],
         )
@@ -256,7 +262,7 @@ class Study:
         if number not in self._running:
             return Verdict(prune=True, reason=f"trial {number} is closed already")
         if step not in self._frozen(number).intermediate_values:
-            self._memory.set_trial_intermediate_value(self._frozen(number)._trial_id, step, float(value))
+            self._memory.set_trial_intermediate_value(id_of(self._frozen(number)), step, float(value))
         pruner = self._judged.pruner
         if pruner is self._paired:
             return Verdict(prune=False)
@@ -275,7 +281,7 @@ class Study:
     def begin_replicates(self, number: int, *, is_anew: bool) -> dict[int, Result]:
         """Return the results that a trial of several trainings has already; forget them if it begins anew."""
         if is_anew and self.replicates(number):
-            self._memory.set_trial_user_attr(self._frozen(number)._trial_id, _REPLICATES, {})
+            self._memory.set_trial_user_attr(id_of(self._frozen(number)), _REPLICATES, {})
             self._save(number, is_durable=True)
         return self.replicates(number)
 
@@ -296,7 +302,7 @@ class Study:
         """
         stored = dict(self._frozen(number).user_attrs.get(_REPLICATES, {}))
         stored[str(replicate)] = {"value": result.value, "metrics": dict(result.metrics)}
-        self._memory.set_trial_user_attr(self._frozen(number)._trial_id, _REPLICATES, stored)
+        self._memory.set_trial_user_attr(id_of(self._frozen(number)), _REPLICATES, stored)
         self._save(number, is_durable=True)
         best = self._best_reported()
         if best is None or isinstance(self._judged.pruner, optuna.pruners.NopPruner):
@@ -376,7 +382,7 @@ class Study:
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Keep a fact about a running trial with it, as plain data; it is written with what is written next."""
-        self._memory.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
+        self._memory.set_trial_user_attr(id_of(self._frozen(number)), key, value)
 
     def reuse(self, number: int, source: int) -> Reused:
         """End a running trial with the reports and the result of `source`, a complete or pruned one.
@@ -392,10 +398,10 @@ class Study:
             reason += f", which was pruned: {twin.user_attrs.get('reason', '')}"
         for step, value in twin.intermediate_values.items():
             if step not in trial.intermediate_values:
-                self._memory.set_trial_intermediate_value(trial._trial_id, step, value)
+                self._memory.set_trial_intermediate_value(id_of(trial), step, value)
         for key, attr in twin.system_attrs.items():
-            if key.startswith("constraints"):
-                self._memory.set_trial_system_attr(trial._trial_id, key, attr)
+            if key.startswith(CONSTRAINTS):
+                self._memory.set_trial_system_attr(id_of(trial), key, attr)
         self.note(number, "reused_from", source)
         metrics = twin.user_attrs.get("metrics", {})
         told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
@@ -439,6 +445,16 @@ class Study:
         if stale:  # in one transaction: a crash leaves all of it or nothing
             self._save(*stale, is_durable=True)
         return stale
+
+    def user_attr(self, key: str) -> Any:
+        """Return a fact that is kept with the study; None if there is none."""
+        with storage_errors(self._storage):
+            return self._storage.get_study_user_attrs(self._study_id).get(key)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep a fact with the study, as plain data; it is in the database when this returns."""
+        with storage_errors(self._storage):
+            self._storage.set_study_user_attr(self._study_id, key, value)
 
     # --- reading
 
@@ -555,7 +571,7 @@ class Study:
     def _own_front(self) -> list[FrozenTrial]:
         """Return what Optuna calls the best trials, of the study's own."""
         own = [trial for trial in self._trials() if state_of(trial) == "complete"]
-        return _get_pareto_front_trials_by_trials(own, self.optuna.directions, _is_constrained_optimization(own))
+        return pareto_front(own, self.optuna.directions)
 
     def _best(self, trial: FrozenTrial) -> Best:
         return Best(number=trial.number, objectives=tuple(trial.values), values=self.space.decode(trial.params))
@@ -620,11 +636,11 @@ class Study:
 
     def _constrain(self, number: int, constraint: str, violation: float) -> None:
         # As Trial.set_constraint does, which a trial that another driver began has no handle for
-        key = f"constraints:{constraint}"
-        self._memory.set_trial_system_attr(self._frozen(number)._trial_id, key, violation)
+        key = f"{CONSTRAINT}{constraint}"
+        self._memory.set_trial_system_attr(id_of(self._frozen(number)), key, violation)
 
     def _end(self, number: int, state: EndState, values: list[float] | None, reason: str) -> None:
-        trial_id = self._frozen(number)._trial_id
+        trial_id = id_of(self._frozen(number))
         if reason:
             self._memory.set_trial_user_attr(trial_id, "reason", reason)
         self._running.pop(number, None)
@@ -640,12 +656,9 @@ class Study:
 
     def _suspend(self, number: int, reason: str) -> None:
         """Let a trial wait, with its number, values and reports, until it is asked for again."""
-        trial_id = self._frozen(number)._trial_id
+        trial_id = id_of(self._frozen(number))
         self._memory.set_trial_user_attr(trial_id, INTERRUPTED, reason)
-        self._memory.set_trial_state_values(trial_id, TrialState.WAITING)
-        # Optuna looks for waiting trials only behind those that it has seen waiting no more
-        first = self._memory._prev_waiting_trial_number
-        first[self._memory_id] = min(first[self._memory_id], number)
+        suspend_trial(self._memory, self._memory_id, number)
         self._running.pop(number, None)
 
     def _close_half_asked(self, exc: Exception) -> None:
@@ -673,12 +686,3 @@ class Study:
 
 def _one(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
-
-
-def _reseed(sampler: BaseSampler, source: str) -> None:
-    """Set every random state of the sampler, and of the samplers inside it, from `source`."""
-    for key, value in vars(sampler).items():
-        if isinstance(value, LazyRandomState):
-            value.rng.seed(zlib.crc32(f"{source}/{key}".encode()))
-        elif isinstance(value, BaseSampler):
-            _reseed(value, f"{source}/{key}")

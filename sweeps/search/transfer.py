@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import ConfigError, SpaceError, StudyError, did_you_mean
+from sweeps.search.optuna_private import CONSTRAINTS, FIXED_PARAMS, RUNG
 from sweeps.search.space.compatibility import Composed, Look, Refit, refit, refit_queued
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
@@ -41,7 +42,7 @@ __all__ = [
     "warm_start",
 ]
 
-_KEPT = ("constraints", "completed_rung_")
+_KEPT = (CONSTRAINTS, RUNG)
 """The system attributes that do not depend on the space. Not kept are samplers' own: CMA-ES's state, the numbers of
 grid points, what TPE and GP proposed, generations."""
 
@@ -61,9 +62,7 @@ def taken_over(
     """
     is_queued = not trial.state.is_finished() and recorded is None
     try:
-        known = old.decode(
-            {**trial.system_attrs.get("fixed_params", {}), **trial.params} if is_queued else trial.params
-        )
+        known = old.decode({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params} if is_queued else trial.params)
     except (SpaceError, ValueError):
         return "its values are not of its study's space"
     if is_queued:
@@ -110,8 +109,8 @@ def _with(trial: FrozenTrial, study: str, new: Space, found: Refit, *, is_queued
         result.user_attrs[INTERRUPTED] = "the driver died"
     if is_queued:
         result.params, result.distributions = {}, {}
-        if found.params or "fixed_params" in trial.system_attrs:
-            result.system_attrs["fixed_params"] = found.params
+        if found.params or FIXED_PARAMS in trial.system_attrs:
+            result.system_attrs[FIXED_PARAMS] = found.params
     else:
         result.params = found.params
         result.distributions = {name: new.distributions[name] for name in found.params}
@@ -229,8 +228,7 @@ def migrate(
 
 def unrecorded(study: "Study") -> Unrecorded | None:
     """Return the migration that is still to be told to the runs, if there is one; a crash may have come between."""
-    with storage_errors(study._storage):
-        found = study._storage.get_study_user_attrs(study._study_id).get(_MIGRATION)
+    found = study.user_attr(_MIGRATION)
     if found is None or found["is_recorded"]:
         return None
     return Unrecorded(backup=found["backup"], space_before=found["space"])
@@ -238,9 +236,7 @@ def unrecorded(study: "Study") -> Unrecorded | None:
 
 def note_recorded(study: "Study") -> None:
     """Remember that the runs have been told."""
-    with storage_errors(study._storage):
-        found = study._storage.get_study_user_attrs(study._study_id)[_MIGRATION]
-        study._storage.set_study_user_attr(study._study_id, _MIGRATION, {**found, "is_recorded": True})
+    study.set_user_attr(_MIGRATION, {**study.user_attr(_MIGRATION), "is_recorded": True})
 
 
 def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[str], *, group: str = "study") -> None:

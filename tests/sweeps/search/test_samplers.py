@@ -8,7 +8,8 @@ import optuna
 import pytest
 
 from sweeps.core.errors import StoreError
-from sweeps.search.samplers import CmaEs, build_sampler, load_optimizer
+from sweeps.search.optuna_private import CmaEs, load_optimizer
+from sweeps.search.samplers import build_sampler
 
 CMAES = {"_target_": "optuna.samplers.CmaEsSampler", "seed": 1, "n_startup_trials": 2}
 
@@ -53,12 +54,12 @@ def test_pickle_that_runs_is_refused_and_did_not_run(tmp_path: Path) -> None:
             optuna.trial.create_trial(params={"x": x, "y": x}, distributions=space, value=x, system_attrs=harm)
         )
 
-    with pytest.raises(StoreError, match=r"pathlib.* is no part of an optimizer. Whoever can write to the storage"):
+    with pytest.raises(StoreError, match=r"pathlib.*sampler=tpe"):
         study.ask(space)
     assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("stored", ["", "zz", "80", b"cos\nsystem\n(S'true'\ntR.".hex(), b"cnumpy\nload\n.".hex()])
-def test_what_is_no_optimizer_is_told_in_one_line(stored: str) -> None:
-    with pytest.raises(StoreError, match="an optimizer of CMA-ES that is not read"):
+def test_what_is_not_an_optimizer_is_reported_in_one_line(stored: str) -> None:
+    with pytest.raises(StoreError, match="CMA-ES"):
         load_optimizer(stored)
