@@ -89,8 +89,6 @@ def measure(folder: Path) -> tuple[float, float, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags=run_tags,
-            python_path=(),
-            allowed_modules=(),
             answers=True,
         ),
         slots=[Slot(index=0, threads=1)],

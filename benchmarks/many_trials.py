@@ -85,8 +85,6 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags={**run_tags, tags.KIND: "trial"},
-            python_path=(),
-            allowed_modules=(),
             answers=False,
         ),
         slots=[Slot(index=0, threads=1)],

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.cli.commands.reproduce import ReproduceRequest
-    from sweeps.driver.session import CommandLine
 
 __all__ = ["main"]
 
@@ -85,92 +84,40 @@ def _no_command(args: argparse.Namespace) -> int:
     return 2
 
 
-def _command_line(args: argparse.Namespace) -> "CommandLine":
-    from sweeps.driver.session import CommandLine
-
-    return CommandLine(overrides=tuple(args.overrides), config_name=args.config_name, config_dir=args.config_dir)
-
-
-def _print_config(args: argparse.Namespace) -> int:
-    from sweeps.config.composer import Composer, to_yaml
-    from sweeps.search.space.declare import split_overrides
-
-    plain, _ = split_overrides(args.overrides)
-    public = Composer(args.config_name, plain, args.config_dir).shown(resolves=args.resolve)
-    print(to_yaml(public), end="")
-    return 0
-
-
 def _train(args: argparse.Namespace) -> int:
-    if args.cfg:
-        return _print_config(args)
-    from sweeps.cli.commands.train import train
-    from sweeps.cli.live import warn_unsent
-    from sweeps.core.text import number
+    from sweeps.cli.commands.train import run
 
-    console = _console()
-    result = train(_command_line(args), console)
-    warn_unsent(result.unsent, console, is_sweep=False)
-    outcome = result.outcome
-    if result.is_guest and outcome is not None and outcome.state == "complete":
-        return 0
-    if outcome is None or outcome.state == "interrupted":
-        if not result.is_guest:
-            console.print("Interrupted. Nothing is lost of what was recorded.", highlight=False)
-        return _INTERRUPTED
-    if outcome.state == "failed":
-        if result.is_guest:  # rank 0 has a display for that
-            console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)
-        console.print(f"The log is in {result.folder}.", markup=False, highlight=False, soft_wrap=True)
-        return 1
-    for key, value in sorted(outcome.metrics.items()):
-        console.print(f"  {key:<16} {number(value)}", markup=False, highlight=False)
-    console.print(f"run {result.run_id}  in {result.folder}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return run(args)
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    if args.cfg:
-        return _print_config(args)
-    from sweeps.cli.commands.sweep import sweep
-    from sweeps.cli.summary import conclude
+    from sweeps.cli.commands.sweep import run
 
-    console = _console()
-    return conclude(sweep(_command_line(args), console, migrates=args.migrate), console)
+    return run(args)
 
 
 def _check(args: argparse.Namespace) -> int:
-    if args.cfg:
-        return _print_config(args)
-    from sweeps.cli.commands.check import run_check
-    from sweeps.cli.preflight_report import print_report
+    from sweeps.cli.commands.check import run
 
-    console = _console()
-    result = run_check(_command_line(args), console)
-    print_report(result.report, args.format, title=result.title, console=console, out=sys.stdout)
-    return 0
+    return run(args)
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from sweeps.cli.commands.sweep import resume
-    from sweeps.cli.summary import conclude
+    from sweeps.cli.commands.sweep import run_resume
 
-    console = _console()
-    return conclude(resume(args.study, args.store_dir, console, args.overrides, migrates=args.migrate), console)
+    return run_resume(args)
 
 
 def _enqueue(args: argparse.Namespace) -> int:
-    from sweeps.cli.commands.steer import enqueue
+    from sweeps.cli.commands.steer import run_enqueue
 
-    print(enqueue(args.study, args.store_dir, args.values))
-    return 0
+    return run_enqueue(args)
 
 
 def _stop(args: argparse.Namespace) -> int:
-    from sweeps.cli.commands.steer import stop
+    from sweeps.cli.commands.steer import run_stop
 
-    print(stop(args.study, args.store_dir, is_now=args.now))
-    return 0
+    return run_stop(args)
 
 
 def _compare(args: argparse.Namespace) -> int:

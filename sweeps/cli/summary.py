@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps.cli.commands.compare import print_rows
-from sweeps.cli.commands.sweep import SweepResult
 from sweeps.cli.live import warn_unsent
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.text import duration, values_text
 from sweeps.core.urls import default_uri, store_options
+from sweeps.driver.sweep import SweepResult
 from sweeps.report.advice import Advice
 from sweeps.results.queries import sorted_rows, trial_rows
 

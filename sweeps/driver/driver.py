@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from sweeps.config.composer import Config, fingerprint, freeze
+from sweeps.config.composer import Config, freeze
 from sweeps.core import paths
 from sweeps.core.messages import (
     Answer,
@@ -29,7 +29,6 @@ from sweeps.core.messages import (
     Joined,
     Metrics,
     Order,
-    Place,
     Progress,
     RankJob,
     Report,
@@ -102,6 +101,7 @@ class _Trial:
 
     proposed: Ask
     folder: Path
+    config: Config
     began_s: float
     waiting: list[int]
     num_running: int = 0
@@ -349,6 +349,7 @@ class Driver:
         trial = self._open[number] = _Trial(
             proposed=proposed,
             folder=self._setup.folder(number),
+            config=config,
             began_s=time.time(),
             waiting=list(range(self._setup.replicates)),
             used_s=proposed.elapsed_s,
@@ -368,7 +369,7 @@ class Driver:
         """Train in the first free slot."""
         slot = min(self._free, key=lambda slot: slot.index)
         is_whole = self._setup.replicates == 1
-        config = self._setup.compose(trial.values, trial.number, replicate)
+        config = trial.config if is_whole else self._setup.compose(trial.values, trial.number, replicate)
         job = _Job(
             number=trial.number * self._setup.replicates + replicate,
             trial=trial,
@@ -387,16 +388,13 @@ class Driver:
         freeze(config, job.folder)
         self._launcher.start(
             job.number,
-            RankJob(
-                folder=str(job.folder),
-                place=self._setup.place or Place(),
-                python_path=self._setup.python_path,
-                allowed_modules=self._setup.allowed_modules,
-                threads=slot.threads,
-                environment=(*self._setup.environment, *slot.environment),
+            self._setup.jobs.job(
+                "fit",
+                job.folder,
+                slot,
+                [config],
                 answers=self._setup.answers,
                 resume_step=job.resume_step,
-                hidden={fingerprint(config): hidden} if (hidden := self._setup.hidden(config)) else {},
                 stop_after=self._setup.stop_after,
                 provenance=self._setup.provenance,
                 known_data=self._known_data.find(config),

@@ -18,14 +18,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sweeps.config.composer import Composer, Config, fingerprint, freeze
+from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.core.text import memory, shortened
+from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
-from sweeps.driver.session import python_path
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space
 
@@ -66,7 +66,7 @@ class CheckLauncher(Protocol):
 
 def check(
     launcher: CheckLauncher,
-    composer: Composer,
+    jobs: JobBuilder,
     corners: Sequence[Corner],
     slots: Sequence[Slot],
     store_dir: Path,
@@ -79,7 +79,7 @@ def check(
 
     Args:
         launcher: Starts the processes.
-        composer: The composed command line.
+        jobs: Builds what they are started with.
         corners: The points to try, with their configs; for a single run its config alone, without values.
         slots: The leases; the check runs in the first.
         store_dir: The store, in which the check's log stays if what fails is no error of usage.
@@ -93,7 +93,7 @@ def check(
     """
     points = [point for point, _ in corners]
     configs = [config for _, config in corners]
-    bench = _Bench(launcher, composer, slots[0], paths.check_dir(store_dir), judged)
+    bench = _Bench(launcher, jobs, slots[0], paths.check_dir(store_dir), judged)
     try:
         tried, last_word = bench.run("check", configs)
         if isinstance(last_word, Failed):
@@ -118,12 +118,12 @@ class _Bench:
     """Runs checks in processes of their own, one at a time, in one folder."""
 
     def __init__(
-        self, launcher: CheckLauncher, composer: Composer, slot: Slot, folder: Path, judged: Sequence[str] = ()
+        self, launcher: CheckLauncher, jobs: JobBuilder, slot: Slot, folder: Path, judged: Sequence[str] = ()
     ) -> None:
         self.folder = folder
         self._judged = tuple(judged)
         self._launcher = launcher
-        self._composer = composer
+        self._jobs = jobs
         self._slot = slot
         self._num_runs = 0
         self._is_running = False
@@ -146,17 +146,7 @@ class _Bench:
         self._is_running = True
         self._launcher.start(
             _CHECK,
-            RankJob(
-                kind=kind,
-                folder=str(folder),
-                python_path=python_path(self._composer),
-                allowed_modules=self._composer.allowed_modules,
-                threads=self._slot.threads,
-                environment=self._slot.environment,
-                limit_s=self.left_s,
-                judged=self._judged,
-                hidden={fingerprint(config): self._composer.hidden(config) for config in configs},
-            ),
+            self._jobs.job(kind, folder, self._slot, configs, limit_s=self.left_s, judged=self._judged),
             self._slot.devices,
         )
         heard = self._heard_to_the_end()

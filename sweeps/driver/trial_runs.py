@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
-from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
-from sweeps.core.secrets import Hidden
+from sweeps.core.messages import Failed, MetricPoint, StopAfter
 from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Ask, Told
+from sweeps.driver.jobs import JobBuilder
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, RunKey
@@ -80,35 +80,29 @@ class TrialSetup:
         name: Trial number and values to the run's name.
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
+        jobs: Builds what the ranks are started with.
         replicates: How often a trial is trained.
         noun: What one of its trainings is called, if they are several.
         objective: The first metric of the study, if trainings report another one.
         has_parent: Whether the runs belong to the run of a study.
-        place: The place of the rank in a group that others start, too; else the launcher gives the places.
-        environment: Variables that every rank gets, beside those of its slot.
         provenance: The hash of what is known of code, packages and machine.
         stop_after: Where each training stops; None for its end.
         runs: The runs of trials and replicates that were interrupted; they go on in these.
-        hidden: What a config hides, for the ranks alone.
     """
 
     compose: Callable[[Mapping[str, Any], int, int | None], Config]
     folder: Callable[[int], Path]
     name: Callable[[int, Mapping[str, Any]], str]
     run_tags: Mapping[str, str]
-    python_path: tuple[str, ...]
-    allowed_modules: tuple[str, ...]
     answers: bool
+    jobs: JobBuilder = field(default_factory=JobBuilder)
     replicates: int = 1
     noun: str = "replicate"
     objective: str | None = None
     has_parent: bool = True
-    place: Place | None = None
-    environment: tuple[tuple[str, str], ...] = ()
     provenance: str = ""
     stop_after: StopAfter | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
-    hidden: Callable[[Config], Hidden] = lambda config: ()
 
 
 class TrialRuns:

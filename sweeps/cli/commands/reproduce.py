@@ -4,7 +4,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from sweeps.core.text import plain
 from sweeps.core.trials import Outcome
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.session import common_tags, open_recorder, python_path, start_launcher
+from sweeps.driver.jobs import JobBuilder
+from sweeps.driver.session import common_tags, open_recorder, start_launcher
 from sweeps.driver.single_run import OneRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
@@ -171,6 +172,7 @@ class _Reproducing:
         today, self._notes = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
         whole = derived(today, request.overrides)
         self._config, self._hidden = withhold(whole, self._composer.secrets)
+        self._jobs = JobBuilder.of(self._composer, hidden=lambda config: self._hidden)
         self._secrets_missing = secrets_missing(whole)
         self._deriving = [hide_typed(override) for override in deriving(request.overrides, original.config)]
         self._last, self._is_part = _last_epoch(original, request.epochs)
@@ -198,7 +200,7 @@ class _Reproducing:
         with closing(launcher):
             recorder = open_recorder(self._composer, self._request.store_dir)
             with preparing(self._console):
-                looked = _look(launcher, self._job(), self._config, self._request.store_dir, self._slot.devices)
+                looked = _look(launcher, self._job(), self._config, self._slot.devices)
                 store = recorder.wait_until_open()
             if isinstance(looked, Failed) and looked.cause != "usage":
                 recorder.close()
@@ -304,15 +306,7 @@ class _Reproducing:
         return " Modules of your own are found with --config-dir DIR or --allow MODULE."
 
     def _job(self) -> RankJob:
-        return RankJob(
-            kind="look",
-            folder="",
-            python_path=python_path(self._composer),
-            allowed_modules=self._composer.allowed_modules,
-            threads=self._slot.threads,
-            environment=self._slot.environment,
-            hidden={fingerprint(self._config): self._hidden} if self._hidden else {},
-        )
+        return self._jobs.job("look", paths.check_dir(self._request.store_dir), self._slot, [self._config])
 
     # --- training
 
@@ -342,9 +336,7 @@ class _Reproducing:
                     tags.DIRECTION: objective["direction"],
                     **link,
                 },
-                python_path=python_path(self._composer),
-                hidden=lambda config: self._hidden,
-                allowed_modules=self._composer.allowed_modules,
+                jobs=self._jobs,
                 answers=False,
                 has_parent=False,
                 provenance=self._provenance.digest,
@@ -476,15 +468,13 @@ def _is_told(word: str, known: Sequence[str]) -> bool:
     return any(other.split()[0].endswith(word.split()[0]) for other in known if other)
 
 
-def _look(
-    launcher: LocalLauncher, job: RankJob, config: Config, store_dir: Path, num_ranks: int
-) -> DataContent | Failed:
+def _look(launcher: LocalLauncher, job: RankJob, config: Config, num_ranks: int) -> DataContent | Failed:
     """Let a process look at the data, and return what it saw."""
-    folder = paths.check_dir(store_dir)
+    folder = Path(job.folder)
     found: DataContent | Failed | None = None
     try:
         freeze(config, folder)
-        launcher.start(_LOOK, replace(job, folder=str(folder)), num_ranks)
+        launcher.start(_LOOK, job, num_ranks)
         is_running = True
         while is_running:
             for _, event in launcher.poll(1.0):

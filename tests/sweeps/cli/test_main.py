@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli.commands.sweep import SweepResult
 from sweeps.cli.main import _COMMANDS, main
 from sweeps.cli.parser import make_parser
 from sweeps.cli.summary import conclude
 from sweeps.core.trials import Totals
 from sweeps.core.urls import store_options
+from sweeps.driver.sweep import SweepResult
 from sweeps.search.study import Best
 from sweeps.tracking.recorder import Unsent
 

@@ -10,6 +10,7 @@ from fakes import FakeLauncher
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
+from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight import check, host_memory_bytes
 from sweeps.driver.preflight_report import CheckReport
 from sweeps.launchers.slots import Slot
@@ -66,7 +67,9 @@ def run(composer: Composer, tmp_path: Path) -> Callable[..., CheckReport]:
             return composer.trial(values, 0)
 
         corners = [(point, compose(point)) for point in space.corners()]
-        return check(launcher, composer, corners, slots, tmp_path / "store", space=space, compose=compose)
+        return check(
+            launcher, JobBuilder.of(composer), corners, slots, tmp_path / "store", space=space, compose=compose
+        )
 
     return run
 

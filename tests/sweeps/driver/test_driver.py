@@ -54,8 +54,6 @@ class Sweep:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                python_path=(),
-                allowed_modules=(),
                 answers=True,
                 replicates=replicates,
                 objective=objective,

@@ -53,8 +53,6 @@ class Steered:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                python_path=(),
-                allowed_modules=(),
                 answers=False,
                 runs=runs,
             ),
