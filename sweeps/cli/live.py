@@ -15,8 +15,9 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.driver.display import Display, Ended, Heading, Leader, TrialView
+from sweeps.driver.display import Display, Ended, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
+from sweeps.results.summary import BestTrial
 from sweeps.tracking.recorder import Unsent
 
 __all__ = [
@@ -51,8 +52,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Ended | Leader | None = before[0] if before and not heading.objectives else None
-        self.front: list[Ended | Leader] = [*before] if heading.objectives else []
+        self.best: Ended | BestTrial | None = before[0] if before and not heading.objectives else None
+        self.front: list[Ended | BestTrial] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}

@@ -151,21 +151,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sweeps.cli.commands.show import print_run
-    from sweeps.core.urls import store_options
     from sweeps.results.run import read_runs
     from sweeps.results.run_names import best_run_id
+    from sweeps.results.summary import run_commands
 
     (detail,) = read_runs(_uri(args), [args.run], args.store_dir)
-    commands, where = [], store_options(args.store_dir, args.uri)
-    if detail.study is not None:
-        commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
-        best = best_run_id(_uri(args), detail.study) if detail.kind == "trial" else None
-        if best not in (None, detail.run.run_id):
-            names = f"{shlex.quote(f'best:{detail.study}')} {shlex.quote(detail.label)}"
-            commands.append(f"lightsweep diff {names}{where}")
-    if not (args.uri or "").startswith("http"):
-        commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
-    print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
+    best = best_run_id(_uri(args), detail.study) if detail.kind == "trial" and detail.study else None
+    commands = run_commands(detail, args.store_dir, args.uri, is_best=best in (None, detail.run.run_id))
+    texts = [command.text for command in commands]
+    print_run(detail, args.format, console=_console(), out=sys.stdout, commands=texts)
     return 0
 
 
@@ -181,12 +175,10 @@ def _diff(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from sweeps.cli.summary import advice_lines
     from sweeps.core.paths import REPORT, require_no_link, study_dir
-    from sweeps.core.urls import store_options
     from sweeps.report.build import make_report
 
-    where = store_options(args.store_dir, args.uri)
-    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
-    for line in advice_lines(report.advice, args.study, args.store_dir):
+    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri)
+    for line in advice_lines(report.advice, report.summary):
         print(line)
     folder = study_dir(args.store_dir, args.study)
     if not args.output:

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 from sweeps.core.messages import Progress
 from sweeps.driver.forecast import Budget
+from sweeps.results.summary import BestTrial
 
-__all__ = ["Display", "Ended", "Heading", "Leader", "TrialView"]
+__all__ = ["Display", "Ended", "Heading", "TrialView"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +44,7 @@ class Heading:
     noun: str = "replicate"
     budget: Budget | None = None
     device_s_before: float = 0.0
-    best_before: tuple["Leader", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A best trial of an earlier run of the study."""
-
-    number: int
-    value: float | None
-    objectives: Mapping[str, float]
+    best_before: tuple[BestTrial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,22 +14,23 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome, Totals, Why
-from sweeps.driver.display import Heading, Leader
+from sweeps.driver.display import Heading
 from sweeps.driver.driver import Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
 from sweeps.driver.reuse import Twins
 from sweeps.driver.session import CommandLine, Reporter, Session, lease_slots, ranks_of
-from sweeps.driver.study_run import ENDS, ParentRun
+from sweeps.driver.study_run import ENDS, StudyRun
 from sweeps.driver.sweep_setup import SweepPlan, plan_sweep, recorded_command, require_logged, storage_url
 from sweeps.driver.transfer import check_warm_start, known_choices, move_over, start_warm
 from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import devices_per_slot
 from sweeps.launchers.torchrun import given_place
 from sweeps.report.build import FinalReport, Report
+from sweeps.results.summary import BestTrial, StudySummary
 from sweeps.search.samplers import seed_of
 from sweeps.search.storage import Storage, open_storage
-from sweeps.search.study import Best, Study
+from sweeps.search.study import Study
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, RunKey, Unsent
 from sweeps.tracking.ui import PARENT
@@ -43,16 +44,10 @@ _LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an ins
 class SweepResult:
     """A sweep that has ended or was stopped."""
 
-    study: str
+    summary: StudySummary
     folder: Path
     totals: Totals
-    num_trials: int
-    num_finished: int
-    best: tuple[Best, ...]
-    """the best trial, or the Pareto front of several objectives"""
-    metrics: tuple[str, ...]
     unsent: Unsent
-    tracking_uri: str | None
     report: Report | None
     """the report; None if there is none"""
 
@@ -156,16 +151,16 @@ class _Sweep:
         plan, session, config = self._plan, self._session, self._plan.config
         limits = self._limits(study)
         threads = session.slots[0].threads
-        parent = ParentRun(study, recorder, config=config, objectives=plan.objectives, metrics=metrics, threads=threads)
+        parent = StudyRun(study, recorder, config=config, objectives=plan.objectives, metrics=metrics, threads=threads)
         run_tags = parent.open(session.command.overrides)
         provenance, file = session.capture("sweep", folder)
         recorder.artifact(PARENT, file)
         uri = config["tracking"]["uri"]
         final = FinalReport(study.name, folder, recorder, uri=uri, is_on=config["study"]["report"])
-        display = self._reporter.display(self._heading(study, limits))
+        display = self._reporter.display(self._heading(study, limits, parent.best))
 
         def on_ended(outcome: Outcome) -> None:
-            parent.tell(outcome)
+            parent.add(outcome)
             final.prepare()
 
         stopped: Why | None = None  # unless the driver ends normally
@@ -186,15 +181,10 @@ class _Sweep:
             parent.close(stopped, report=paths.REPORT if report else None)
             recorder.close()
         return SweepResult(
-            study=study.name,
+            summary=parent.summary(stopped),
             folder=folder,
             totals=totals,
-            num_trials=limits.num_trials,
-            num_finished=study.num_finished,
-            best=tuple(study.best_trials),
-            metrics=study.metrics,
             unsent=recorder.unsent,
-            tracking_uri=uri,
             report=report,
         )
 
@@ -234,7 +224,7 @@ class _Sweep:
             runs=runs,
         )
 
-    def _heading(self, study: Study, limits: Limits) -> Heading:
+    def _heading(self, study: Study, limits: Limits, best_before: tuple[BestTrial, ...]) -> Heading:
         plan, slots = self._plan, self._session.slots
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         return Heading(
@@ -258,14 +248,7 @@ class _Sweep:
                 device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
             ),
             device_s_before=limits.device_s_before,
-            best_before=tuple(
-                Leader(
-                    number=trial.number,
-                    value=trial.value,
-                    objectives=dict(zip(study.metrics, trial.objectives, strict=True)),
-                )
-                for trial in study.best_trials
-            ),
+            best_before=best_before,
         )
 
     def _is_judged_by_another(self, study: Study) -> bool:

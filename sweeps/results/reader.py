@@ -21,7 +21,7 @@ from sweeps.results.histories import (
 )
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected
-from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
+from sweeps.tracking.names import looked_up_name, shown_metrics, shown_name, shown_tags
 from sweeps.tracking.runs import Artifact, ServerRun, StoredRun, is_server
 from sweeps.tracking.server import Point, ServerReader
 
@@ -188,7 +188,7 @@ class SqlReader:
         ends = {key: _ends(rows) for key, rows in parts.items()}
         steps = self._first_steps(run_id, ends)
         curves = {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in parts.items()}
-        return {shown_name(key): curve for key, curve in sorted(curves.items())}
+        return {shown_name(key): curve for key, curve in sorted(curves.items()) if tags.judged_by(key) is None}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
         """Return the points of metrics, by metric and run: a query for each metric and 500 runs."""
@@ -247,14 +247,14 @@ class SqlReader:
         return {run_id: shown_tags(stored) for run_id, stored in found.items()}
 
     def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
+        found: dict[str, dict[str, float | None]] = {run_id: {} for run_id in run_ids}
         number = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
         query = sa.select(LATEST.c.run_uuid, LATEST.c.key, number)
         for start in range(0, len(run_ids), _CHUNK):
             chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
-                found[run_id][shown_name(key)] = math.nan if value is None else value
-        return found
+                found[run_id][key] = value
+        return {run_id: shown_metrics(stored) for run_id, stored in found.items()}
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)

@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.core.errors import StoreError
 from sweeps.core.urls import hide_password
 from sweeps.tracking import tags
-from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
+from sweeps.tracking.names import looked_up_name, shown_metrics, shown_name, shown_tags
 from sweeps.tracking.runs import Artifact, ServerRun, StoredRun
 
 __all__ = ["Point", "ServerReader", "give_up_soon", "server_runs"]
@@ -126,7 +126,7 @@ def _plain(run: Any) -> ServerRun:
         start_ms=run.info.start_time,
         end_ms=run.info.end_time,
         tags=shown_tags(run.data.tags),
-        metrics={shown_name(key): value for key, value in run.data.metrics.items()},
+        metrics=shown_metrics(run.data.metrics),
     )
 
 

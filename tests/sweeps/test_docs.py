@@ -18,6 +18,11 @@ from sweeps.results.select import parse_where
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+PAGES = [
+    str(path.relative_to(ROOT))
+    for folder in ("", "docs", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.md"))
+]
 NODES = {
     "study": schema.StudyConfig,
     "launcher": schema.LauncherConfig,
@@ -44,26 +49,22 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         assert [path.stem for path in conf_dir().joinpath(group).glob("*.yaml") if f"`{path.stem}`" not in row] == []
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "docs/structure.md",
-        "docs/configuration.md",
-        "docs/steering.md",
-        "docs/comparing.md",
-        "docs/security.md",
-        "docs/mlflow.md",
-        "docs/reproducing.md",
-        "docs/promoting.md",
-    ],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_no_link_leads_nowhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+    missing = []
+    for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", (ROOT / page).read_text()):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        if "://" in target:
+            continue
+        if not path.exists() or (anchor and anchor not in _anchors(path.read_text())):
+            missing.append(f"{target}#{anchor}" if anchor else target)
+    assert missing == []
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", ["steering", "reproducing", "mlflow", "promoting"])

@@ -1,7 +1,6 @@
 """The command line itself: quick help, light imports, quiet ends."""
 
 import argparse
-import io
 import json
 import subprocess
 import sys
@@ -11,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from sweeps.cli.main import _COMMANDS, main
 from sweeps.cli.parser import make_parser
-from sweeps.cli.summary import conclude
-from sweeps.core.trials import Totals
 from sweeps.core.urls import store_options
-from sweeps.driver.sweep import SweepResult
-from sweeps.search.study import Best
-from sweeps.tracking.recorder import Unsent
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 
@@ -238,37 +231,3 @@ def test_sweep_over_postgresql_is_compared(lightsweep: Callable[..., Any], postg
 
 def test_sweep_over_a_server_is_refused_by_ui_alone(lightsweep: Callable[..., Any]) -> None:
     assert "open it in a browser" in lightsweep("ui", "--uri", "http://127.0.0.1:1").stderr
-
-
-def concluded(folder: Path, **more: Any) -> tuple[int, str]:
-    """Return the exit status and the last lines of a sweep of eight trials."""
-    out = io.StringIO()
-    result = {
-        "study": "s",
-        "folder": folder / "s",
-        "totals": Totals(),
-        "num_trials": 8,
-        "num_finished": 3,
-        "best": (Best(number=0, objectives=(0.9,), values={"model.depth": 1}),),
-        "metrics": ("val/acc",),
-        "unsent": Unsent(file=folder / "unsent.jsonl", records=()),
-        "tracking_uri": None,
-        "report": None,
-    }
-    status = conclude(SweepResult(**result | more), Console(file=out, width=200))
-    return status, out.getvalue()
-
-
-def test_a_sweep_that_ends_before_its_total_says_why(tmp_path: Path) -> None:
-    words = "The space has no more combinations: 3 trials of 8 took them all."
-
-    assert words in concluded(tmp_path)[1]
-    assert words not in concluded(tmp_path, num_finished=8)[1]
-    assert words not in concluded(tmp_path, totals=Totals(stopped="timeout"))[1]
-
-
-def test_a_sweep_without_a_best_trial_fails_and_says_so(tmp_path: Path) -> None:
-    status, text = concluded(tmp_path, best=(), num_finished=8)
-
-    assert status == 1 and "There is no best trial" in text
-    assert "There is no best trial" not in concluded(tmp_path)[1]
