@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sweeps.config.composer import Config, flatten
+from sweeps.config.composer import Config
 from sweeps.core.messages import MetricPoint
 from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
+from sweeps.core.tree import flatten
 from sweeps.core.trials import Outcome, Why
 from sweeps.driver.session import common_tags
 from sweeps.driver.transfer import record_move

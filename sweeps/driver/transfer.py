@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.composer import Composer, Config, load_frozen
+from sweeps.config.study_file import read_choices
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
-from sweeps.core.safe_yaml import read_yaml
 from sweeps.search.objectives import parse_constraints
 from sweeps.search.replicates import replication
 from sweeps.search.space.compatibility import Composed, Look
@@ -46,10 +46,9 @@ def check_warm_start(config: Config, storage: "Storage") -> None:
 def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of groups that hold for every trial of a study, with those now chosen."""
     now = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
-    record = folder / paths.STUDY
-    if not record.is_file():
+    before = read_choices(folder)
+    if before is None:
         return now
-    before = _choices(record)
     return {group: option for group, option in now.items() if group in before and before[group] == option}
 
 
@@ -157,8 +156,7 @@ class _Past:
     def __init__(self, folder: Path, composer: Composer) -> None:
         self._folder = folder
         self._composer = composer
-        record = folder / paths.STUDY
-        self._choices = _choices(record) if record.is_file() else {}
+        self._choices = read_choices(folder) or {}
 
     def of(self, number: int) -> Look | None:
         """Return what is known of a trial; None if it has not begun."""
@@ -189,11 +187,6 @@ def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> Loo
         return node
 
     return look
-
-
-def _choices(record: Path) -> dict[str, Any]:
-    found = read_yaml(record)
-    return dict(found.get("choices") or {}) if isinstance(found, dict) else {}
 
 
 # --- what the terminal says ----------------------------------------------------------------------------

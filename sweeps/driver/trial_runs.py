@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
+from sweeps.config.composer import Config, fingerprint, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.messages import Failed, MetricPoint, StopAfter
 from sweeps.core.text import escaped, link, number
+from sweeps.core.tree import flatten
 from sweeps.core.trials import Ask, Told
 from sweeps.driver.jobs import JobBuilder
 from sweeps.reproduce.provenance import artifact_name

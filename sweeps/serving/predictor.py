@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
-from sweeps.config.composer import ALLOWED_MODULES, Config, build
+from sweeps.config.composer import ALLOWED_MODULES, Config
+from sweeps.config.instantiate import build
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config

@@ -13,8 +13,8 @@ from pytorch_lightning.__version__ import version
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.compile import from_compiled
 
-from sweeps.config.composer import Config, build
-from sweeps.config.instantiate import locate
+from sweeps.config.composer import Config
+from sweeps.config.instantiate import build, locate
 from sweeps.config.parts import PARTS
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import CheckPassed, Inspected, RankJob

@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, P
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from sweeps.config.composer import Config, build, fingerprint
-from sweeps.config.instantiate import locate
+from sweeps.config.composer import Config, fingerprint
+from sweeps.config.instantiate import build, locate
 from sweeps.core import paths
 from sweeps.core.determinism import operations_without_form
 from sweeps.core.errors import ConfigError, did_you_mean

@@ -21,10 +21,11 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from torch import distributed
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from sweeps.config.composer import Config, fingerprint, flatten
+from sweeps.config.composer import Config, fingerprint
 from sweeps.core.errors import ConfigError
 from sweeps.core.failure_text import text_of
 from sweeps.core.messages import Place, RankJob
+from sweeps.core.tree import flatten
 
 __all__ = ["JoinedEnvironment", "Ranks", "is_peer_failure"]
 

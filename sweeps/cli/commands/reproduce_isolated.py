@@ -28,6 +28,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import sqlite_file
 from sweeps.core.text import plain, plain_lines
+from sweeps.core.tree import texts
 from sweeps.core.urls import sqlite_url
 from sweeps.reproduce.checkout import (
     Checkout,
@@ -307,16 +308,8 @@ def _config_dir(typed: Path | None, plan: _Plan, checkout: Checkout | None) -> P
 
 def _relative_names(config: Config, overrides: Sequence[str]) -> Iterator[str]:
     """Yield the texts of the data's configuration that may be paths, relative to the working folder."""
-    texts = [*_texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
+    texts = [*texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
     yield from (text for text in texts if re.fullmatch(r"[\w.-][\w./ -]{0,500}", text) and not text.startswith("."))
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping | list):
-        for item in node.values() if isinstance(node, Mapping) else node:
-            yield from _texts(item)
-    elif isinstance(node, str):
-        yield node
 
 
 def _lend(names: Iterator[str], folder: Path, checkout: Checkout) -> None:

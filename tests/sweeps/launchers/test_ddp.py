@@ -14,7 +14,8 @@ import pytest
 import torch
 from benches import Bench, is_gone
 
-from sweeps.config.composer import build, load_frozen
+from sweeps.config.composer import load_frozen
+from sweeps.config.instantiate import build
 from sweeps.core.messages import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
 from sweeps.launchers.rank_group import Patience
 
