@@ -56,13 +56,13 @@ def _read(path: Path, *, unless_own: str = "") -> Mapping[str, Any]:
 
 def recorded_studies(store_dir: Path) -> dict[str, Mapping[str, Any]]:
     """Return the records of a store by the name of the study; those that cannot be read are left out."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for path in sorted(store_dir.glob(f"*/{paths.STUDY}")):
         try:
-            record = _read(path)
-        except (OSError, StoreError):  # half written, or not ours
+            record = read_yaml(path)
+            found[str(record["study"])] = record
+        except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours
             continue
-        found[str(record["study"])] = record
     return found
 
 

@@ -1,5 +1,6 @@
 """`lightsweep promote`: register the best checkpoint of a run, so that it can be found by a name, and served."""
 
+import argparse
 import ast
 import shlex
 import sys
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweeps.cli.arguments import of_run
 from sweeps.cli.commands.run_request import RunRequest
+from sweeps.cli.console import SafeConsole
 from sweeps.config.composer import ALLOWED_MODULES
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
@@ -34,7 +37,7 @@ from sweeps.tracking.runs import StoredRun
 if TYPE_CHECKING:
     from sweeps.serving.package import Prepared
 
-__all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
+__all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote", "run"]
 
 _NEEDED = (
     "hydra-core",
@@ -356,3 +359,10 @@ def _description(original: Original, model: ServedModel, verdict: str, request: 
         code_block([f"lightsweep reproduce {shlex.quote(original.name)}{store_options(request.store_dir)}"]),
     ]
     return "\n".join(lines)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Register the best checkpoint of a run, and print its version."""
+    request = PromoteRequest(**of_run(args), name=args.name, alias=args.alias, needs_exact=args.require_reproduced)
+    print_promotion(promote(request), request, SafeConsole())
+    return 0

@@ -1,7 +1,10 @@
 """`lightsweep reproduce`: train a recorded run again, and prove it equal or say where it parts, and why."""
 
+import argparse
+import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,8 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
+from sweeps.cli.arguments import INTERRUPTED, of_run
 from sweeps.cli.commands.run_request import RunRequest
-from sweeps.cli.console import preparing
+from sweeps.cli.console import SafeConsole, preparing
 from sweeps.cli.live import make_display, warn_unsent
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
@@ -39,7 +43,7 @@ from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder, Unsent
 
-__all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
+__all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce", "run"]
 
 _MOST_THREADS = 1024
 _OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
@@ -486,3 +490,36 @@ def _look(launcher: LocalLauncher, job: RankJob, config: Config, num_ranks: int)
         shutil.rmtree(folder, ignore_errors=True)
     assert found is not None, "a process that has looked says what it saw, or that it failed"
     return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Retrain a run, print the verdict, and return its exit status."""
+    request = ReproduceRequest(**of_run(args), epochs=args.epochs, threads=args.threads, start_method=args.start_method)
+    is_json, console = args.format == "json", SafeConsole()
+
+    def say(text: str) -> None:
+        if not is_json:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        if args.at_commit or args.in_env:
+            return _reproduce_elsewhere(args, request)
+        result = reproduce(request, console, say=say, is_quiet=is_json)
+    except IncompleteError as error:
+        result = Reproduction.impossible(request.run, error)
+    if is_json:
+        print(json.dumps(result.as_dict(), indent=2))
+    print_reproduction(result, request, console, is_quiet=is_json)
+    if result.outcome is not None and result.outcome.state == "interrupted":
+        return INTERRUPTED
+    return result.verdict.exit_status
+
+
+def _reproduce_elsewhere(args: argparse.Namespace, request: ReproduceRequest) -> int:
+    from sweeps.cli.commands.reproduce_isolated import Elsewhere, reproduce_elsewhere
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
+
+    where = Elsewhere(at_commit=args.at_commit, in_env=args.in_env, agrees=args.yes or None)
+    return reproduce_elsewhere(request, where, is_json=args.format == "json", say=say)

@@ -308,8 +308,8 @@ def _config_dir(typed: Path | None, plan: _Plan, checkout: Checkout | None) -> P
 
 def _relative_names(config: Config, overrides: Sequence[str]) -> Iterator[str]:
     """Yield the texts of the data's configuration that may be paths, relative to the working folder."""
-    texts = [*texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
-    yield from (text for text in texts if re.fullmatch(r"[\w.-][\w./ -]{0,500}", text) and not text.startswith("."))
+    named = [*texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
+    yield from (text for text in named if re.fullmatch(r"[\w.-][\w./ -]{0,500}", text) and not text.startswith("."))
 
 
 def _lend(names: Iterator[str], folder: Path, checkout: Checkout) -> None:
