@@ -25,11 +25,11 @@ from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.core.text import memory, shortened
 from sweeps.driver.jobs import JobBuilder
-from sweeps.driver.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
+from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Point, Size, Unused, text_of
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space
 
-__all__ = ["check", "dead_places", "suspects", "variants"]
+__all__ = ["check", "places_without_effect", "suspects", "variants"]
 
 _CHECK = -1  # the number of the check among the trials
 _LIMIT_S = 20.0  # for running the corners after the first
@@ -103,7 +103,7 @@ def check(
             tried=tried,
             prints=[fingerprint(config) for config in configs],
             passed=last_word,
-            room=_room(last_word, slots),
+            available=_available(last_word, slots),
         )
         search = None if space is None or compose is None else (space, compose)
         report = view.report(search, bench)
@@ -201,7 +201,7 @@ class _View:
     tried: Sequence[Tried]
     prints: Sequence[str]
     passed: CheckPassed
-    room: Room
+    available: AvailableMemory
 
     def report(self, search: tuple[Space, Compose] | None, bench: _Bench) -> CheckReport:
         """Judge what was seen, and look once more where that is needed."""
@@ -229,8 +229,8 @@ class _View:
             metrics=self.passed.metrics,
             smallest=min(sizes, key=lambda size: size.num_parameters),
             largest=max(sizes, key=lambda size: size.num_parameters),
-            hungriest=max(measured, key=lambda size: size.memory.total if size.memory else 0, default=None),
-            room=self.room,
+            peak_memory=max(measured, key=lambda size: size.memory.total if size.memory else 0, default=None),
+            available=self.available,
             unread=tuple(unread),
             idle=tuple(idle),
             unused=self._unused(),
@@ -242,7 +242,7 @@ class _View:
     def _unread(self, space: Space, compose: Compose) -> list[str]:
         """Return the places whose values leave the whole configuration of a run as it is."""
         places = suspects(space, self.points, self.prints)
-        return dead_places(space, self.points, places, lambda point: fingerprint(compose(point)))
+        return places_without_effect(space, self.points, places, lambda point: fingerprint(compose(point)))
 
     def _idle(self, space: Space, compose: Compose, bench: _Bench, unread: Sequence[str]) -> list[str]:
         """Return the places that are read, but change nothing of what the first batches of any corner compute."""
@@ -261,15 +261,15 @@ class _View:
         if isinstance(last_word, Failed):  # a combination of no corner; a trial there will say so
             return []
         known = {text: one.digest for text, one in zip(asked, tried, strict=False)}  # as far as the time went
-        return dead_places(space, self.points, places, lambda point: known.get(text_of(point)))
+        return places_without_effect(space, self.points, places, lambda point: known.get(text_of(point)))
 
     def _measured(self, point: Point, config: Config, bench: _Bench) -> tuple[Size | None, str | None]:
         """Run the point that joins what is large; return its size, or why there is none."""
         expected = _extrapolated(self.points, self.tried)
-        if expected > self.room.num_bytes:  # or the kernel would choose what to kill
+        if expected > self.available.num_bytes:  # or the kernel would choose what to kill
             return None, (
                 f"may take {memory(expected)} a rank (extrapolated from the corners), but "
-                f"{memory(self.room.num_bytes)} are free: trials there may fail. This was not tried."
+                f"{memory(self.available.num_bytes)} are free: trials there may fail. This was not tried."
             )
         if bench.left_s <= 0:
             return None, None
@@ -338,12 +338,12 @@ def _extrapolated(points: Sequence[Point], tried: Sequence[Tried]) -> float:
 # --- the memory that there is --------------------------------------------------------------------------
 
 
-def _room(passed: CheckPassed, slots: Sequence[Slot]) -> Room:
+def _available(passed: CheckPassed, slots: Sequence[Slot]) -> AvailableMemory:
     if passed.device_bytes is not None:
         uses = [gpu for slot in slots for gpu in slot.gpus]
         sharing = max((uses.count(gpu) for gpu in uses), default=1)  # a trial has one rank on each of its GPUs
-        return Room(where="gpu", num_bytes=passed.device_bytes, num_ranks=sharing)
-    return Room(where="host", num_bytes=host_memory_bytes(), num_ranks=sum(slot.devices for slot in slots))
+        return AvailableMemory(where="gpu", num_bytes=passed.device_bytes, num_ranks=sharing)
+    return AvailableMemory(where="host", num_bytes=host_memory_bytes(), num_ranks=sum(slot.devices for slot in slots))
 
 
 def host_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -397,7 +397,7 @@ def variants(space: Space, points: Sequence[Point], place: str) -> list[tuple[Po
     return found
 
 
-def dead_places(
+def places_without_effect(
     space: Space, points: Sequence[Point], places: Sequence[str], behaviour: Callable[[Point], Hashable | None]
 ) -> list[str]:
     """Return those of the places that change nothing in any of the points, as far as all could be tried."""

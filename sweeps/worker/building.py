@@ -83,7 +83,7 @@ def parts_taken(config: Config, *, allowed: Sequence[str]) -> tuple[str, ...]:
 
 
 def inspect_models(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
-    """Tell which parts the model of each config takes; the arguments are those of `preflight.check`.
+    """Tell which parts the model of each config takes; the arguments are those of `preflight.try_corners`.
 
     Raises:
         ConfigError: As `parts_taken`.

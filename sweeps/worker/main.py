@@ -155,7 +155,7 @@ def _run(
             configs = [config, *map(load_frozen, corners)]
             configs = [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs]
             do = {
-                "check": preflight.check,
+                "check": preflight.try_corners,
                 "measure": preflight.measure,
                 "compare": preflight.compare,
                 "look": preflight.look,

@@ -54,7 +54,7 @@ from sweeps.worker.logger import ChannelLogger
 from sweeps.worker.probe import EnoughError, Probe
 from sweeps.worker.process_group import Ranks
 
-__all__ = ["check", "compare", "loader_of", "look", "measure"]
+__all__ = ["compare", "loader_of", "look", "measure", "try_corners"]
 
 _MOST_GARBAGE_BYTES = 500_000_000
 _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
@@ -62,7 +62,7 @@ _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
 _BY_MODULE = "(of the module's configure_callbacks)"
 
 
-def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
+def try_corners(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Run the first corner from training to test, and train each other one for two batches; tell of each.
 
     All ranks run all corners alike: what a rank holds depends on the strategy, and whatever synchronises over the
@@ -428,7 +428,7 @@ def _device_bytes(ranks: Ranks) -> int | None:
 
 
 def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
-    """Tell what the samples of the first config are; the arguments are those of `preflight.check`.
+    """Tell what the samples of the first config are; the arguments are those of `preflight.try_corners`.
 
     Raises:
         FileNotFoundError: The data is not on this machine.
