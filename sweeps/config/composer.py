@@ -55,7 +55,7 @@ class Composer:
 
     def __init__(self, primary: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
         if config_dir is not None and not config_dir.is_dir():
-            raise ConfigError(f"--config-dir must be a folder, but {str(config_dir)!r} is none.")
+            raise ConfigError(f"--config-dir: {str(config_dir)!r} is not a directory.")
         self.primary = primary
         self.overrides = list(map(as_typed, overrides))
         self.config_dir = config_dir.resolve() if config_dir else None

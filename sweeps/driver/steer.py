@@ -1,4 +1,4 @@
-"""`lightsweep enqueue` and `stop`: leave an order to a study; orders.py is how its driver carries them out."""
+"""`lightsweep enqueue` and `stop`: leave a command to a study; `inbox.py` is how its driver carries it out."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ _HEARD_WITHIN_S = 15.0  # a driver looks several times a second, but a database 
 
 
 def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
-    """Let a study try these values next, whether a driver works on it or not, and return what will become of them.
+    """Queue a trial with these values, whether a driver works on the study or not; return what happens to it.
 
     Raises:
         StudyError: There is no such study in the store.
@@ -53,7 +53,7 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
 
 
 def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
-    """Let the driver of a study start no more trials, or stop the running ones, too; return what happens.
+    """Stop a running study once its trials finish, or at once if `is_now`; return what happens.
 
     Raises:
         StudyError: There is no such study in the store, or no driver works on it.
@@ -68,7 +68,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
     while inbox.holds(letter) and time.monotonic() < deadline:
         if not is_driven(folder):
             inbox.forget(letter)
-            return f"The driver of study {name!r} has just come to its end."
+            return f"The driver of study {name!r} has just ended."
         time.sleep(0.02)
     what = (
         "the running trials stop after their step and wait to go on"

@@ -49,7 +49,7 @@ class SweepResult:
     totals: Totals
     unsent: Unsent
     report: Report | None
-    """the report; None if there is none"""
+    """the report; None if `study.report` is false"""
 
 
 def sweep(command: CommandLine, reporter: Reporter, *, migrates: bool = False) -> SweepResult:
