@@ -13,7 +13,7 @@ import torch
 
 from sweeps.config.composer import ALLOWED_MODULES, build, load_frozen
 from sweeps.worker.building import build_module
-from sweeps.worker.fit import quieten
+from sweeps.worker.trainer import quieten
 
 
 class Clock(pl.Callback):

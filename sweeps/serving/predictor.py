@@ -24,7 +24,7 @@ from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config
 from sweeps.serving.model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
 from sweeps.worker.building import build_data, build_module
-from sweeps.worker.fit import quieten
+from sweeps.worker.trainer import quieten
 
 __all__ = ["Predictions", "Predictor", "load_predictor", "restored"]
 

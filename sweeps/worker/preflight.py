@@ -38,23 +38,15 @@ from sweeps.core.messages import CheckPassed, DataContent, RankJob, Tried
 from sweeps.worker.building import build_data, build_module
 from sweeps.worker.channel import Channel
 from sweeps.worker.checkpoints import skip_what_is_not_logged
-from sweeps.worker.fit import (
-    DerivedRandomness,
-    build_callbacks,
-    has_test,
-    metric_is_missing,
-    quieten,
-    require_batches,
-    seed_process,
-    trainer_for,
-)
+from sweeps.worker.fit import has_test, metric_is_missing, require_batches
 from sweeps.worker.hashing import data_content
 from sweeps.worker.late_metrics import may_log
 from sweeps.worker.logger import ChannelLogger
 from sweeps.worker.probe import EnoughError, Probe
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import DerivedRandomness, build_callbacks, quieten, seed_process, trainer_for
 
-__all__ = ["check", "compare", "loader_of", "look", "measure"]
+__all__ = ["check", "compare", "inspect_data", "loader_of", "measure"]
 
 _MOST_GARBAGE_BYTES = 500_000_000
 _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
@@ -427,8 +419,8 @@ def _device_bytes(ranks: Ranks) -> int | None:
     return free + torch.cuda.memory_reserved(ranks.place.local_rank)
 
 
-def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
-    """Tell what the samples of the first config are; the arguments are those of `preflight.check`.
+def inspect_data(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
+    """Send what the samples of the first config are, before anything is trained; the arguments are those of `check`.
 
     Raises:
         FileNotFoundError: The data is not on this machine.

@@ -22,9 +22,9 @@ from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Memory, Tried
 from sweeps.core.text import some_of
 from sweeps.worker.callbacks import num_parameters, numbers_in, stop
-from sweeps.worker.fit import seed_process
 from sweeps.worker.hashing import parts
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import seed_process
 
 __all__ = ["EnoughError", "Probe"]
 

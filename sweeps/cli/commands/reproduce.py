@@ -303,7 +303,7 @@ class _Reproducing:
 
     def _job(self) -> RankJob:
         return RankJob(
-            kind="look",
+            kind="inspect_data",
             folder="",
             python_path=python_path(self._composer),
             allowed_modules=self._composer.allowed_modules,
