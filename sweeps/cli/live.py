@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,17 +15,14 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.driver.forecast import Budget, Forecast, Training, forecast
+from sweeps.driver.display import Display, Ended, Heading, TrialView
+from sweeps.driver.forecast import Forecast, Training, forecast
+from sweeps.results.summary import BestTrial
 from sweeps.tracking.recorder import Unsent
 
 __all__ = [
-    "Display",
-    "Heading",
-    "Leader",
     "LineDisplay",
     "LiveDisplay",
-    "SilentDisplay",
-    "TrialView",
     "make_display",
     "warn_unsent",
 ]
@@ -43,144 +40,9 @@ _WHY = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heading:
-    """What a display shows above the trials.
-
-    Attributes:
-        title: The first line.
-        name: The study's name.
-        metric: The first objective.
-        direction: Its direction.
-        objectives: The direction of each, if there are several.
-        reported: The metric that trainings report, if it is not the first objective.
-        num_finished: Trials that were finished before.
-        replicates: Trainings of each trial.
-        noun: What one of them is called, if they are several.
-        is_sweep: Whether there are many trials; a single run shows its epochs instead.
-        budget: What the sweep may use; None makes no forecast.
-        device_s_before: Seconds of devices that earlier runs of the study have used.
-        best_before: The best trial of earlier runs of the study, or their Pareto front.
-    """
-
-    title: str
-    name: str
-    metric: str
-    direction: str
-    num_trials: int
-    num_finished: int = 0
-    is_sweep: bool = True
-    objectives: Mapping[str, str] = field(default_factory=dict)
-    reported: str | None = None
-    replicates: int = 1
-    noun: str = "replicate"
-    budget: Budget | None = None
-    device_s_before: float = 0.0
-    best_before: tuple["Leader", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A best trial of an earlier run of the study."""
-
-    number: int
-    value: float | None
-    objectives: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialView:
-    """What a display knows of a trial when it starts."""
-
-    number: int
-    values: Mapping[str, Any]
-    slot: int
-    began_s: float
-    replicate: int | None = None
-    """which of several trainings of the trial it is"""
-    job: int
-    """the training, by which its progress and its end are told"""
-    resume_step: int | None = None
-    """the step from which an interrupted trial goes on"""
-    is_enqueued: bool = False
-    """whether somebody asked for it"""
-
-
-class Ended(Protocol):
-    """What a display reads of a trial that has ended; see `driver.Outcome`."""
-
-    number: int
-    state: Any
-    value: float | None
-    values: Mapping[str, Any]
-    reason: str
-    duration_s: float
-    objectives: Mapping[str, float]
-    errors: Mapping[str, float]
-    infeasible: str
-    replicate: int | None
-    job: int | None
-
-
-class Display(Protocol):
-    """Hears what happens; every call returns at once."""
-
-    def trial_started(self, trial: TrialView) -> None:
-        """A trial starts."""
-
-    def trial_progressed(self, job: int, progress: Progress) -> None:
-        """A training is so far."""
-
-    def trial_reported(self, job: int, value: float, step: int) -> None:
-        """A training has an intermediate value."""
-
-    def trial_ended(self, outcome: Ended) -> None:
-        """A trial, or one of several trainings of a trial, has ended."""
-
-    def stopping(self, why: str, num_running: int) -> None:
-        """No trial is started any more."""
-
-    def say(self, text: str) -> None:
-        """Something happened to the study."""
-
-    def tick(self) -> None:
-        """Time has passed."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
 def make_display(heading: Heading, console: Console) -> Display:
     """Choose the live view for a terminal, and lines for anything else."""
     return LiveDisplay(heading, console) if console.is_terminal else LineDisplay(heading, console)
-
-
-class SilentDisplay:
-    """Shows nothing: what happens is shown elsewhere."""
-
-    def trial_started(self, trial: TrialView) -> None:
-        """A trial starts."""
-
-    def trial_progressed(self, job: int, progress: Progress) -> None:
-        """A trial is so far."""
-
-    def trial_reported(self, job: int, value: float, step: int) -> None:
-        """A trial has an intermediate value."""
-
-    def trial_ended(self, outcome: Ended) -> None:
-        """A trial has ended."""
-
-    def stopping(self, why: str, num_running: int) -> None:
-        """No trial is started any more."""
-
-    def say(self, text: str) -> None:
-        """Something happened to the study."""
-
-    def tick(self) -> None:
-        """Time has passed."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
 
 
 class _Tally:
@@ -190,8 +52,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Ended | Leader | None = before[0] if before and not heading.objectives else None
-        self.front: list[Ended | Leader] = [*before] if heading.objectives else []
+        self.best: Ended | BestTrial | None = before[0] if before and not heading.objectives else None
+        self.front: list[Ended | BestTrial] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}
@@ -295,7 +157,7 @@ class _Tally:
         return f"{head}{took}{'  ' + values if values else ''}{reason}"
 
 
-class LineDisplay:
+class LineDisplay(Display):
     """One line an event, for logs and pipes."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
@@ -357,7 +219,7 @@ class _Row:
     value: float | None = None
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A line for each ended trial, and below them a bar for each running one with the state of the study."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:

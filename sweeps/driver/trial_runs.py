@@ -208,6 +208,9 @@ class TrialRuns:
         if told.infeasible:
             run_tags[tags.INFEASIBLE] = told.infeasible
         self._describe(run, told.state, value, reason, told.infeasible)
+        metric = self._setup.run_tags.get(tags.METRIC)
+        if value is not None and metric:
+            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): value}, 0)
         self._recorder.end(run, status, run_tags)
 
     def _describe(

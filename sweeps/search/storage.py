@@ -18,7 +18,10 @@ from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import schema_lock, sqlite_file
 from sweeps.core.urls import hide_password, passwords_in, with_installed_driver
 
-__all__ = ["dashboard", "open_storage", "storage_errors"]
+__all__ = ["Storage", "dashboard", "open_storage", "storage_errors"]
+
+Storage = RDBStorage
+"""The storage of studies, as the rest of Lightsweep passes it around."""
 
 _BUSY_TIMEOUT_S = 60
 
