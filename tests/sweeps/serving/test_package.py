@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from sweeps.cli.commands.promote import _own_code
+from sweeps.cli.commands.promote import own_code
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core.errors import ConfigError, StoreError
 from sweeps.serving import package as promoting
@@ -209,7 +209,7 @@ def test_code_of_ones_own_brings_the_packages_that_it_imports(tmp_path: Path, mo
     )
     (tmp_path / "net_of_mine.py").write_text("from pack_of_mine import thing\nimport PIL.Image\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    code, requirements = _own_code(["net_of_mine", "pack_of_mine.sub", "torchmetrics.text.bert"], [tmp_path])
+    code, requirements = own_code(["net_of_mine", "pack_of_mine.sub", "torchmetrics.text.bert"], [tmp_path])
 
     assert code == [tmp_path / "net_of_mine.py", tmp_path / "pack_of_mine"]
     assert [requirement.partition("==")[0] for requirement in requirements] == ["pillow", "scikit-learn"]
