@@ -1,6 +1,6 @@
-"""What a person calls a registered model: `NAME@alias`, `NAME/3` for a version, or `NAME` for its newest version.
+"""MLflow's model registry: write a model, register it, and find it again by its name.
 
-The door to MLflow's model registry: write a model, register it, and find it again.
+A model is named `NAME@alias`, `NAME/3` for a version, or `NAME` for its newest version.
 """
 
 import logging
@@ -42,6 +42,10 @@ HOW = "A registered model is named as NAME@ALIAS, as NAME/VERSION, or as NAME fo
 
 _NAME = re.compile(r"[^\W_][\w. -]{0,199}")
 _ALIAS = re.compile(r"\w[\w-]{0,254}", re.ASCII)
+_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
+_MAX_BATCH = 1000  # metrics of one log_batch
+_MAX_DESCRIPTION = 5000
+_MAX_TAG = 5000
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
@@ -135,12 +139,6 @@ def require_alias(alias: str) -> None:
             f"--alias must be of letters, digits, '_' and '-', and neither 'latest' nor 'v1', which MLflow keeps for "
             f"itself, but got {alias!r}."
         )
-
-
-_MAX_BATCH = 1000  # metrics of one log_batch
-_MAX_DESCRIPTION = 5000
-_MAX_TAG = 5000
-_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +270,7 @@ class Registry:
                 self._client.finalize_logged_model(model_id, "FAILED")
                 raise
             self._client.log_outputs(new.run_id, [LoggedModelOutput(model_id, step=new.step)])
-            # The same points once more, which the run has already, so that the model has them, too
+            # The points that the run has already, so that the model also has them
             metrics = [
                 Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id, run_id=new.run_id)
                 for point in run.data._metric_objs
@@ -296,7 +294,7 @@ class Registry:
         return Registered(name=new.name, version=int(made.version))
 
     def describe(self, version: Registered, description: str, version_tags: Mapping[str, str]) -> None:
-        """Say something else of a version."""
+        """Replace the description of a version, and set tags."""
         with self._told():
             self._client.update_model_version(version.name, str(version.version), description[:_MAX_DESCRIPTION])
             for key, value in version_tags.items():
@@ -310,7 +308,7 @@ class Registry:
         return None if before is None else int(before)
 
     def tag_run(self, run_id: str, version: Registered) -> None:
-        """Let a run say which version it has become."""
+        """Tag the run with its model version."""
         with self._told():
             self._client.set_tag(run_id, tags.PROMOTED, f"{version.name}/{version.version}")
 

@@ -1,6 +1,7 @@
-"""Report the objective after each validation, know which model each number is of, and stop when the driver says so.
+"""The callbacks that report to the driver: the objective after each validation, and the progress of training.
 
-What a rank tells of its training while it goes on, and how it hears that it is to stop.
+`Reporter` knows which model each number belongs to, and stops a trial that is pruned. `Telemetry` records the loss of
+each step, sends signs of life, and stops on the driver's order.
 """
 
 import math
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _GO = Answer(prune=False)
+_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 _WORDS_OF_A_TRAINING_LOSS = {"train", "training", "loss", "epoch"}
 
 
@@ -258,9 +260,6 @@ def _require_number(metrics: Mapping[str, float], names: Iterable[str], trainer:
     for name in names:
         if not math.isfinite(metrics[name]):
             raise DivergedError(f"{name} became {metrics[name]} in epoch {trainer.current_epoch}")
-
-
-_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 
 
 class Telemetry(Callback):

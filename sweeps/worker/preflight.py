@@ -1,8 +1,6 @@
-"""Try what a study is going to train: a rank's side of the check before the first trial.
+"""Try what a study is going to train, and inspect its data, before the first trial: a rank's side of the check.
 
-The corners of the space come as frozen configs; what they tell together is judged by the driver (`checking`).
-
-Look at the data of a config before anything is trained: a rank's side.
+The corners of the space come as frozen configs; the driver judges all their results together (`driver/preflight.py`).
 """
 
 import gc

@@ -17,7 +17,7 @@ from sweeps.worker.callbacks import logged_step
 from sweeps.worker.hashing import bytes_of, feed, form, leaves, parts
 from sweeps.worker.process_group import Ranks
 
-__all__ = ["Tracer", "environment_of", "weights_hash"]
+__all__ = ["BatchOrder", "Tracer", "environment_of", "weights_hash"]
 
 _SAMPLE = 64  # numbers of each tensor of a batch
 _HELD = 4096  # samples that wait on the device: two megabytes of floats
@@ -58,7 +58,7 @@ class Tracer(Callback):
         self._seed = seed
         self._provenance = provenance
         self._python_path = tuple(python_path)
-        self._order = _Order()
+        self._order = BatchOrder()
         self.loaders: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -79,7 +79,7 @@ class Tracer(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch."""
-        self._order = _Order()
+        self._order = BatchOrder()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -157,7 +157,7 @@ def environment_of(trainer: pl.Trainer) -> dict[str, Any]:
     return found
 
 
-class _Order:
+class BatchOrder:
     """What is in the batches of an epoch, in their order."""
 
     def __init__(self) -> None:
