@@ -25,7 +25,7 @@ from sweeps.worker.channel import Channel, die_with_driver
 if TYPE_CHECKING:
     from sweeps.worker.process_group import Ranks
 
-__all__ = ["main", "pool_sizes"]
+__all__ = ["main", "pool_sizes", "warm_up"]
 
 _POLL_S = 0.2
 _POOLS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
@@ -44,7 +44,7 @@ def main(connection: Connection) -> None:
         multiprocessing.set_start_method("fork", force=True)  # milliseconds; a server's children take a server again
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
-        _warm_up()
+        warm_up()
     try:
         job: RankJob = connection.recv()
         serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
@@ -107,7 +107,7 @@ def pool_sizes(threads: int) -> dict[str, str]:
     return dict.fromkeys((f"{library}_NUM_THREADS" for library in _POOLS), str(threads))
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Do what every training run does once at its start, before there is a job: imports, lazy parts of torch.
 
     It leaves no trace in a result: all streams are seeded when the job comes.
