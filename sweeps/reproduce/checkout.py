@@ -195,7 +195,7 @@ def _place(name: Any, root: str, folder: str, config_dir: str | None) -> str:
     """Return where a recorded file was.
 
     Raises:
-        StoreError: That is neither in the repository nor in the user's --config-dir, or is none of a user's files.
+        StoreError: That is neither in the repository nor in the user's --config-dir, or is not a user's file.
     """
     place = posixpath.normpath(posixpath.join(folder, _relative(name)))
     home = root if is_below(place, root) else config_dir
@@ -251,7 +251,7 @@ def refused(rule: str, got: Any) -> StoreError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A file that differs from the commit, and by how many lines; None if it is no text."""
+    """A file that differs from the commit, and by how many lines; None if it is binary."""
 
     name: str
     added: int | None

@@ -133,7 +133,7 @@ def capture(
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return what differs between two captures in words: by `code`, `packages`, `hardware` and `environment`.
 
-    The likeliest to change a training come first. What one of them does not have is no difference, for it is not known.
+    The likeliest to change a training run come first. What only one of them has is not a difference.
     """
     code_then, code_now = _mapping(then.get("code")), _mapping(now.get("code"))
     code: list[str] = []

@@ -172,10 +172,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             with torch.serialization.safe_globals([(_stand_in(name), name) for name in others]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
-            raise ValueError("it is no checkpoint of Lightning's")
+            raise ValueError("it is not a checkpoint of Lightning's")
         for key in ("epoch", "global_step"):
             if not isinstance(content.get(key, 0), int):
-                raise ValueError(f"its {key} is no whole number")
+                raise ValueError(f"its {key} is not a whole number")
     except pickle.UnpicklingError as error:
         raise StoreError(
             f"The checkpoint {path.name} is not loaded: it has more in it than weights, which might run. Keep such "

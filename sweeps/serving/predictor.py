@@ -41,7 +41,7 @@ class Predictions:
 
     Attributes:
         values: What its module gives, N x K: for a classifier the probabilities of its classes.
-        classes: The names of the classes, in the order of the columns; empty if it is no classifier.
+        classes: The names of the classes, in the order of the columns; empty if it is not a classifier.
     """
 
     values: NDArray[np.float64]
@@ -51,7 +51,7 @@ class Predictions:
         """Return a mapping for each sample, with plain values.
 
         Args:
-            probabilities: Whether to list those of all classes, too, in the order of the classes.
+            probabilities: Whether to also list those of all classes, in the order of the classes.
         """
         if not self.classes:
             names = ["value"] if self.values.shape[1] == 1 else [f"value{at}" for at in range(self.values.shape[1])]

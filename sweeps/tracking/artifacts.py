@@ -287,7 +287,7 @@ def _copy(folder: Path, path: str, copy: Path, max_bytes: int) -> int:
             os.close(source)
             source = inner
         if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise StoreError(f"The artifact {plain(path)} is no file.")
+            raise StoreError(f"The artifact {plain(path)} is not a file.")
         size = 0
         with os.fdopen(os.dup(source), "rb") as file, copy.open("xb") as target:
             while block := file.read(_BLOCK):

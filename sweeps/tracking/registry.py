@@ -68,7 +68,7 @@ def parse_model_name(text: str) -> ModelName:
     """Take a name apart; `models:/NAME@ALIAS`, as MLflow writes it, is the same.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not such a name.
     """
     bare = text.removeprefix("models:/")
     name, at, alias = bare.rpartition("@")
@@ -181,7 +181,7 @@ class Registered:
     Attributes:
         name: The registered model's name.
         version: Its number.
-        model_id: MLflow's id of the model that it is, `m-...`; empty if it is none.
+        model_id: MLflow's id of the model that it is, `m-...`; empty if it is not one.
         artifact_uri: Where its artifacts are.
         version_tags: Its tags.
         aliases: Its aliases.
@@ -213,7 +213,7 @@ class Registry:
         uri: The address of the database or the server.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or is not MLflow's.
     """
 
     def __init__(self, uri: str) -> None:
@@ -274,6 +274,7 @@ class Registry:
             metrics = [
                 Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id, run_id=new.run_id)
                 for point in run.data._metric_objs
+                if tags.judged_by(point.key) is None  # which only serves for sorting runs
             ]
             for start in range(0, len(metrics), _MAX_BATCH):
                 self._client.log_batch(new.run_id, metrics=metrics[start : start + _MAX_BATCH], synchronous=True)
@@ -301,7 +302,7 @@ class Registry:
                 self._client.set_model_version_tag(version.name, str(version.version), key, value[:_MAX_TAG])
 
     def set_alias(self, version: Registered, alias: str) -> int | None:
-        """Let an alias name a version; return the number of the version that it named before."""
+        """Assign an alias to a version; return the number of the version that had it before."""
         with self._told():
             before = self._client.get_registered_model(version.name).aliases.get(alias)
             self._client.set_registered_model_alias(version.name, alias, str(version.version))

@@ -174,7 +174,7 @@ class Reporter(Checkpoint):
             stop(trainer)
 
     def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return what the loop that ends has logged, on rank 0; `callback_metrics` keeps what others have, too.
+        """Return what the loop that ends has logged, on rank 0; `callback_metrics` also keeps what others have.
 
         That is what went through `log`, and what somebody has put into `callback_metrics` since the last look.
         """
@@ -300,7 +300,7 @@ class Telemetry(Callback):
         self.is_cut = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the step at which training begins: not the first where it goes on."""
+        """Begin at the step at which training begins: not the first if it is resumed."""
         self._last_step = logged_step(trainer) - 1
 
     def on_train_batch_start(
@@ -338,11 +338,11 @@ class Telemetry(Callback):
             stop(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that validation goes on."""
+        """Send a sign of life during validation."""
         self._beat(trainer)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that testing goes on."""
+        """Send a sign of life during testing."""
         self._beat(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _FIRST_COST_S = 0.05  # what a save is assumed to cost before one has been measured
-_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to start anew."
+_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to start again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +220,7 @@ def at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
 class ResumePoint(Callback):
     """Saves the whole state of training at the start of an epoch, once enough time has passed to pay for it.
 
-    A trial that goes on from there does the same steps on the same batches as one that was never cut off, since all
+    A trial that resumes from there does the same steps on the same batches as one that was never cut off, since all
     random streams are derived from where training is. It is at the start of an epoch that nothing is half done: the
     epoch before is validated and logged, and schedules have moved on.
 

@@ -103,7 +103,7 @@ def _hash(tensors: Iterable[torch.Tensor]) -> str:
 
 
 class Name(str):
-    """A leaf that says what comes next, a key or the form of an array, and is no value."""
+    """A leaf that says what comes next, a key or the form of an array, and is not a value."""
 
     __slots__ = ()
 

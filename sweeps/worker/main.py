@@ -218,7 +218,7 @@ def _cause(error: BaseException) -> Cause:
     """Return the cause that all exceptions of a group have in common, if they have one."""
     try:
         causes = {_cause_of_one(leaf) for leaf in leaves_of(error)}
-    except Exception:  # the class of the exception raises wherever it is touched, or there is no torch
+    except Exception:  # the class of the exception raises wherever it is touched, or torch cannot be imported
         return "error"
     return causes.pop() if len(causes) == 1 else "error"
 

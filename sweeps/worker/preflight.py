@@ -107,7 +107,7 @@ def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
     """Train each config for some batches of two epochs with validation, and tell whether any of it differs.
 
     What two configs share as a digest they share to the bit: the losses, gradients, weights and all that is logged.
-    The arguments are those of `check`; each config is built anew, its data too, and what there is no time for is left
+    The arguments are those of `check`; each config is built again, with its data, and what there is no time for is left
     out.
     """
     began = time.monotonic()

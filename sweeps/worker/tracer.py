@@ -35,7 +35,7 @@ class Tracer(Callback):
     """Hashes the weights before the first step and after each epoch, and the data of each epoch.
 
     Of each tensor of a batch a few numbers are kept on the device, and hashed at the end of the epoch: no step waits
-    for a GPU, and what workers load in another order is seen, too. Every rank hashes its own; rank 0 writes.
+    for a GPU, and what workers load in another order is also seen. Every rank hashes its own; rank 0 writes.
 
     Args:
         ranks: The ranks of the trial.
@@ -62,7 +62,7 @@ class Tracer(Callback):
         self.loaders: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell how training begins, or where it goes on."""
+        """Record how training begins, or where it resumes."""
         gathered = self._ranks.gather((environment_of(trainer), weights_hash(pl_module)))
         if self._ranks.is_first:
             self.file.begin(
@@ -163,7 +163,7 @@ class BatchOrder:
     def __init__(self) -> None:
         self.num_batches = 0
         self._digest = hashlib.blake2b(digest_size=20)
-        self._others = hashlib.blake2b(digest_size=20)  # what is no tensor: it may be large, and is not kept
+        self._others = hashlib.blake2b(digest_size=20)  # what is not a tensor: it may be large, and is not kept
         self._has_others = False
         self._held: list[Tensor] = []
         self._described: list[object] = []

@@ -243,12 +243,14 @@ def _require_complete(original: Original) -> None:
         "interrupted": "was interrupted: resume it with `lightsweep resume`, or train it again",
         "running": "is running still, as far as the store knows",
     }
-    why = words.get(original.state, f"is {plain(original.state)!r}" if original.state else "is no run of Lightsweep's")
+    why = words.get(
+        original.state, f"is {plain(original.state)!r}" if original.state else "is not a run of Lightsweep's"
+    )
     raise UsageError(f"{original.name} {why}. Only a run that is complete is promoted.")
 
 
 def _require_places(original: Original, overrides: Sequence[str]) -> None:
-    derived(original.config, overrides)  # refuses what is none, and keys that there are not
+    derived(original.config, overrides)  # refuses what is not an override, and unknown keys
     others = deriving(overrides, original.config)
     if others:
         raise UsageError(
