@@ -193,7 +193,7 @@ def test_nothing_of_a_checkpoint_is_run_even_if_it_seems_to_be_ones_own(tmp_path
     [
         (pickle.dumps({"state_dict": {}}), "cannot be read"),
         ({"state_dict": {}, "epoch": [1]}, "epoch"),
-        ({"state_dict": 1}, "checkpoint"),
+        ({"state_dict": 1}, "not a checkpoint"),
         ({"state_dict": {}, "x": os.system}, "has more in it than weights, which might run"),
     ],
     ids=["bare pickle", "epoch", "weights", "system"],
