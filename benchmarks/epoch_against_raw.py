@@ -18,8 +18,8 @@ from sweeps.config.composer import Composer
 from sweeps.core.messages import Answer, Event, Report
 from sweeps.worker.building import build_module
 from sweeps.worker.callbacks import Telemetry
-from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import DerivedRandomness, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 

@@ -14,7 +14,7 @@ import torch
 from sweeps.config.composer import ALLOWED_MODULES, load_frozen
 from sweeps.config.instantiate import build
 from sweeps.worker.building import build_module
-from sweeps.worker.fit import quieten
+from sweeps.worker.trainer import quieten
 
 
 class Clock(pl.Callback):

@@ -88,7 +88,7 @@ class Secrets:
 
     @contextmanager
     def public_copy(self, path: Path) -> Iterator[Path | None]:
-        """Give a file that may be published: itself, or a copy with the secrets hidden; None if it is no text.
+        """Give a file that may be published: itself, or a copy with the secrets hidden; None if it is not text.
 
         Other files than texts are searched for the secrets of the configuration alone.
         """

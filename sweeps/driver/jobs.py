@@ -45,7 +45,7 @@ class JobBuilder:
 
     def job(
         self,
-        kind: Literal["fit", "check", "measure", "compare", "look", "inspect"],
+        kind: Literal["fit", "check", "measure", "compare", "inspect_data", "inspect"],
         folder: Path,
         slot: Slot,
         configs: Sequence[Config],

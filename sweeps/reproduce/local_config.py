@@ -39,7 +39,7 @@ def as_of_today(
     Args:
         recorded: The record, which others may have written.
         today: A composed configuration.
-        typed: Keys whose values are typed anew.
+        typed: Keys whose values are given on the command line.
         config_dir: The user's own options.
 
     Raises:
@@ -71,7 +71,7 @@ def derived(config: Config, overrides: Sequence[str]) -> Config:
     """Return a config with other values; `${oc.env:NAME}` is the value of a variable, since the user has typed it.
 
     Raises:
-        UsageError: An override is none, or names no key of the config.
+        UsageError: An override is not valid, or names no key of the config.
     """
     changed: Config = map_leaves(config, lambda leaf, _: leaf)
     keys = flatten(config)
@@ -121,7 +121,7 @@ def _value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{key}: {text!r} is no value: {' '.join(str(error).split())[:100]}.") from error
+        raise UsageError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())[:100]}.") from error
     if isinstance(value, date) or (is_text(key) and value is not None):
         value = value if isinstance(value, str) else text  # 2024-11-30 and 1e3 are text there
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):

@@ -149,7 +149,7 @@ def config_of(content: bytes | None) -> Config:
     """Read a frozen config.
 
     Raises:
-        IncompleteError: There is none, it is none, or it lacks parts.
+        IncompleteError: It is missing, not valid, or lacks parts.
     """
     if content is None:
         raise IncompleteError(f"The run has no {paths.CONFIG}, neither as an artifact nor in its folder.")

@@ -94,7 +94,7 @@ def inspect_models(configs: Sequence[Config], channel: Channel, ranks: Ranks, jo
 
 
 def build_data(config: Config, *, allowed: Sequence[str]) -> pl.LightningDataModule | None:
-    """Build the data module; None where there is none, since the module has loaders of its own.
+    """Build the data module; None if the module has its own loaders.
 
     Raises:
         ConfigError: It cannot be built, or is not a LightningDataModule.

@@ -1,6 +1,7 @@
-"""Report the objective after each validation, know which model each number is of, and stop when the driver says so.
+"""The callbacks that report to the driver: the objective after each validation, and the progress of training.
 
-What a rank tells of its training while it goes on, and how it hears that it is to stop.
+`Reporter` knows which model each number belongs to, and stops a trial that is pruned. `Telemetry` records the loss of
+each step, sends signs of life, and stops on the driver's order.
 """
 
 import math
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _GO = Answer(prune=False)
+_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 _WORDS_OF_A_TRAINING_LOSS = {"train", "training", "loss", "epoch"}
 
 
@@ -172,7 +174,7 @@ class Reporter(Checkpoint):
             stop(trainer)
 
     def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return what the loop that ends has logged, on rank 0; `callback_metrics` keeps what others have, too.
+        """Return what the loop that ends has logged, on rank 0; `callback_metrics` also keeps what others have.
 
         That is what went through `log`, and what somebody has put into `callback_metrics` since the last look.
         """
@@ -260,9 +262,6 @@ def _require_number(metrics: Mapping[str, float], names: Iterable[str], trainer:
             raise DivergedError(f"{name} became {metrics[name]} in epoch {trainer.current_epoch}")
 
 
-_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
-
-
 class Telemetry(Callback):
     """Records the training loss of every step, tells how far training is, and hears the order to stop.
 
@@ -301,7 +300,7 @@ class Telemetry(Callback):
         self.is_cut = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the step at which training begins: not the first where it goes on."""
+        """Begin at the step at which training begins: not the first if it is resumed."""
         self._last_step = logged_step(trainer) - 1
 
     def on_train_batch_start(
@@ -339,11 +338,11 @@ class Telemetry(Callback):
             stop(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that validation goes on."""
+        """Send a sign of life during validation."""
         self._beat(trainer)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that testing goes on."""
+        """Send a sign of life during testing."""
         self._beat(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -118,7 +118,7 @@ def print_predictions(found: Predicted, form: Format, *, probabilities: bool, ou
     Args:
         found: They, and the model.
         form: `table` for people; CSV; or `json`, which has the same records as MLflow's server.
-        probabilities: Whether to print those of all classes, too.
+        probabilities: Whether to also print those of all classes.
         out: Where they go.
     """
     records = found.predictions.records(probabilities=probabilities)
