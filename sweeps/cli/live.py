@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,20 +15,12 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.driver.forecast import Budget, Forecast, Training, forecast
+from sweeps.core.trials import Outcome
+from sweeps.driver.display import Display, Heading, Leader, TrialView
+from sweeps.driver.forecast import Forecast, Training, forecast
 from sweeps.tracking.recorder import Unsent
 
-__all__ = [
-    "Display",
-    "Heading",
-    "Leader",
-    "LineDisplay",
-    "LiveDisplay",
-    "SilentDisplay",
-    "TrialView",
-    "make_display",
-    "warn_unsent",
-]
+__all__ = ["LineDisplay", "LiveDisplay", "make_display", "warn_unsent"]
 
 _REFRESH_S = 0.25
 _MOST_UNSENT = 10  # that are named
@@ -43,144 +35,9 @@ _WHY = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heading:
-    """What a display shows above the trials.
-
-    Attributes:
-        title: The first line.
-        name: The study's name.
-        metric: The first objective.
-        direction: Its direction.
-        objectives: The direction of each, if there are several.
-        reported: The metric that trainings report, if it is not the first objective.
-        num_finished: Trials that were finished before.
-        replicates: Trainings of each trial.
-        noun: What one of them is called, if they are several.
-        is_sweep: Whether there are many trials; a single run shows its epochs instead.
-        budget: What the sweep may use; None makes no forecast.
-        device_s_before: Seconds of devices that earlier runs of the study have used.
-        best_before: The best trial of earlier runs of the study, or their Pareto front.
-    """
-
-    title: str
-    name: str
-    metric: str
-    direction: str
-    num_trials: int
-    num_finished: int = 0
-    is_sweep: bool = True
-    objectives: Mapping[str, str] = field(default_factory=dict)
-    reported: str | None = None
-    replicates: int = 1
-    noun: str = "replicate"
-    budget: Budget | None = None
-    device_s_before: float = 0.0
-    best_before: tuple["Leader", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A best trial of an earlier run of the study."""
-
-    number: int
-    value: float | None
-    objectives: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialView:
-    """What a display knows of a trial when it starts."""
-
-    number: int
-    values: Mapping[str, Any]
-    slot: int
-    began_s: float
-    replicate: int | None = None
-    """which of several trainings of the trial it is"""
-    job: int
-    """the training, by which its progress and its end are told"""
-    resume_step: int | None = None
-    """the step from which an interrupted trial goes on"""
-    is_enqueued: bool = False
-    """whether somebody asked for it"""
-
-
-class Ended(Protocol):
-    """What a display reads of a trial that has ended; see `driver.Outcome`."""
-
-    number: int
-    state: Any
-    value: float | None
-    values: Mapping[str, Any]
-    reason: str
-    duration_s: float
-    objectives: Mapping[str, float]
-    errors: Mapping[str, float]
-    infeasible: str
-    replicate: int | None
-    job: int | None
-
-
-class Display(Protocol):
-    """Hears what happens; every call returns at once."""
-
-    def trial_started(self, trial: TrialView) -> None:
-        """A trial starts."""
-
-    def trial_progressed(self, job: int, progress: Progress) -> None:
-        """A training is so far."""
-
-    def trial_reported(self, job: int, value: float, step: int) -> None:
-        """A training has an intermediate value."""
-
-    def trial_ended(self, outcome: Ended) -> None:
-        """A trial, or one of several trainings of a trial, has ended."""
-
-    def stopping(self, why: str, num_running: int) -> None:
-        """No trial is started any more."""
-
-    def say(self, text: str) -> None:
-        """Something happened to the study."""
-
-    def tick(self) -> None:
-        """Time has passed."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
 def make_display(heading: Heading, console: Console) -> Display:
     """Choose the live view for a terminal, and lines for anything else."""
     return LiveDisplay(heading, console) if console.is_terminal else LineDisplay(heading, console)
-
-
-class SilentDisplay:
-    """Shows nothing: what happens is shown elsewhere."""
-
-    def trial_started(self, trial: TrialView) -> None:
-        """A trial starts."""
-
-    def trial_progressed(self, job: int, progress: Progress) -> None:
-        """A trial is so far."""
-
-    def trial_reported(self, job: int, value: float, step: int) -> None:
-        """A trial has an intermediate value."""
-
-    def trial_ended(self, outcome: Ended) -> None:
-        """A trial has ended."""
-
-    def stopping(self, why: str, num_running: int) -> None:
-        """No trial is started any more."""
-
-    def say(self, text: str) -> None:
-        """Something happened to the study."""
-
-    def tick(self) -> None:
-        """Time has passed."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
 
 
 class _Tally:
@@ -190,8 +47,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Ended | Leader | None = before[0] if before and not heading.objectives else None
-        self.front: list[Ended | Leader] = [*before] if heading.objectives else []
+        self.best: Outcome | Leader | None = before[0] if before and not heading.objectives else None
+        self.front: list[Outcome | Leader] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}
@@ -234,7 +91,7 @@ class _Tally:
             device_s=self.heading.device_s_before + budget.devices_per_slot * slot_s,
         )
 
-    def add(self, outcome: Ended) -> None:
+    def add(self, outcome: Outcome) -> None:
         if outcome.replicate is not None:
             self._num_replicates[outcome.number] = self._num_replicates.get(outcome.number, 0) + 1
             self._shares[outcome.number] = self._num_replicates[outcome.number] / self.heading.replicates
@@ -263,19 +120,19 @@ class _Tally:
         better = value > self.best.value
         return better if self.heading.direction == "maximize" else value < self.best.value
 
-    def _add_to_front(self, outcome: Ended) -> None:
+    def _add_to_front(self, outcome: Outcome) -> None:
         trials = [*self.front, outcome]
         points = [[trial.objectives[name] for name in self.heading.objectives] for trial in trials]
         is_best = on_front(points, list(self.heading.objectives.values()))
         self.front = [trial for trial, is_kept in zip(trials, is_best, strict=True) if is_kept]
 
-    def mark(self, outcome: Ended) -> str:
+    def mark(self, outcome: Outcome) -> str:
         """Say whether a trial is the best, or one of the best, up to now."""
         if any(trial is outcome for trial in self.front):
             return "on the front"
         return "best so far" if self.best is outcome and self.heading.is_sweep else ""
 
-    def line(self, outcome: Ended) -> str:
+    def line(self, outcome: Outcome) -> str:
         """Say in one line how a trial ended."""
         head = f"{self.noun(outcome.number, outcome.replicate)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
@@ -295,7 +152,7 @@ class _Tally:
         return f"{head}{took}{'  ' + values if values else ''}{reason}"
 
 
-class LineDisplay:
+class LineDisplay(Display):
     """One line an event, for logs and pipes."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
@@ -320,7 +177,7 @@ class LineDisplay:
         if not self._tally.heading.is_sweep:
             self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
 
-    def trial_ended(self, outcome: Ended) -> None:
+    def trial_ended(self, outcome: Outcome) -> None:
         """Say how, and now and then how the sweep will go on."""
         self._tally.add(outcome)
         self._print(self._tally.line(outcome))
@@ -339,12 +196,6 @@ class LineDisplay:
         """Say it."""
         self._print(text)
 
-    def tick(self) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
-
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()
@@ -357,7 +208,7 @@ class _Row:
     value: float | None = None
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A line for each ended trial, and below them a bar for each running one with the state of the study."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
@@ -387,7 +238,7 @@ class LiveDisplay:
         if job in self._rows:
             self._rows[job].value = value
 
-    def trial_ended(self, outcome: Ended) -> None:
+    def trial_ended(self, outcome: Outcome) -> None:
         """Turn its bar into a line."""
         if outcome.job is not None:
             self._rows.pop(outcome.job, None)

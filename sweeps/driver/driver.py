@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from sweeps.cli.live import Display, TrialView
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.messages import (
@@ -40,6 +39,7 @@ from sweeps.core.messages import (
     Tried,
 )
 from sweeps.core.trials import SEM, Ask, EndState, Outcome, Result, Search, Told, Totals, Verdict, Why
+from sweeps.driver.display import Display, TrialView
 from sweeps.driver.resume_points import GoingOn
 from sweeps.driver.reuse import KnownData, Twins, identity
 from sweeps.driver.trial_runs import RunRecorder, TrialRuns, TrialSetup

@@ -5,12 +5,10 @@ the runs are told.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import Any
 
 from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.core import paths
@@ -20,20 +18,18 @@ from sweeps.search.objectives import parse_constraints
 from sweeps.search.replicates import replication
 from sweeps.search.space.compatibility import Composed, Look
 from sweeps.search.space.space import Space
+from sweeps.search.storage import Storage
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import RunStore
-
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
 
 __all__ = ["check_warm_start", "known_choices", "move_over", "record_move", "start_warm"]
 
 _NUM_REASONS = 3  # of trials that do not fit, in the terminal
 
 
-def check_warm_start(config: Config, storage: "RDBStorage") -> None:
+def check_warm_start(config: Config, storage: Storage) -> None:
     """Check before anything is trained that `study.warm_start` names studies which can be known to a new one.
 
     Raises:
@@ -57,13 +53,13 @@ def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 def move_over(
     name: str,
-    storage: "RDBStorage",
+    storage: Storage,
     *,
     config: Config,
     composer: Composer,
     space: Space,
     folder: Path,
-    console: Console,
+    say: Callable[[str], None],
 ) -> None:
     """Move a study over to another space, if it has another one, and say what became of its trials."""
     past = _Past(folder, composer)
@@ -77,18 +73,18 @@ def move_over(
         composed=_composed(composer),
     )
     if moved is not None:
-        _say_moved(name, moved, console)
+        _say_moved(name, moved, say)
 
 
 def start_warm(
     name: str,
-    storage: "RDBStorage",
+    storage: Storage,
     *,
     config: Config,
     composer: Composer,
     space: Space,
     store_dir: Path,
-    console: Console,
+    say: Callable[[str], None],
 ) -> None:
     """Create a study with what others have found, unless it is there or is to know nothing."""
     names = _lenders(config)
@@ -106,8 +102,9 @@ def start_warm(
         composed=_composed(composer),
     )
     for loan in loans:
-        _say(console, f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
-        _say_reasons(console, loan.misfits)
+        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
+        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
+        _say_reasons(loan.misfits, say)
 
 
 def record_move(study: Study, store: RunStore, parent: str) -> None:
@@ -201,22 +198,17 @@ def _choices(record: Path) -> dict[str, Any]:
 # --- what the terminal says ----------------------------------------------------------------------------
 
 
-def _say_moved(name: str, moved: Migration, console: Console) -> None:
-    _say(
-        console,
+def _say_moved(name: str, moved: Migration, say: Callable[[str], None]) -> None:
+    say(
         f"study {name} is moved to the new space: {moved.num_kept} trials are kept, {len(moved.dropped)} dropped "
-        f"(as it was, it is {moved.backup} in the storage)",
+        f"(the study as it was is {moved.backup} in the storage)"
     )
-    _say_reasons(console, moved.dropped)
+    _say_reasons(moved.dropped, say)
 
 
-def _say_reasons(console: Console, reasons: Mapping[int, str]) -> None:
-    shown: Sequence[int] = sorted(reasons)[:_NUM_REASONS]
+def _say_reasons(reasons: Mapping[int, str], say: Callable[[str], None]) -> None:
+    shown = sorted(reasons)[:_NUM_REASONS]
     for number in shown:
-        _say(console, f"  #{number}: {reasons[number]}")
+        say(f"  #{number}: {reasons[number]}")
     if len(reasons) > len(shown):
-        _say(console, f"  and {len(reasons) - len(shown)} more")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"  and {len(reasons) - len(shown)} more")

@@ -18,7 +18,9 @@ from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import schema_lock, sqlite_file
 from sweeps.core.urls import hide_password, passwords_in, with_installed_driver
 
-__all__ = ["dashboard", "open_storage", "storage_errors"]
+__all__ = ["Storage", "dashboard", "open_storage", "storage_errors"]
+
+Storage = RDBStorage
 
 _BUSY_TIMEOUT_S = 60
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.cli.commands.run_request import RunRequest
-from sweeps.cli.live import Display, Heading, SilentDisplay, make_display, warn_unsent
+from sweeps.cli.live import make_display, warn_unsent
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
@@ -19,6 +19,7 @@ from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
 from sweeps.core.trials import Outcome
+from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.session import common_tags, open_recorder, preparing, python_path, start_launcher
 from sweeps.driver.single_run import OneRun
@@ -325,7 +326,7 @@ class _Reproducing:
             num_trials=1,
             is_sweep=False,
         )
-        display: Display = SilentDisplay() if self._is_quiet else make_display(heading, self._console)
+        display = Display() if self._is_quiet else make_display(heading, self._console)
         link = {"lightsweep.derived_from" if self._deriving else tags.REPRODUCES: self._original.run.run_id}
         driver = Driver(
             search=OneRun(),

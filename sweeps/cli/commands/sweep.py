@@ -4,19 +4,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sweeps.cli.live import Heading, Leader, make_display
+from sweeps.cli.live import make_display
 from sweeps.cli.preflight_report import CheckReport, print_warnings
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
 from sweeps.core.trials import Outcome, Totals, Why
+from sweeps.driver.display import Heading, Leader
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
@@ -170,6 +172,7 @@ class _Sweep:
                 print_warnings(report, self._console)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
+            echo = partial(self._console.print, markup=False, highlight=False, soft_wrap=True)
             with _only_driver(name, folder) as since_ns:
                 if migrates:
                     move_over(
@@ -179,7 +182,7 @@ class _Sweep:
                         composer=self._composer,
                         space=self._space,
                         folder=folder,
-                        console=self._console,
+                        say=echo,
                     )
                 start_warm(
                     name,
@@ -188,7 +191,7 @@ class _Sweep:
                     composer=self._composer,
                     space=self._space,
                     store_dir=self._store_dir,
-                    console=self._console,
+                    say=echo,
                 )
                 study = Study.create_or_load(
                     name,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.cli.live import Display, Heading, SilentDisplay, make_display
+from sweeps.cli.live import make_display
 from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.messages import MetricPoint, Place
 from sweeps.core.trials import Outcome, Totals
+from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
@@ -169,7 +170,7 @@ class _Run:
 
     def follow(self, folder: Path) -> TrainResult:
         """Train as a rank that records nothing; its folder stays if it fails."""
-        totals = self._drive(folder, _Unrecorded(), SilentDisplay())
+        totals = self._drive(folder, _Unrecorded(), Display())
         if totals.count("failed") == 0:
             shutil.rmtree(folder)
         return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, unsent=None)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli.live import Display, Heading, Leader, LineDisplay, LiveDisplay, TrialView, make_display, warn_unsent
+from sweeps.cli.live import LineDisplay, LiveDisplay, make_display, warn_unsent
 from sweeps.core.messages import Progress
+from sweeps.driver.display import Display, Heading, Leader, TrialView
 from sweeps.driver.forecast import Budget
 from sweeps.tracking.recorder import Unsent
 
