@@ -18,7 +18,7 @@ from harness import Result, median, scratch
 from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.text import run_name
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.core.urls import default_uri
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.study_run import ParentRun
@@ -73,7 +73,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
     run_tags = parent.open([])
     samples = Samples()
 
-    def note(outcome: Outcome) -> None:
+    def note(outcome: TrialResult) -> None:
         """Record what a sweep records of its progress, and take the samples."""
         parent.tell(outcome)
         samples.add()

@@ -15,8 +15,8 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.core.trials import Outcome
-from sweeps.driver.display import Display, Heading, Leader, TrialView
+from sweeps.core.trials import TrialResult
+from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
 from sweeps.tracking.recorder import Unsent
 
@@ -47,8 +47,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Outcome | Leader | None = before[0] if before and not heading.objectives else None
-        self.front: list[Outcome | Leader] = [*before] if heading.objectives else []
+        self.best: TrialResult | None = before[0] if before and not heading.objectives else None
+        self.front: list[TrialResult] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}
@@ -91,7 +91,7 @@ class _Tally:
             device_s=self.heading.device_s_before + budget.devices_per_slot * slot_s,
         )
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: TrialResult) -> None:
         if outcome.replicate is not None:
             self._num_replicates[outcome.number] = self._num_replicates.get(outcome.number, 0) + 1
             self._shares[outcome.number] = self._num_replicates[outcome.number] / self.heading.replicates
@@ -120,19 +120,19 @@ class _Tally:
         better = value > self.best.value
         return better if self.heading.direction == "maximize" else value < self.best.value
 
-    def _add_to_front(self, outcome: Outcome) -> None:
+    def _add_to_front(self, outcome: TrialResult) -> None:
         trials = [*self.front, outcome]
         points = [[trial.objectives[name] for name in self.heading.objectives] for trial in trials]
         is_best = on_front(points, list(self.heading.objectives.values()))
         self.front = [trial for trial, is_kept in zip(trials, is_best, strict=True) if is_kept]
 
-    def mark(self, outcome: Outcome) -> str:
+    def mark(self, outcome: TrialResult) -> str:
         """Say whether a trial is the best, or one of the best, up to now."""
         if any(trial is outcome for trial in self.front):
             return "on the front"
         return "best so far" if self.best is outcome and self.heading.is_sweep else ""
 
-    def line(self, outcome: Outcome) -> str:
+    def line(self, outcome: TrialResult) -> str:
         """Say in one line how a trial ended."""
         head = f"{self.noun(outcome.number, outcome.replicate)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
@@ -177,7 +177,7 @@ class LineDisplay(Display):
         if not self._tally.heading.is_sweep:
             self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
 
-    def trial_ended(self, outcome: Outcome) -> None:
+    def trial_ended(self, outcome: TrialResult) -> None:
         """Say how, and now and then how the sweep will go on."""
         self._tally.add(outcome)
         self._print(self._tally.line(outcome))
@@ -238,7 +238,7 @@ class LiveDisplay(Display):
         if job in self._rows:
             self._rows[job].value = value
 
-    def trial_ended(self, outcome: Outcome) -> None:
+    def trial_ended(self, outcome: TrialResult) -> None:
         """Turn its bar into a line."""
         if outcome.job is not None:
             self._rows.pop(outcome.job, None)

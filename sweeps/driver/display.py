@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.core.messages import Progress
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.forecast import Budget
 
-__all__ = ["Display", "Heading", "Leader", "TrialView"]
+__all__ = ["Display", "Heading", "TrialView"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +44,7 @@ class Heading:
     noun: str = "replicate"
     budget: Budget | None = None
     device_s_before: float = 0.0
-    best_before: tuple["Leader", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A best trial of an earlier run of the study."""
-
-    number: int
-    value: float | None
-    objectives: Mapping[str, float]
+    best_before: tuple[TrialResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +77,7 @@ class Display:
     def trial_reported(self, job: int, value: float, step: int) -> None:
         """Show the intermediate value of a training run."""
 
-    def trial_ended(self, outcome: Outcome) -> None:
+    def trial_ended(self, outcome: TrialResult) -> None:
         """Show how a trial, or one of its replicates, has ended."""
 
     def stopping(self, why: str, num_running: int) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
 from sweeps.core.messages import (
-    Answer,
     Artifact,
     CheckPassed,
     DataContent,
@@ -31,6 +30,7 @@ from sweeps.core.messages import (
     Order,
     Place,
     Progress,
+    PruneDecision,
     RankJob,
     Report,
     Saved,
@@ -38,7 +38,7 @@ from sweeps.core.messages import (
     Stop,
     Tried,
 )
-from sweeps.core.trials import SEM, Ask, EndState, Outcome, Result, Search, Told, Totals, Verdict, Why
+from sweeps.core.trials import EndState, Search, Suggestion, Totals, TrialResult, Why
 from sweeps.driver.display import Display, TrialView
 from sweeps.driver.resume_points import GoingOn
 from sweeps.driver.reuse import KnownData, Twins, identity
@@ -100,12 +100,12 @@ class Limits:
 class _Trial:
     """A trial that has begun and has not ended: trainings that wait, that run and that have ended."""
 
-    proposed: Ask
+    proposed: Suggestion
     folder: Path
     began_s: float
     waiting: list[int]
     num_running: int = 0
-    results: dict[int, Result] = field(default_factory=dict)
+    results: dict[int, TrialResult] = field(default_factory=dict)
     why_pruned: str = ""
     is_overdue: bool = False
     used_s: float  # by trainings that have ended, those before an interruption included
@@ -176,7 +176,7 @@ class Driver:
         display: Display,
         twins: Twins | None = None,
         orders: Callable[[], StopWord] = lambda: "",
-        on_ended: Callable[[Outcome], None] = lambda outcome: None,
+        on_ended: Callable[[TrialResult], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._search = search
@@ -195,8 +195,8 @@ class Driver:
         self._free = {slot: time.time() for slot in slots}
         self._open: dict[int, _Trial] = {}
         self._running: dict[int, _Job] = {}
-        self._sharing: dict[int, list[Ask]] = {}  # those that wait for an open trial of the same configuration
-        self._next: deque[Ask] = deque()  # those whose twin has ended
+        self._sharing: dict[int, list[Suggestion]] = {}  # those that wait for an open trial of the same configuration
+        self._next: deque[Suggestion] = deque()  # those whose twin has ended
         self._device_s = limits.device_s_before  # of trainings that have ended
         self._metered_s = self._began
         self._is_draining = self._is_told_to_stop = False
@@ -243,7 +243,7 @@ class Driver:
         except BaseException:
             cut_off = {job.run for job in self._running.values()} | self._open.keys()
             for run in cut_off:
-                self._runs.end(run, Told(state="interrupted"), None, "the driver failed")
+                self._runs.end(run, TrialResult(state="interrupted"), None, "the driver failed")
             raise
 
     def interrupt(self) -> None:
@@ -358,7 +358,7 @@ class Driver:
             goes_on = self._runs.goes_on(number, trial.folder, config)
             freeze(config, trial.folder)
             self._runs.start(number, proposed, trial.folder, config, goes_on=goes_on, step=0)
-            trial.results = dict(self._search.begin_replicates(number, is_anew=not goes_on))
+            trial.results = dict(self._search.begin_replicates(number, restart=not goes_on))
             trial.waiting = [index for index in trial.waiting if index not in trial.results]
             if not trial.waiting:  # the driver died between the last of them and the end of the trial
                 self._close(trial)
@@ -430,7 +430,7 @@ class Driver:
 
     # --- the results that trials of the same configuration share
 
-    def _shares(self, proposed: Ask, config: Config) -> bool:
+    def _shares(self, proposed: Suggestion, config: Config) -> bool:
         """Give a trial the result of another one, now or when that has ended; return whether there is such a one.
 
         What somebody asked for is trained all the same, and so is what has been trained in part already.
@@ -451,30 +451,15 @@ class Driver:
             self._take_over(proposed, config, twin)
         return True
 
-    def _take_over(self, proposed: Ask, config: Config, twin: int) -> None:
+    def _take_over(self, proposed: Suggestion, config: Config, twin: int) -> None:
         """Record a trial that has the result of its twin."""
         number, folder = proposed.number, self._setup.folder(proposed.number)
         freeze(config, folder)
         self._runs.start(number, proposed, folder, config, reused_from=twin)
         reused = self._search.reuse(number, twin)
         self._runs.values(number, reused.metrics, 0)
-        self._runs.end(number, reused.told, reused.value, reused.told.reason)
-        self._count(
-            Outcome(
-                number=number,
-                state=reused.told.state,
-                value=reused.value,
-                values=proposed.values,
-                metrics=reused.metrics,
-                reason=reused.told.reason,
-                duration_s=0.0,
-                start_latency_s=None,
-                objectives=reused.told.objectives,
-                errors=_errors(reused.told.objectives, reused.metrics),
-                infeasible=reused.told.infeasible,
-                reused_from=twin,
-            )
-        )
+        self._runs.end(number, reused, reused.value, reused.reason)
+        self._count(replace(reused, number=number, values=proposed.values, reused_from=twin))
 
     def _settle(self, number: int, state: EndState) -> None:
         """Let those that wait for a trial be next: they take its result, or are trained if it has none."""
@@ -535,7 +520,7 @@ class Driver:
             case Report(value=value, step=step):
                 verdict = self._judge_report(job, value, step)
                 if self._setup.answers:
-                    self._launcher.order(number, Answer(prune=verdict.prune, reason=verdict.reason))
+                    self._launcher.order(number, PruneDecision(prune=verdict.prune, reason=verdict.reason))
                 self._display.trial_reported(number, value, step)
             case Metrics(points=points):
                 self._recorder.metrics(job.run, points)
@@ -560,10 +545,10 @@ class Driver:
             case CheckPassed() | Joined() | Tried():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
-    def _judge_report(self, job: _Job, value: float, step: int) -> Verdict:
+    def _judge_report(self, job: _Job, value: float, step: int) -> PruneDecision:
         """Let the search judge an epoch; of several replicates it knows the first one's."""
         if job.replicate > 0:
-            return Verdict(prune=False)
+            return PruneDecision(prune=False)
         return self._search.report(job.trial.number, value, step)
 
     def _admit(self, job: _Job) -> None:
@@ -593,7 +578,7 @@ class Driver:
         if trial.is_over or (self.totals.stopped and not trial.num_running):
             self._close(trial, job if self._setup.replicates == 1 else None)
 
-    def _conclude_replicate(self, job: _Job, result: Result) -> None:
+    def _conclude_replicate(self, job: _Job, result: TrialResult) -> None:
         """Record one of several trainings, and see whether the trial needs the others."""
         trial = job.trial
         if result.state == "complete" and result.value is not None:
@@ -605,7 +590,7 @@ class Driver:
         elif result.state != "interrupted":
             trial.why_pruned = trial.why_pruned or result.reason or result.state
         result = replace(result, value=self._value(result))
-        self._runs.end(job.run, Told(state=result.state), result.value, result.reason)
+        self._runs.end(job.run, TrialResult(state=result.state), result.value, result.reason)
         self._going_on.ended(job.run, job.folder, is_interrupted=result.state == "interrupted")
         self._display.trial_ended(self._outcome(job.trial, result, job=job, replicate=job.replicate))
 
@@ -628,11 +613,11 @@ class Driver:
         self._count(self._outcome(trial, replace(result, value=value), told, job=job))
         self._settle(trial.number, told.state)
 
-    def _value(self, result: Result) -> float | None:
+    def _value(self, result: TrialResult) -> float | None:
         """Return the first objective of what was not told as complete, if it is known."""
         return result.metrics.get(self._setup.objective) if self._setup.objective else result.value
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: TrialResult) -> None:
         self.totals.outcomes.append(outcome)
         self._display.trial_ended(outcome)
         self._on_ended(outcome)
@@ -640,54 +625,44 @@ class Driver:
     def _outcome(
         self,
         trial: _Trial,
-        result: Result,
-        told: Told | None = None,
+        result: TrialResult,
+        told: TrialResult | None = None,
         *,
         job: _Job | None = None,
         replicate: int | None = None,
-    ) -> Outcome:
-        objectives = told.objectives if told else {}
+    ) -> TrialResult:
         is_timed = job is not None and job.started_s is not None
-        return Outcome(
+        return replace(
+            result,
             number=trial.number,
-            state=result.state,
-            value=result.value,
             values=trial.values,
-            metrics=result.metrics,
-            reason=result.reason,
             duration_s=time.time() - (job or trial).began_s,
             start_latency_s=job.started_s - job.slot_free_s if job and job.started_s and is_timed else None,
-            objectives=objectives,
-            errors=_errors(objectives, result.metrics),
+            objectives=told.objectives if told else {},
             infeasible=told.infeasible if told else "",
             replicate=replicate,
             job=job.number if job else None,
         )
 
-    def _record_story(self, job: _Job, result: Result) -> None:
+    def _record_story(self, job: _Job, result: TrialResult) -> None:
         if isinstance(job.last_word, Failed) and result.state != "interrupted" and not job.why_not_admitted:
             self._runs.story(job.run, job.folder, job.last_word)
 
 
-def _errors(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the standard errors of the objectives that are means."""
-    return {name: metrics[name + SEM] for name in objectives if name + SEM in metrics}
-
-
-def _result(job: _Job) -> Result:
+def _result(job: _Job) -> TrialResult:
     """Say how a training ended: by its last word, unless it was cut off."""
     word = job.last_word
     size = {} if job.num_params is None else {NUM_PARAMS: float(job.num_params)}
     if job.why_not_admitted:
-        return Result(state="pruned", metrics=size, reason=f"not trained: {job.why_not_admitted}")
+        return TrialResult(state="pruned", metrics=size, reason=f"not trained: {job.why_not_admitted}")
     if isinstance(word, Finished):
         reason = job.why_stopped if word.state == "interrupted" else word.reason
-        return Result(state=word.state, value=word.value, metrics=size | dict(word.metrics), reason=reason)
+        return TrialResult(state=word.state, value=word.value, metrics=size | dict(word.metrics), reason=reason)
     if job.why_stopped and not (word and word.cause == "elsewhere"):  # torchrun stops whom another's failure leaves
-        return Result(state="interrupted", reason=job.why_stopped)
+        return TrialResult(state="interrupted", reason=job.why_stopped)
     assert word is not None, "a launcher says how a trial ended before it says that nothing is left"
     causes = {"memory": "out of memory: ", "diverged": "diverged: "}
-    return Result(state="failed", metrics=size, reason=causes.get(word.cause, "") + word.message, cause=word.cause)
+    return TrialResult(state="failed", metrics=size, reason=causes.get(word.cause, "") + word.message, cause=word.cause)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from sweeps.config.composer import Config, flatten
 from sweeps.core.messages import MetricPoint
 from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
-from sweeps.core.trials import Outcome, Why
+from sweeps.core.trials import TrialResult, Why
 from sweeps.core.urls import store_options
 from sweeps.driver.session import common_tags
 from sweeps.driver.transfer import record_move
@@ -119,7 +119,7 @@ class ParentRun:
         self._describe("running")
         return common
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: TrialResult) -> None:
         """Take note of a trial that has ended: how far the study is, and the metrics of the best trial so far."""
         study, best_before = self._study, self._leaders[:1]
         self._rank(outcome)
@@ -152,7 +152,7 @@ class ParentRun:
         self._describe(state, report)
         self._recorder.end(PARENT, _STATUS[state], run_tags)
 
-    def _rank(self, outcome: Outcome) -> None:
+    def _rank(self, outcome: TrialResult) -> None:
         """Put a trial that has ended among the best, if it is one of them; without looking at all the others."""
         if outcome.state != "complete" or outcome.infeasible or not outcome.objectives:
             return

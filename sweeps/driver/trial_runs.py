@@ -14,7 +14,7 @@ from sweeps.core.errors import StoreError
 from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
 from sweeps.core.secrets import Hidden
 from sweeps.core.text import escaped, link, number
-from sweeps.core.trials import Ask, Told
+from sweeps.core.trials import Suggestion, TrialResult
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Note, RunKey
@@ -146,7 +146,7 @@ class TrialRuns:
     def start(
         self,
         run: RunKey,
-        proposed: Ask,
+        proposed: Suggestion,
         folder: Path,
         config: Config,
         *,
@@ -198,7 +198,9 @@ class TrialRuns:
         now_ms = int(time.time() * 1000)
         self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
-    def end(self, run: RunKey, told: Told, value: float | None, reason: str, *, trained_s: float | None = None) -> None:
+    def end(
+        self, run: RunKey, told: TrialResult, value: float | None, reason: str, *, trained_s: float | None = None
+    ) -> None:
         """End a run as the search was told; `trained_s` is given where that is less than from start to end."""
         status, run_tags = tags.ending(told.state, value, reason)
         if len(told.objectives) > 1:

@@ -18,11 +18,11 @@ from sweeps.core.errors import ConfigError
 from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.session import common_tags, open_recorder, preparing, python_path, start_launcher
-from sweeps.driver.single_run import OneRun
+from sweeps.driver.single_run import SingleRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
@@ -76,7 +76,7 @@ class Reproduction:
 
     original: str
     verdict: Verdict
-    outcome: Outcome | None = None
+    outcome: TrialResult | None = None
     run_id: str | None = None
     folder: Path | None = None
     unsent: Unsent | None = None
@@ -315,7 +315,7 @@ class _Reproducing:
 
     # --- training
 
-    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> Outcome:
+    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> TrialResult:
         objective = self._config["objective"]
         self._provenance.write(folder)
         heading = Heading(
@@ -329,7 +329,7 @@ class _Reproducing:
         display = Display() if self._is_quiet else make_display(heading, self._console)
         link = {"lightsweep.derived_from" if self._deriving else tags.REPRODUCES: self._original.run.run_id}
         driver = Driver(
-            search=OneRun(),
+            search=SingleRun(),
             setup=TrialSetup(
                 compose=lambda values, number, replicate: self._config,
                 folder=lambda number: folder,
@@ -364,7 +364,7 @@ class _Reproducing:
 
     # --- after training
 
-    def _verdict(self, outcome: Outcome, folder: Path, run_id: str | None) -> Verdict:
+    def _verdict(self, outcome: TrialResult, folder: Path, run_id: str | None) -> Verdict:
         if outcome.state == "failed":
             if "allowed module" in outcome.reason:
                 raise ConfigError(f"{outcome.reason}{self._hint()}")

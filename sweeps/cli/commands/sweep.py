@@ -17,8 +17,8 @@ from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
-from sweeps.core.trials import Outcome, Totals, Why
-from sweeps.driver.display import Heading, Leader
+from sweeps.core.trials import Totals, TrialResult, Why
+from sweeps.driver.display import Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
@@ -286,7 +286,8 @@ class _Sweep:
             ),
             device_s_before=limits.device_s_before,
             best_before=tuple(
-                Leader(
+                TrialResult(
+                    state="complete",
                     number=trial.number,
                     value=trial.value,
                     objectives=dict(zip(study.metrics, trial.objectives, strict=True)),
@@ -298,7 +299,7 @@ class _Sweep:
         uri = self._config["tracking"]["uri"]
         final = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
 
-        def on_ended(outcome: Outcome) -> None:
+        def on_ended(outcome: TrialResult) -> None:
             parent.tell(outcome)
             final.prepare()
 

@@ -14,7 +14,7 @@ from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
 from sweeps.core.messages import MetricPoint, Place
-from sweeps.core.trials import Outcome, Totals
+from sweeps.core.trials import Totals, TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.inspect import inspect_models
@@ -28,7 +28,7 @@ from sweeps.driver.session import (
     python_path,
     start_launcher,
 )
-from sweeps.driver.single_run import OneRun
+from sweeps.driver.single_run import SingleRun
 from sweeps.driver.trial_runs import RunRecorder, TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
@@ -59,7 +59,7 @@ class TrainResult:
     unsent: Unsent | None
 
     @property
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrialResult | None:
         """What became of the run; None if it never started."""
         return self.totals.outcomes[0] if self.totals.outcomes else None
 
@@ -185,7 +185,7 @@ class _Run:
         )
         provenance.write(folder)
         return Driver(
-            search=OneRun(),
+            search=SingleRun(),
             setup=TrialSetup(
                 compose=lambda values, number, replicate: self.config,
                 folder=lambda number: folder,

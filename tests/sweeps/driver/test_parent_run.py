@@ -10,7 +10,7 @@ from fakes import FakeStore
 from studies import make
 
 from sweeps.config.composer import Composer
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.study_run import ParentRun
 from sweeps.search.study import Study
 from sweeps.tracking.recorder import Recorder
@@ -48,7 +48,7 @@ def end(study: Study, parent: ParentRun, recorder: Recorder, state: Any, **metri
     named = {f"val/{name}": value for name, value in metrics.items()}
     told = study.tell(asked.number, state, metrics.get("acc"), metrics=named, cause=None)
     parent.tell(
-        Outcome(
+        TrialResult(
             number=asked.number,
             state=told.state,
             value=metrics.get("acc"),
