@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from driver_work import InstantLauncher, Silence
+from driver_work import InstantLauncher
 from harness import Result, median, scratch
 
 from sweeps.config.composer import Composer
@@ -20,6 +20,7 @@ from sweeps.core import paths
 from sweeps.core.text import run_name
 from sweeps.core.trials import TrialResult
 from sweeps.core.urls import default_uri
+from sweeps.driver.display import Display
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.study_run import ParentRun
 from sweeps.driver.trial_runs import TrialSetup
@@ -93,7 +94,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
         limits=Limits(num_trials=num_trials),
         launcher=InstantLauncher(epochs=1, steps=1),
         recorder=recorder,
-        display=Silence(),
+        display=Display(),
         on_ended=note,
     )
     samples.add()

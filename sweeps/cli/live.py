@@ -18,7 +18,7 @@ from sweeps.core.text import duration, number, some_of, values_text
 from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.runs import Unsent
 
 __all__ = ["LineDisplay", "LiveDisplay", "make_display", "warn_unsent"]
 

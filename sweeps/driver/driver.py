@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
@@ -27,7 +27,6 @@ from sweeps.core.messages import (
     Finished,
     Joined,
     Metrics,
-    Order,
     Place,
     Progress,
     PruneDecision,
@@ -42,12 +41,14 @@ from sweeps.core.trials import EndState, Search, Suggestion, Totals, TrialResult
 from sweeps.driver.display import Display, TrialView
 from sweeps.driver.resume_points import GoingOn
 from sweeps.driver.reuse import KnownData, Twins, identity
-from sweeps.driver.trial_runs import RunRecorder, TrialRuns, TrialSetup
+from sweeps.driver.trial_runs import TrialRuns, TrialSetup
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 from sweeps.search.replicates import combined, means
-from sweeps.tracking.recorder import RunKey
+from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.ui import RunKey
 
-__all__ = ["NUM_PARAMS", "Driver", "Launcher", "Limits", "StopWord"]
+__all__ = ["NUM_PARAMS", "Driver", "Limits", "StopWord"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
@@ -57,25 +58,6 @@ NUM_PARAMS = "num_params"
 
 StopWord = Literal["", "drain", "now"]
 """What an order says to a driver: nothing, to start no more trials, or to stop the running ones, too."""
-
-
-class Launcher(Protocol):
-    """Starts ranks and carries events and orders; see `LocalLauncher`."""
-
-    def prepare(self, num_ranks: int) -> None:
-        """Expect a further start soon."""
-
-    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
-        """Start the ranks of a trial."""
-
-    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
-        """Wait for events."""
-
-    def order(self, number: int, order: Order) -> None:
-        """Send an order."""
-
-    def kill(self, number: int) -> None:
-        """End a trial at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
-from sweeps.driver.trial_runs import InterruptedRun, RunRecorder
+from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunKey
+from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.ui import RunKey
 
 __all__ = ["GoingOn"]
 

@@ -20,7 +20,8 @@ from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
-from sweeps.tracking.recorder import Recorder, RunStore
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.runs import RunStore
 
 __all__ = [
     "CommandLine",

@@ -21,8 +21,9 @@ from sweeps.driver.transfer import record_move
 from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.search.study import Best, Study
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey, RunStore
-from sweeps.tracking.ui import PARENT, Pages, is_untouched, saved_view
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.runs import RunStore
+from sweeps.tracking.ui import PARENT, Pages, RunKey, is_untouched, saved_view
 
 __all__ = ["ENDS", "NUM_LEADERS", "ParentRun", "StudyFacts", "study_text"]
 
@@ -96,7 +97,7 @@ class ParentRun:
         own[tags.THREADS] = str(self._threads)
         known = store.find_study(study.name)
         if known.parent is not None:
-            recorder.go_on(PARENT, known.parent)
+            recorder.resume(PARENT, known.parent)
             recorder.tags(PARENT, own)
             for run_id, run in known.running.items():  # the study knows how they ended, if they did
                 status, run_tags = tags.ending(*(_end_of(run, study) or ("interrupted", None, "the driver died")))

@@ -22,7 +22,7 @@ from sweeps.search.storage import Storage
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunStore
+from sweeps.tracking.runs import RunStore
 
 __all__ = ["check_warm_start", "known_choices", "move_over", "record_move", "start_warm"]
 

@@ -3,10 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
 from sweeps.core import paths
@@ -17,48 +17,12 @@ from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Suggestion, TrialResult
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, RunKey
-from sweeps.tracking.ui import PARENT, Pages
+from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.ui import PARENT, Pages, RunKey
 
-__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
+__all__ = ["InterruptedRun", "TrialRuns", "TrialSetup"]
 
 _LOG = logging.getLogger(__name__)
-
-
-class RunRecorder(Protocol):
-    """Records runs without letting the driver wait; see `Recorder`."""
-
-    def start(
-        self,
-        run: RunKey,
-        name: str,
-        *,
-        params: Mapping[str, object],
-        run_tags: Mapping[str, str],
-        parent: RunKey | None = None,
-    ) -> None:
-        """Create a run."""
-
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
-        """Go on with an interrupted run."""
-
-    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
-        """Add metric points."""
-
-    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
-        """Set tags."""
-
-    def note(self, run: RunKey, note: Note) -> None:
-        """Describe a run."""
-
-    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
-        """Keep a file."""
-
-    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
-        """End a run."""
-
-    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
-        """Call `do`, in any thread, once what was asked for so far of a run is in the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +124,7 @@ class TrialRuns:
         place = {} if slot is None else {tags.SLOT: str(slot)}
         if goes_on:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
-            self._recorder.go_on(run, run_id, step=step)
+            self._recorder.resume(run, run_id, step=step)
             now = {tags.STATE: "running", tags.REASON: "", **self._provenance, **place}
             self._recorder.tags(run, now)
             self._describe(run, "running")

@@ -21,6 +21,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.core.text import storable
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.preload import VARIABLE
 from sweeps.launchers.rank_group import Patience, RankGroup
 from sweeps.worker.main import main as rank_main
@@ -49,7 +50,7 @@ class _Trial:
     group: RankGroup
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts the ranks of trials on this machine and carries events and orders.
 
     **Starting.** `start` returns as soon as the processes exist; the trial's events come from `poll`. With

@@ -21,13 +21,14 @@ from sweeps.core.messages import (
 )
 from sweeps.core.trials import Search, Suggestion, TrialResult
 from sweeps.driver.display import Display
-from sweeps.tracking.recorder import StudyRuns
+from sweeps.launchers.launcher import Launcher
+from sweeps.tracking.runs import RunStore
 
 Script = Callable[[int], list[Event]]
 
 
 @dataclass
-class FakeLauncher:
+class FakeLauncher(Launcher):
     """Runs trials in memory: each poll lets every running trial do the next thing of its script.
 
     A trial that is told to stop says so and exits; one that is `deaf` goes on until it is killed.
@@ -44,8 +45,6 @@ class FakeLauncher:
     on_poll: Callable[[int], None] = lambda polls: None
     _left: dict[int, deque[Event]] = field(default_factory=dict)
     _polls: int = 0
-
-    def prepare(self, num_ranks: int) -> None: ...
 
     def start(self, number: int, job: RankJob, num_ranks: int) -> None:
         self.jobs[number] = job
@@ -155,7 +154,7 @@ class FakeSearch(Search):
 
 
 @dataclass
-class FakeStore:
+class FakeStore(RunStore):
     """Keeps runs in memory; raises `error` as often as `failures` says."""
 
     failures: int = 0
@@ -211,9 +210,6 @@ class FakeStore:
         self._answer()
         self.runs[run_id]["status"] = status
 
-    def find_study(self, study: str) -> StudyRuns:
-        return StudyRuns()
-
     @property
     def experiment_id(self) -> str:
         return "1"
@@ -229,9 +225,6 @@ class FakeStore:
         tagged = {run_id: run["tags"].get("lightsweep.trial") for run_id, run in self.runs.items()}
         found = {run_id: int(number) for run_id, number in tagged.items() if number is not None}
         return {run_id: number for run_id, number in found.items() if numbers is None or number in numbers}
-
-    def resume_step(self, run_id: str) -> int | None:
-        return None
 
     def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}

@@ -35,7 +35,8 @@ from sweeps.reproduce.verdict import Evidence, Tolerance, Verdict, data_changes,
 from sweeps.results.reader import open_reader
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.runs import Unsent
 
 __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
 

@@ -59,7 +59,8 @@ from sweeps.search.space.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Best, Study
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.runs import Unsent
 from sweeps.tracking.ui import PARENT
 
 __all__ = ["SweepResult", "resume", "sweep"]

@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from sweeps.cli.live import make_display
 from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
-from sweeps.core.messages import MetricPoint, Place
+from sweeps.core.messages import Place
 from sweeps.core.trials import Totals, TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
@@ -29,13 +29,14 @@ from sweeps.driver.session import (
     start_launcher,
 )
 from sweeps.driver.single_run import SingleRun
-from sweeps.driver.trial_runs import RunRecorder, TrialSetup
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.launchers.torchrun import devices_overrides, given_place, joining_environment
 from sweeps.reproduce.provenance import capture
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.runs import RunRecorder, Unsent
 
 __all__ = ["TrainResult", "train"]
 
@@ -62,34 +63,6 @@ class TrainResult:
     def outcome(self) -> TrialResult | None:
         """What became of the run; None if it never started."""
         return self.totals.outcomes[0] if self.totals.outcomes else None
-
-
-class _Unrecorded:
-    """The record of a rank whose run another process records."""
-
-    def start(self, run: RunKey, name: str, **more: object) -> None:
-        """Leave it to rank 0."""
-
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
-        """Leave it to rank 0."""
-
-    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
-        """Leave it to rank 0."""
-
-    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
-        """Leave it to rank 0."""
-
-    def note(self, run: RunKey, note: Note) -> None:
-        """Leave it to rank 0."""
-
-    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
-        """Leave it to rank 0."""
-
-    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
-        """Leave it to rank 0."""
-
-    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
-        """Leave it to rank 0: nothing is written here."""
 
 
 def train(command: CommandLine, console: Console) -> TrainResult:
@@ -170,7 +143,7 @@ class _Run:
 
     def follow(self, folder: Path) -> TrainResult:
         """Train as a rank that records nothing; its folder stays if it fails."""
-        totals = self._drive(folder, _Unrecorded(), Display())
+        totals = self._drive(folder, RunRecorder(), Display())
         if totals.count("failed") == 0:
             shutil.rmtree(folder)
         return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, unsent=None)

@@ -12,7 +12,7 @@ from sweeps.core.messages import Progress
 from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Budget
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.runs import Unsent
 
 
 def ended(**changes: Any) -> TrialResult:

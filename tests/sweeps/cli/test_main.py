@@ -18,7 +18,7 @@ from sweeps.cli.summary import conclude
 from sweeps.core.trials import Totals
 from sweeps.core.urls import store_options
 from sweeps.search.study import Best
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.runs import Unsent
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 
