@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
-sweep: install   ## search twenty trainings on real data, and list the best
+sweep: install   ## run twenty trials on real data, and list the best
 	$(BIN)/lightsweep sweep
 
 test: install    ## run every test that this machine can run, two files at a time

@@ -12,7 +12,7 @@ from sweeps.core.text import run_name
 from sweeps.core.urls import default_uri
 from sweeps.driver.display import Display
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.study_run import ParentRun
+from sweeps.driver.study_run import StudyRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
@@ -68,7 +68,7 @@ def measure(folder: Path) -> tuple[float, float, float]:
         lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
     )
     recorder.wait_until_open()
-    parent = ParentRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
+    parent = StudyRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
     run_tags = parent.open([])
     driver = Driver(
         search=study,

@@ -22,7 +22,7 @@ from sweeps.core.trials import TrialResult
 from sweeps.core.urls import default_uri
 from sweeps.driver.display import Display
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.study_run import ParentRun
+from sweeps.driver.study_run import StudyRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.slots import Slot
 from sweeps.search.samplers import build_pruner, build_sampler
@@ -70,13 +70,13 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
         lambda: MlflowStore(default_uri(folder), "bench", folder / "artifacts"), unsent=folder / "unsent.jsonl"
     )
     recorder.wait_until_open()
-    parent = ParentRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
+    parent = StudyRun(study, recorder, config=config, objectives={"val/acc": "maximize"}, metrics=["val/acc"])
     run_tags = parent.open([])
     samples = Samples()
 
     def note(outcome: TrialResult) -> None:
         """Record what a sweep records of its progress, and take the samples."""
-        parent.tell(outcome)
+        parent.add(outcome)
         samples.add()
 
     driver = Driver(

@@ -52,15 +52,18 @@ def timed(work: Callable[[], Any], repeats: int) -> tuple[Any, list[float]]:
     return found, seconds
 
 
-def fill_runs(uri: str, num_runs: int) -> list[str]:
+def fill_runs(uri: str, num_runs: int, *, num_params: int = NUM_PARAMS, num_metrics: int = NUM_METRICS) -> list[str]:
     """Create the tables, put finished trials of four studies into them, and return the ids of their experiments."""
+    size = {"num_params": num_params, "num_metrics": num_metrics}
     with _tables(uri) as (connection, tables, experiment):
         for study in range(_STUDIES):
             _insert(connection, tables, _parent(f"study{study}", experiment))
         for start in range(0, num_runs, 1000):
             numbers = range(start, min(start + 1000, num_runs))
             study_of = {number: f"study{number % _STUDIES}" for number in numbers}
-            rows = [row for number in numbers for row in _trial(number, study_of[number], experiment, num_points=1)]
+            rows = [
+                row for number in numbers for row in _trial(number, study_of[number], experiment, num_points=1, **size)
+            ]
             _insert(connection, tables, rows)
     _settle(uri)
     return [str(experiment)]
@@ -120,12 +123,20 @@ def _parent(study: str, experiment: int) -> list[tuple[str, dict[str, Any]]]:
     return list(_run(f"{random.Random(study).getrandbits(128):032x}", study, _BEGAN_MS, experiment, found))
 
 
-def _trial(number: int, study: str, experiment: int, *, num_points: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _trial(
+    number: int,
+    study: str,
+    experiment: int,
+    *,
+    num_points: int,
+    num_params: int = NUM_PARAMS,
+    num_metrics: int = NUM_METRICS,
+) -> Iterator[tuple[str, dict[str, Any]]]:
     draw = random.Random(number)
     run_id = f"{draw.getrandbits(128):032x}"
     start_ms = _BEGAN_MS + 1000 * number
-    params = {f"model.part{index % 5}.param{index}": draw.random() for index in range(NUM_PARAMS)}
-    metrics = {f"val/metric{index}": draw.random() for index in range(NUM_METRICS)}
+    params = {f"model.part{index % 5}.param{index}": draw.random() for index in range(num_params)}
+    metrics = {f"val/metric{index}": draw.random() for index in range(num_metrics)}
     found = {
         tags.KIND: "trial",
         tags.STUDY: study,
@@ -143,7 +154,7 @@ def _trial(number: int, study: str, experiment: int, *, num_points: int) -> Iter
     yield from _run(run_id, f"#{number}", start_ms, experiment, found)
     for key, value in params.items():
         yield "params", {"run_uuid": run_id, "key": key, "value": repr(value)}
-    for key, value in metrics.items():
+    for key, value in [*metrics.items(), (tags.value_metric("val/metric0", "maximize"), metrics["val/metric0"])]:
         point = {"run_uuid": run_id, "key": key, "value": value, "timestamp": start_ms, "step": 1, "is_nan": False}
         yield "latest_metrics", point
         if num_points:

@@ -1,3 +1,3 @@
-"""Models and data that configurations name by `_target_`; knows nothing of `sweeps`."""
+"""Models and data that configurations name by `_target_`; imports nothing from `sweeps`."""
 
 __all__: list[str] = []

@@ -1,9 +1,9 @@
-"""Learning-rate schedules with flat keys, and what turns any schedule into the form Lightning takes.
+"""Learning-rate schedules with flat keys, and a function that converts any schedule to Lightning's form.
 
 A configuration names one of the schedules with `_partial_: true`; `attach` calls it with the optimizer, the
-length of the training (`total_steps`, `max_epochs`) and the configured keys. A schedule here multiplies the
-optimizer's own learning rate, so `optimizer.lr` is the peak in all of them. Its value is a function of the
-number of steps or epochs done, never of the value before, so a resumed run follows the same curve.
+length of the training run (`total_steps`, `max_epochs`) and the configured keys. A schedule here multiplies the
+optimizer's own learning rate, so `optimizer.lr` is the peak in all of them. Its value depends only on the number
+of steps or epochs done, never on the previous value, so a resumed run follows the same curve.
 """
 
 import inspect
@@ -28,7 +28,7 @@ __all__ = [
 
 Interval = Literal["epoch", "step"]
 Scheduler = Callable[..., LRScheduler | dict[str, Any]]
-"""A schedule as configured: called with an optimizer, and `total_steps` and `max_epochs` if it takes them."""
+"""A configured schedule: called with an optimizer, and with `total_steps` and `max_epochs` if it takes them."""
 
 _MONITOR = "val/loss"
 
@@ -55,7 +55,7 @@ def attach(scheduler: Scheduler, optimizer: Optimizer, *, total_steps: float, ma
 def warmup(
     optimizer: Optimizer, *, total_steps: float, max_epochs: int | None, warmup_steps: int = 100
 ) -> dict[str, Any]:
-    """Rise linearly over `warmup_steps` optimizer steps (Goyal et al. 2017), then stay."""
+    """Rise linearly over `warmup_steps` optimizer steps (Goyal et al. 2017), then stay constant."""
     return _multiplied(optimizer, lambda _: 1.0, "step", warmup_steps, total_steps, max_epochs)
 
 
@@ -107,7 +107,7 @@ def cosine(
     The fall begins when the warm-up ends (Loshchilov & Hutter 2017, without restarts).
 
     Raises:
-        ValueError: the training has no known end, or the warm-up would outlast it.
+        ValueError: the training run has no known end, or the warm-up would outlast it.
     """
     last = _finite("cosine", total_steps)
     if warmup_steps >= last:
@@ -133,13 +133,13 @@ def one_cycle(
     anneal: Literal["cos", "linear"] = "cos",
     cycle_momentum: bool = False,
 ) -> dict[str, Any]:
-    """Rise from lr / `div_factor` to lr over `pct_start` of the training, then fall (Smith & Topin 2018).
+    """Rise from lr / `div_factor` to lr over `pct_start` of the training run, then fall (Smith & Topin 2018).
 
     It falls to lr / (`div_factor` · `final_div_factor`). The peak is the optimizer's own rate. Unlike torch's
-    class it leaves momentum alone by default, since `optimizer.momentum` may be searched.
+    class it does not change momentum by default, since `optimizer.momentum` may be searched.
 
     Raises:
-        ValueError: the training has no known end, or an optimizer without momentum is to cycle it.
+        ValueError: the training run has no known end, or the optimizer has no momentum to cycle.
     """
     schedule = OneCycleLR(
         optimizer,
@@ -166,7 +166,7 @@ def plateau(
 ) -> dict[str, Any]:
     """Multiply the rate by `factor` when `monitor` has not improved for more than `patience` epochs.
 
-    An improvement is a relative one by more than `threshold`, as in torch's ReduceLROnPlateau.
+    An improvement is relative and by more than `threshold`, as in torch's ReduceLROnPlateau.
     """
     schedule = ReduceLROnPlateau(
         optimizer, mode=mode, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr
@@ -198,7 +198,7 @@ def _multiplied(
 def _steps_per_epoch(total_steps: float, max_epochs: int | None) -> int:
     if max_epochs is None or max_epochs < 1:
         raise ValueError(
-            "scheduler.warmup_steps needs trainer.max_epochs to count steps in epochs, but there is none: "
+            "scheduler.warmup_steps needs trainer.max_epochs to count steps in epochs, but it is not set: "
             "set trainer.max_epochs, or scheduler.interval=step"
         )
     return max(1, ceil(_finite("warm-up", total_steps) / max_epochs))

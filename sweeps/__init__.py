@@ -6,11 +6,17 @@ In a notebook: `sweeps.load_study("digits-mlp-1").trials_frame()`. Importing thi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweeps.report.advice import advice, importances
     from sweeps.results.study import load_study, runs_frame
 
-__all__ = ["load_study", "runs_frame"]
+__all__ = ["advice", "importances", "load_study", "runs_frame"]
 
-_HOMES = {"load_study": "sweeps.results.study", "runs_frame": "sweeps.results.study"}
+_HOMES = {
+    "advice": "sweeps.report.advice",
+    "importances": "sweeps.report.advice",
+    "load_study": "sweeps.results.study",
+    "runs_frame": "sweeps.results.study",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launchers_are_warm() -> None:
+    """Let launchers that tests make fork their servers from one that has imported everything."""
+    warm.adopt_launchers()
+
+
+@pytest.fixture(autouse=True)
+def cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start real processes in tests that are marked `cold`."""
+    if request.node.get_closest_marker("cold") is not None:
+        monkeypatch.setenv(warm.COLD, "1")
+
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,7 +42,7 @@ SMALL_SWEEP = (
 
 def run_lightsweep(*arguments: str, cwd: Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command as a shell would, and return what it printed and its status."""
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-m", "sweeps", *arguments],
         cwd=cwd,
         capture_output=True,

@@ -13,15 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 STOREYS = (  # from the ground up; a room imports from the storeys below its own, and of its own only itself
-    {"core"},
-    {"config"},
-    {"search", "tracking"},
-    {"results"},
-    {"reproduce", "report"},
-    {"worker"},
-    {"launchers", "serving"},
-    {"driver"},
-    {"cli"},
+    ("core",),
+    ("config",),
+    ("search", "tracking"),
+    ("results",),
+    ("reproduce", "report"),
+    ("worker",),
+    ("launchers", "serving"),
+    ("driver",),
+    ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 
@@ -93,7 +93,7 @@ SWEEPS = imports("sweeps")
 
 def test_every_module_is_in_a_room() -> None:
     outside = {name for name in modules("sweeps") if room_of(name) is None}
-    assert outside == {"sweeps", "sweeps.__main__", "sweeps.promotion", "sweeps.promotion.serving"}
+    assert outside == {"sweeps", "sweeps.__main__", "sweeps.insights", "sweeps.promotion", "sweeps.promotion.serving"}
 
 
 def test_rooms_import_only_from_the_storeys_below() -> None:
@@ -152,15 +152,15 @@ HEAVY = ("torch", "pytorch_lightning", "mlflow", "optuna", "hydra", "pandas", "m
 @pytest.mark.parametrize(
     ("command", "allowed"),
     [
-        (["--help"], set()),
-        (["sweep", "--help"], set()),
-        (["compare"], set()),
-        (["show", "best:none"], set()),
-        (["train", "optimizer.lrr=1"], {"hydra", "optuna"}),
+        (["--help"], ()),
+        (["sweep", "--help"], ()),
+        (["compare"], ()),
+        (["show", "best:none"], ()),
+        (["train", "optimizer.lrr=1"], ("hydra", "optuna")),
     ],
     ids=" ".join,
 )
-def test_what_a_command_imports(command: list[str], allowed: set[str], tmp_path: Path) -> None:
+def test_what_a_command_imports(command: list[str], allowed: tuple[str, ...], tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from sweeps.cli.main import main\n"
@@ -172,7 +172,7 @@ def test_what_a_command_imports(command: list[str], allowed: set[str], tmp_path:
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "sweeps.cli.parser" in loaded
-    assert {name for name in HEAVY if name in loaded} - allowed == set()
+    assert {name for name in HEAVY if name in loaded} - set(allowed) == set()
 
 
 def test_the_storeys_name_each_room_once() -> None:

@@ -1,7 +1,7 @@
 """Arrays decoded once and memory mapped by all trials and processes.
 
 An entry is a folder `NAME-KEY` of `.npy` files, where KEY hashes the state of the source: a changed source
-has another key and is decoded again. An entry is written aside and renamed when complete, so whoever sees it
+has another key and is decoded again. An entry is written aside and renamed when complete, so a process that sees it
 sees all of it; a lock makes processes that want the same new entry wait for one of them to decode.
 """
 
@@ -32,7 +32,7 @@ class CachedArrays:
     fingerprint: str
 
 
-def cached_arrays(cache_dir: Path, name: str, source: Any, decode: Callable[[Path], None]) -> CachedArrays:
+def cached_arrays(cache_dir: str | Path, name: str, source: Any, decode: Callable[[Path], None]) -> CachedArrays:
     """Return the arrays of a source; decode them first if nobody has.
 
     Args:
@@ -42,7 +42,7 @@ def cached_arrays(cache_dir: Path, name: str, source: Any, decode: Callable[[Pat
         decode: writes the arrays into an empty folder, as `.npy` files.
     """
     key = hashlib.sha256(json.dumps([_FORMAT, source], sort_keys=True).encode()).hexdigest()[:16]
-    entry = cache_dir / f"{name}-{key}"
+    entry = Path(cache_dir) / f"{name}-{key}"
     if not entry.is_dir():
         _make(entry, decode)
     return CachedArrays(arrays=_open(entry), fingerprint=(entry / _FINGERPRINT).read_text())

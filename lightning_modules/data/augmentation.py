@@ -14,7 +14,7 @@ __all__ = ["Augmentation"]
 class Augmentation:
     """Which random changes each image of a training batch undergoes; every one is off by default.
 
-    They are applied in the order below, each drawn anew for every image.
+    They are applied in the order below, with new random numbers for every image.
 
     Args:
         crop_padding: pixels of black that are added on each side before a random crop to the old size.

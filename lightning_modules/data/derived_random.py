@@ -1,7 +1,7 @@
-"""Random streams derived from where a batch stands, never carried from one batch to the next.
+"""Random streams derived from the position of a batch, never carried from one batch to the next.
 
 Whoever knows (seed, epoch, batch, rank) can draw the same numbers: a resumed, repeated or differently
-scheduled run sees the same data. Streams are told apart by numpy's SeedSequence, whose spawn keys hash to
+scheduled run sees the same data. Streams are separated by numpy's SeedSequence, whose spawn keys hash to
 independent states.
 """
 
@@ -16,7 +16,7 @@ _ORDER, _BATCH = 0, 1  # the first word of a spawn key: which kind of stream
 
 
 class BatchKey(NamedTuple):
-    """Where a batch stands in a run: all that its random numbers depend on."""
+    """The position of a batch in a run: all that its random numbers depend on."""
 
     seed: int
     epoch: int

@@ -18,7 +18,7 @@ class Digits(TensorDataModule):
     """
 
     def open_source(self) -> ImageSource:
-        """Return all 1,797 digits; the source has no validation or test part of its own."""
+        """Return all 1,797 digits; the source is not split into parts."""
         source = {"package": "scikit-learn", "version": version("scikit-learn")}
         cached = cached_arrays(self.cache_dir, "digits", source, _decode)
         return ImageSource(cached=cached, class_names=[str(digit) for digit in range(10)], pixel_max=16)

@@ -20,10 +20,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_idx(path: Path) -> np.ndarray:
     """Return the array of an IDX file, in the byte order of this machine.
 
-    Whether it is compressed is told by its content, not by its name.
+    Its content shows whether it is compressed, not its name.
 
     Raises:
-        ValueError: the file is no IDX file, or holds fewer or more bytes than its header says.
+        ValueError: the file is not an IDX file, or holds fewer or more bytes than its header says.
         OSError: the file cannot be read.
     """
     content = path.read_bytes()

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lightning_modules.data.array_cache import cached_arrays
-from lightning_modules.data.augmentation import Augmentation
 from lightning_modules.data.module import ImageSource, TensorDataModule
 
 __all__ = ["ImageFolder"]
@@ -21,6 +21,7 @@ _Files = dict[str, list[tuple[str, Path]]]
 """For each part, (class name, file) in a fixed order."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolder(TensorDataModule):
     """Images from `root/CLASS/*`, or from `root/train/CLASS/*` and, if there are, `root/val` and `root/test`.
 
@@ -41,60 +42,30 @@ class ImageFolder(TensorDataModule):
         ValueError: a number is out of its range, or an image has neither one channel nor three.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        num_classes: int,
-        input_shape: list[int],
-        cache_dir: str,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        drop_last: bool = False,
-        seed: int = 0,
-        split_seed: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        num_folds: int | None = None,
-        fold: int = 0,
-        mean: float | list[float] = 0.5,
-        std: float | list[float] = 0.25,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            input_shape=input_shape,
-            cache_dir=cache_dir,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            drop_last=drop_last,
-            seed=seed,
-            split_seed=split_seed,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            num_folds=num_folds,
-            fold=fold,
-            mean=mean,
-            std=std,
-            augmentation=augmentation,
-        )
+    root: str
+    eval_batch_size: int = 256
+    test_fraction: float = 0.1
+    std: float | list[float] = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.input_shape) != 3 or self.input_shape[0] not in _MODES:
             raise ValueError(
                 "data.input_shape must be [1, height, width] for grey or [3, height, width] for RGB images, "
                 f"but got {self.input_shape}"
             )
-        self.root = Path(root).expanduser()
 
     def open_source(self) -> ImageSource:
         """Return the images of `root`.
 
         Raises:
             FileNotFoundError: there is no such folder, or no image in a part of it.
-            ValueError: a file is no image, or a class is in `val` or `test` only.
+            ValueError: a file is not an image, or a class is in `val` or `test` only.
             ImportError: Pillow is not installed and the images are not in the cache.
         """
-        files = _list_files(self.root)
-        source = {"root": str(self.root.resolve()), "shape": self.input_shape, "files": _states(files)}
+        root = Path(self.root).expanduser()
+        files = _list_files(root)
+        source = {"root": str(root.resolve()), "shape": self.input_shape, "files": _states(files)}
         cached = cached_arrays(
             self.cache_dir, "image_folder", source, lambda folder: _decode(files, self.input_shape, folder)
         )

@@ -1,12 +1,13 @@
 """MNIST and what was made to replace it: 60,000 + 10,000 grey images of 28 x 28 in four IDX files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from lightning_modules.data.array_cache import cached_arrays
-from lightning_modules.data.augmentation import Augmentation
 from lightning_modules.data.download import DownloadError, download
 from lightning_modules.data.idx import read_idx
 from lightning_modules.data.module import ImageSource, TensorDataModule
@@ -21,6 +22,7 @@ _FILES = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MNIST(TensorDataModule):
     """Handwritten digits (LeCun et al. 1998), from a local folder or, with `download`, from a mirror.
 
@@ -38,58 +40,26 @@ class MNIST(TensorDataModule):
     """
 
     name = "mnist"
-    classes: Sequence[str] = tuple("0123456789")
+    classes: ClassVar[Sequence[str]] = tuple("0123456789")
     how_to_get = "data.download=true, or data.root=FOLDER with its four IDX files, or data=digits"
-    checksums: Mapping[str, str] = {
+    checksums: ClassVar[Mapping[str, str]] = {
         "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
         "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
         "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
         "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     }
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        input_shape: list[int],
-        cache_dir: str,
-        root: str | list[str] | None = None,
-        download: bool = False,
-        mirrors: list[str] | None = None,
-        timeout_s: float = 30.0,
-        batch_size: int = 64,
-        eval_batch_size: int = 1024,
-        drop_last: bool = False,
-        seed: int = 0,
-        split_seed: int = 0,
-        val_fraction: float = 0.1,
-        num_folds: int | None = None,
-        fold: int = 0,
-        mean: float | list[float] = 0.5,
-        std: float | list[float] = 0.5,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            input_shape=input_shape,
-            cache_dir=cache_dir,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            drop_last=drop_last,
-            seed=seed,
-            split_seed=split_seed,
-            val_fraction=val_fraction,
-            num_folds=num_folds,
-            fold=fold,
-            mean=mean,
-            std=std,
-            augmentation=augmentation,
-        )
-        roots = [] if root is None else [root] if isinstance(root, str) else root
-        self.folders = [*(Path(one).expanduser() for one in roots), self._download_folder]
-        self.download = download
-        self.mirrors = list(mirrors or [])
-        self.timeout_s = timeout_s
+    root: str | list[str] | None = None
+    download: bool = False
+    mirrors: list[str] | None = None
+    timeout_s: float = 30.0
+    test_fraction: float = field(default=0.0, init=False)  # the source has a test part
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that may hold the files, in the order in which they are searched."""
+        roots = [] if self.root is None else [self.root] if isinstance(self.root, str) else self.root
+        return [*(Path(root).expanduser() for root in roots), self._download_folder]
 
     def open_source(self) -> ImageSource:
         """Return the images of the first folder that holds all four files; fetch them if that is allowed.
@@ -105,7 +75,7 @@ class MNIST(TensorDataModule):
 
     @property
     def _download_folder(self) -> Path:
-        return self.cache_dir / f"{self.name}-downloads"
+        return Path(self.cache_dir) / f"{self.name}-downloads"
 
     def _find(self) -> dict[str, Path] | None:
         for folder in self.folders:
@@ -124,7 +94,7 @@ class MNIST(TensorDataModule):
             with FileLock(self._download_folder / ".lock"):
                 for file in _FILES.values():
                     if not _either(self._download_folder / file).is_file():
-                        download(self.mirrors, self._download_folder / file, self.checksums[file], self.timeout_s)
+                        download(self.mirrors or [], self._download_folder / file, self.checksums[file], self.timeout_s)
         except DownloadError as exc:
             raise FileNotFoundError(self._missing(f"no mirror gave them:\n{exc}")) from exc
         return {name: _either(self._download_folder / file) for name, file in _FILES.items()}
@@ -154,7 +124,7 @@ class FashionMNIST(MNIST):
         "Ankle boot",
     )
     how_to_get = "apt-get install dataset-fashion-mnist, or data.download=true, or data.root=FOLDER"
-    checksums = {  # noqa: RUF012  its type is the base class's
+    checksums: ClassVar[Mapping[str, str]] = {
         "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
         "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,12 @@ class _Parts:
     pixel_max: int = 255
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TensorDataModule(LightningDataModule, ABC):
     """Train, validate and test on one source of images.
+
+    **Subclasses.** Arguments are the fields of a dataclass. A subclass adds its own, or gives one another default, by
+    declaring it as a field, and is decorated as this class is.
 
     **Splits.** They depend on `split_seed` and not on `seed`, so all trials of a study are judged on the same
     samples. A part that the source brings along is used as it is. Else the test part is held out first, then
@@ -73,12 +76,12 @@ class TensorDataModule(LightningDataModule, ABC):
     Args:
         num_classes: the number of classes; checked against the source.
         input_shape: channels, height and width of an image; checked against the source.
-        cache_dir: where decoded images are kept for other trials.
+        cache_dir: the folder in which decoded images are kept for other trials.
         batch_size: training samples of a batch on each rank.
         eval_batch_size: validation or test samples of a batch on each rank.
         drop_last: whether training leaves out an incomplete last batch.
-        seed: what the order and the augmentation are derived from.
-        split_seed: what the splits are drawn from.
+        seed: the seed of the order and the augmentation.
+        split_seed: the seed of the splits.
         val_fraction: the part of the training samples that is held out for validation.
         test_fraction: the part of all samples that is held out for testing.
         num_folds: the number of folds of a cross-validation; None for a single split by `val_fraction`.
@@ -91,52 +94,36 @@ class TensorDataModule(LightningDataModule, ABC):
         ValueError: a number is out of its range.
     """
 
+    num_classes: int
+    input_shape: list[int]
+    cache_dir: str
+    batch_size: int = 64
+    eval_batch_size: int = 1024
+    drop_last: bool = False
+    seed: int = 0
+    split_seed: int = 0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.0
+    num_folds: int | None = None
+    fold: int = 0
+    mean: float | list[float] = 0.5
+    std: float | list[float] = 0.5
+    augmentation: Augmentation | None = None
+
     content_ignores = ("seed", "batch_size", "eval_batch_size", "drop_last", "mean", "std", "augmentation")
     """arguments that the samples, as they are before any change to them, do not depend on"""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        input_shape: list[int],
-        cache_dir: str,
-        batch_size: int = 64,
-        eval_batch_size: int = 1024,
-        drop_last: bool = False,
-        seed: int = 0,
-        split_seed: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.0,
-        num_folds: int | None = None,
-        fold: int = 0,
-        mean: float | list[float] = 0.5,
-        std: float | list[float] = 0.5,
-        augmentation: Augmentation | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        for key, fraction in {"data.val_fraction": val_fraction, "data.test_fraction": test_fraction}.items():
+        for key, fraction in {"data.val_fraction": self.val_fraction, "data.test_fraction": self.test_fraction}.items():
             if not 0 <= fraction < 1:
                 raise ValueError(f"{key} must be at least 0 and below 1, but got {fraction}")
-        if num_folds is not None and not (num_folds >= 2 and 0 <= fold < num_folds):
+        if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
             raise ValueError(
                 "data.num_folds must be 2 or more and data.fold a number from 0 to one less, "
-                f"but got data.num_folds={num_folds} data.fold={fold}"
+                f"but got data.num_folds={self.num_folds} data.fold={self.fold}"
             )
-        self.num_classes = num_classes
-        self.input_shape = list(input_shape)
-        self.cache_dir = Path(cache_dir)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.drop_last = drop_last
-        self.seed = seed
-        self.split_seed = split_seed
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.num_folds = num_folds
-        self.fold = fold
-        self.mean = mean
-        self.std = std
-        self.augmentation = augmentation
+        self.input_shape = list(self.input_shape)
         self._parts = _Parts()
 
     @abstractmethod

@@ -116,7 +116,7 @@ class TensorBatches:
     """Iterate over (inputs, class numbers) in the batches of one rank, ordered by `BatchOrder`.
 
     It can be saved and restored in the middle of an epoch (Lightning does so with every checkpoint) and then
-    goes on with the next batch.
+    continues with the next batch.
 
     Args:
         x: inputs of all samples, N x ..., of any type.

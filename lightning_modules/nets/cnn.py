@@ -1,4 +1,4 @@
-"""A convolutional net in the VGG manner: blocks of 3x3 convolutions and a pool, then dense layers."""
+"""A VGG-style convolutional net: blocks of 3x3 convolutions and a pool, then dense layers."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ __all__ = ["CNN"]
 
 
 class CNN(nn.Module):
-    """`blocks` blocks of 3x3 convolutions, each block ended by a 2x2 max pool, then dense hidden layers.
+    """`blocks` blocks of 3x3 convolutions, each followed by a 2x2 max pool, then dense hidden layers.
 
     Each convolution keeps the size of its image (padding 1) and is normalised and activated; each pool halves
     it, rounding down. The net "conv 32, pool, conv 64, pool, conv 64, dense 64" is
@@ -27,20 +27,20 @@ class CNN(nn.Module):
 
     Args:
         input_shape: channels, height and width of one image.
-        num_classes: the number of scores that come out.
+        num_classes: the number of output scores.
         blocks: the number of blocks.
-        channels: channels of the first block, doubled from each block to the next; or a list, one a block.
+        channels: channels of the first block, doubled from each block to the next; or a list with one number per block.
         convs_per_block: convolutions of each block: one number for all, or a list of `blocks` numbers.
-        pool_last: whether a pool follows the last block too.
+        pool_last: whether a pool also follows the last block.
         hidden_depth: the number of dense hidden layers.
         hidden: neurons of each dense hidden layer: one number for all, or a list of `hidden_depth` numbers.
-        activation: what follows each convolution and each dense hidden layer.
-        normalization: what stands before each activation.
+        activation: the activation after each convolution and each dense hidden layer.
+        normalization: the normalisation before each activation.
         dropout: the probability with which a neuron of a dense hidden layer is zeroed in training.
-        initialization: how weights start; see `layers.initialize`.
+        initialization: how weights are initialised; see `layers.initialize`.
 
     Raises:
-        ValueError: there are more pools than the image can be halved, or a list has the wrong length, or a
+        ValueError: there are more pools than times that the image can be halved, or a list has the wrong length, or a
             number is out of its range.
     """
 

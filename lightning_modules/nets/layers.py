@@ -1,4 +1,4 @@
-"""The layers that every net here is made of, chosen by name: activation, normalisation, initialisation."""
+"""Layers shared by the nets, chosen by name: activation, normalisation, initialisation."""
 
 from itertools import pairwise
 from typing import Literal, get_args
@@ -41,7 +41,7 @@ _NORMAL_STD = 0.05
 
 
 def activation_layer(activation: Activation) -> nn.Module:
-    """Make the activation called `activation`.
+    """Make the activation named `activation`.
 
     Raises:
         ValueError: there is no activation of that name.
@@ -51,10 +51,10 @@ def activation_layer(activation: Activation) -> nn.Module:
 
 
 def normalization_layer(normalization: Normalization, features: int, spatial: bool) -> list[nn.Module]:
-    """Make the layers that normalise `features` features (`spatial`: of images N x C x H x W): none or one.
+    """Make the layer, if any, that normalises `features` features (`spatial`: of images N x C x H x W).
 
     `layer` on images is one group over channels and positions of a sample (GroupNorm with one group), so
-    that, unlike a LayerNorm, it has one scale a channel whatever the size of the image.
+    that, unlike a LayerNorm, it has one scale per channel for any size of the image.
 
     Raises:
         ValueError: there is no normalisation of that name.
@@ -73,7 +73,7 @@ def dense_layers(
     """Make a stack of hidden layers, each linear, normalised, activated, dropped out, in this order.
 
     Raises:
-        ValueError: `dropout` is no probability below 1.
+        ValueError: `dropout` is not a probability below 1.
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout must be at least 0 and below 1, but got {dropout}")
@@ -89,7 +89,7 @@ def dense_layers(
 def initialize(net: nn.Module, initialization: Initialization, activation: Activation) -> None:
     """Initialise every linear and convolutional weight of `net`, in place, from torch's global generator.
 
-    `default` leaves torch's own. `normal` draws from N(0, 0.05²). `xavier` is Glorot & Bengio's uniform
+    `default` keeps torch's own initialisation. `normal` draws from N(0, 0.05²). `xavier` is Glorot & Bengio's uniform
     (2010), `kaiming` He et al.'s normal over the fan-in (2015); both with the gain of `activation`, but
     gain 1 for the last layer, which no activation follows. Biases become 0 in all but `default`.
 
@@ -114,10 +114,10 @@ def initialize(net: nn.Module, initialization: Initialization, activation: Activ
 
 
 def sizes(size_key: str, size: int | list[int], count_key: str, count: int) -> list[int]:
-    """Give one size for each of `count` layers: `size` repeated if it is a number, itself if it is a list.
+    """Return one size for each of `count` layers: `size` repeated if it is a number, or itself if it is a list.
 
     Raises:
-        ValueError: `count` is negative, a list has another length, or a size is not positive.
+        ValueError: `count` is negative, a list has a different length, or a size is not positive.
     """
     if count < 0:
         raise ValueError(f"{count_key} must be at least 0, but got {count}")

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron: flattened inputs, equal hidden layers, one score a class."""
+"""A multi-layer perceptron: flattened inputs, equal hidden layers, one score per class."""
 
 from itertools import pairwise
 from math import prod
@@ -29,14 +29,14 @@ class MLP(nn.Module):
     Each hidden layer is linear, normalised, activated, dropped out, in this order.
 
     Args:
-        input_shape: the shape of one sample, such as [1, 28, 28]; it is flattened.
-        num_classes: the number of scores that come out.
+        input_shape: the shape of one sample, e.g. [1, 28, 28]; it is flattened.
+        num_classes: the number of output scores.
         depth: the number of hidden layers.
         width: neurons of each hidden layer: one number for all, or a list of `depth` numbers.
-        activation: what follows each hidden layer.
-        normalization: what stands between a hidden layer and its activation.
+        activation: the activation after each hidden layer.
+        normalization: the normalisation between a hidden layer and its activation.
         dropout: the probability with which a hidden neuron is zeroed in training.
-        initialization: how weights start; see `layers.initialize`.
+        initialization: how weights are initialised; see `layers.initialize`.
 
     Raises:
         ValueError: `width` is a list whose length is not `depth`, or a number is out of its range.
@@ -69,10 +69,10 @@ class MLP(nn.Module):
         return scores
 
     def tensor_parallel_plan(self, size: int) -> dict[str, "ParallelStyle"]:
-        """Say how `size` ranks divide each linear layer: by its outputs, or by its inputs where they come divided.
+        """Return how `size` ranks divide each linear layer: by its outputs, or by its inputs if these are divided.
 
-        Two layers in turn, the first by its outputs and the second by its inputs, need one collective (Shoeybi et
-        al. 2019, arXiv 1909.08053); a normalisation between them needs the whole layer, and so one more.
+        A pair of layers, the first divided by its outputs and the second by its inputs, needs one collective (Shoeybi
+        et al. 2019, arXiv 1909.08053). A normalisation between them needs the whole layer, and so one more collective.
 
         Raises:
             ValueError: a layer that stays divided has a width that `size` does not divide.

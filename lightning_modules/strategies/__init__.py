@@ -1,3 +1,3 @@
-"""Lightning strategies: how the ranks of one trial share its work."""
+"""Lightning strategies: how the ranks of one trial divide the work."""
 
 __all__: list[str] = []

@@ -13,11 +13,11 @@ __all__ = ["average"]
 def average(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Replace each floating-point tensor by its mean over the ranks of `group`; leave the others as they are.
 
-    All ranks of the group call it with tensors of equal shapes in equal order, and then hold equal values. There is
-    one collective for each type of number, in single precision or better.
+    All ranks of the group call it with tensors of equal shapes in equal order, and then have equal values. There is
+    one collective per data type, in single precision or better.
 
     torch's own `average_parameters` gives every parameter new memory, leaves out those without a gradient, and
-    starts CUDA where there is a GPU that is not used.
+    starts CUDA if there is a GPU, even an unused one.
     """
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:

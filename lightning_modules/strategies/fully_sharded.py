@@ -17,19 +17,19 @@ __all__ = ["FullySharded"]
 
 
 class FullySharded(ModelParallel):
-    """Divide a module's weights over all ranks, gathering those of one unit at a time while they are needed.
+    """Divide a module's weights over all ranks, and gather one unit at a time while it is needed.
 
-    It trains as DDP does, number for number, with less memory on each rank. On GPUs and on CPUs alike it uses
+    It trains exactly like DDP, with less memory on each rank. On both GPUs and CPUs it uses
     torch's `fully_shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277): Lightning's `FSDPStrategy` is older, refuses
     the CPU and refuses to clip gradients by norm. Every precision but `16-mixed` works.
 
-    **Checkpoints** are one ordinary file, which one process can load; rank 0 gathers it.
+    **A checkpoint** is one ordinary file, which a single process can load; rank 0 gathers it.
 
-    **Batch statistics** are each rank's own while training and averaged before they are used; see `ModelParallel`.
+    **Batch statistics** are separate on each rank during training, and averaged before use; see `ModelParallel`.
 
     Args:
-        min_unit_parameters: the size from which a submodule becomes a unit: its parameters, less those in units
-            inside it. Small units wait often for the network, large ones need more memory.
+        min_unit_parameters: the number of parameters from which a submodule becomes a unit, without those in
+            units inside it. Small units often wait for the network, large ones need more memory.
     """
 
     def __init__(self, min_unit_parameters: int = 1_000_000) -> None:
@@ -39,10 +39,10 @@ class FullySharded(ModelParallel):
         self.min_unit_parameters = min_unit_parameters
 
     def tell_module(self, mesh: DeviceMesh) -> None:
-        """Tell the module nothing, lest it divides itself."""
+        """Keep the mesh from the module, so that it does not divide itself."""
 
     def divide(self) -> None:
-        """Divide the module, once: its units, and what is in none of them as a last unit, the whole."""
+        """Divide the module once: its units, then the rest as a last unit, the module itself."""
         assert self.model is not None
         if not isinstance(self.model, FSDPModule):
             for unit in (*units(self.model, self.min_unit_parameters), self.model):
@@ -55,12 +55,12 @@ class FullySharded(ModelParallel):
             return self._run("training_step", *args, **kwargs)
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a validation step likewise."""
+        """Run a validation step in the same way."""
         with self.precision_plugin.val_step_context():
             return self._run("validation_step", *args, **kwargs)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a test step likewise."""
+        """Run a test step in the same way."""
         with self.precision_plugin.test_step_context():
             return self._run("test_step", *args, **kwargs)
 
@@ -69,18 +69,18 @@ class FullySharded(ModelParallel):
         return self._forward_redirection(self.model, self.lightning_module, step, *args, **kwargs)
 
     def _make_equal(self, unit: nn.Module) -> None:
-        """Give every rank the weights of rank 0; one unit at a time is on the device as a whole."""
+        """Give every rank the weights of rank 0; only one unit at a time is whole on the device."""
         for tensor in chain(unit.parameters(), unit.buffers()):
-            if not isinstance(tensor, DTensor):  # else it is in a unit inside this one
+            if not isinstance(tensor, DTensor):  # otherwise it is in a unit inside this one
                 tensor.data = tensor.data.to(self.root_device)
                 dist.broadcast(tensor.data, src=0)
 
 
 def units(root: nn.Module, min_parameters: int) -> Iterator[nn.Module]:
-    """Yield the submodules of `root` that have `min_parameters` parameters outside units of their own, inner first.
+    """Yield the submodules of `root` that have `min_parameters` parameters outside their own inner units, inner first.
 
-    Left out is what cannot be gathered by itself: lists of modules, whose `forward` is never called; the inside of
-    `MultiheadAttention`, which reads its parts' weights; and what shares a parameter with a module outside it.
+    Modules that cannot be gathered alone are left out: lists of modules, whose `forward` is never called; the inside
+    of `MultiheadAttention`, which reads its parts' weights; and modules that share a parameter with one outside.
     """
     uses = Counter(id(parameter) for _, parameter in root.named_parameters(remove_duplicate=False))
     taken: set[int] = set()

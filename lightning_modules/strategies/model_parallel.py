@@ -26,21 +26,21 @@ __all__ = ["ModelParallel", "parallelize"]
 
 
 class ModelParallel(ModelParallelStrategy):
-    """Divide each layer over `tensor_parallel_size` ranks, and the samples over as many such groups as there are.
+    """Divide each layer over a group of `tensor_parallel_size` ranks, and the samples over these groups.
 
     The module divides itself in `configure_model`, over the axes `tensor_parallel` and `data_parallel` of its
     `device_mesh`; `Classifier` does so by the plan of its net. It is Lightning's strategy with these changes:
 
     - The number of data-parallel groups follows from the number of ranks.
-    - A checkpoint is one file, the same that one process would write, and one process can load it.
-    - Loading works without an optimizer's state: of plain SGD, and to test after training.
+    - A checkpoint is one file, the same that a single process would write, and a single process can load it.
+    - Loading works without an optimizer's state, for plain SGD and for testing after training.
     - Clipping by norm takes the norm over all parameters, however each is divided.
     - Buffers, such as the running statistics of batch normalisation, are averaged over the data-parallel ranks
-      before every validation, test, checkpoint and epoch and at the end, so that what is judged is what is saved, and
-      it does not matter when one saves between two epochs.
-    - `trainer.sync_batchnorm` has its effect.
+      before every validation, test, checkpoint and epoch and at the end. So the model that is judged is the one that
+      is saved, and saving between two epochs changes nothing.
+    - `trainer.sync_batchnorm` works.
 
-    Ranks that share layers see the same samples, and must draw the same random numbers, for dropout: seed them by
+    Ranks that share layers see the same samples, and must draw the same random numbers for dropout: seed them by
     `trainer.distributed_sampler_kwargs["rank"]`, which counts the groups, and not by `trainer.global_rank`.
 
     Args:
@@ -57,7 +57,7 @@ class ModelParallel(ModelParallelStrategy):
         self._is_apart = False
 
     def setup_environment(self) -> None:
-        """Arrange the ranks in groups, once, and tell the module of them.
+        """Arrange the ranks in groups once, and pass the mesh to the module.
 
         Raises:
             ValueError: the ranks cannot be divided into groups of `tensor_parallel_size`.
@@ -78,7 +78,7 @@ class ModelParallel(ModelParallelStrategy):
         self.tell_module(self._device_mesh)
 
     def tell_module(self, mesh: DeviceMesh) -> None:
-        """Let the module's `configure_model` see `mesh`."""
+        """Make `mesh` available to the module's `configure_model`."""
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = mesh
 
@@ -109,7 +109,7 @@ class ModelParallel(ModelParallelStrategy):
             ValueError: it has not.
         """
         assert self.model is not None
-        # A module that is divided may hold whole parameters for now, gathered for its last forward
+        # A divided module may currently hold whole parameters, gathered for its last forward
         if not any(
             isinstance(part, FSDPModule | DTensor) for part in (*self.model.modules(), *self.model.parameters())
         ):
@@ -119,12 +119,12 @@ class ModelParallel(ModelParallelStrategy):
             )
 
     def setup_precision_plugin(self) -> None:
-        """Attach the precision, and let it clip divided gradients."""
+        """Attach the precision plugin, and make it clip divided gradients."""
         super().setup_precision_plugin()
         self.precision_plugin.clip_grad_by_norm = clip_by_norm  # type: ignore[method-assign]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin an epoch with the same buffers, whether or not it was saved meanwhile."""
+        """Begin an epoch with the same buffers, whether or not a checkpoint was saved before it."""
         if batch_idx == 0:
             self._average_buffers()
         self._is_apart = True
@@ -138,7 +138,7 @@ class ModelParallel(ModelParallelStrategy):
         self._average_buffers()
 
     def on_train_end(self) -> None:
-        """Leave one model."""
+        """End with one model."""
         self._average_buffers()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -147,10 +147,10 @@ class ModelParallel(ModelParallelStrategy):
         return super().lightning_module_state_dict()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load one file into the divided model and, to go on training, its optimizers; each rank reads its pieces.
+        """Load one file into the divided model and, to continue training, its optimizers; each rank reads its pieces.
 
-        Lightning forgets the `weights_only` of whoever asked; as for its other local files, None means False. That a
-        file is this trial's own is for the caller to see to: `sweeps/worker/fit.py` gives no other to this strategy.
+        Lightning drops the caller's `weights_only`; as for its other local files, None means False. The caller must
+        ensure that the file is this trial's own: `sweeps/worker/fit.py` passes no other file to this strategy.
         """
         assert self.model is not None and self.lightning_module is not None
         path = Path(self.broadcast(checkpoint_path))
@@ -161,7 +161,7 @@ class ModelParallel(ModelParallelStrategy):
         if self.lightning_module.trainer.state.fn == TrainerFn.FITTING:
             for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
                 _load_optimizer(optimizer, state)
-        # What stays must not be mapped memory, whose file the next checkpoint may overwrite
+        # The rest must not stay mapped memory, because the next checkpoint may overwrite its file
         used = {key: checkpoint[key] for key in ("state_dict", "optimizer_states") if key in checkpoint}
         kept: dict[str, Any] = apply_to_collection(
             {key: value for key, value in checkpoint.items() if key not in used}, Tensor, Tensor.clone
@@ -169,17 +169,17 @@ class ModelParallel(ModelParallelStrategy):
         return kept | used
 
     def _average_buffers(self) -> None:
-        if self._is_apart:  # a mean of equals is not always equal to the last bit
+        if self._is_apart:  # a mean of equal numbers is not always equal to the last bit
             assert self.model is not None
             average(self.model.buffers(), self.device_mesh["data_parallel"].get_group())
             self._is_apart = False
 
 
 def parallelize(net: nn.Module, mesh: DeviceMesh) -> None:
-    """Divide `net` over a mesh with the axes `tensor_parallel` and `data_parallel`, in place; once is enough.
+    """Divide `net` over a mesh with the axes `tensor_parallel` and `data_parallel`, in place; later calls do nothing.
 
-    All ranks must hold equal weights. Layers are divided over the first axis as the net's
-    `tensor_parallel_plan(size)` says: it maps names of its submodules to torch's parallel styles. What is left of
+    All ranks must hold equal weights. Layers are divided over the first axis by the net's
+    `tensor_parallel_plan(size)`, which maps names of its submodules to torch's parallel styles. The remainder of
     each parameter is divided over the second axis.
 
     Raises:
@@ -203,8 +203,8 @@ def parallelize(net: nn.Module, mesh: DeviceMesh) -> None:
 def clip_by_norm(optimizer: Optimizer, clip_val: float) -> None:
     """Scale gradients down to a common norm of `clip_val`.
 
-    torch's own refuses gradients that are divided over different axes. Here the sums of squares of all that are
-    divided alike are added up in one collective for each axis.
+    torch's own function refuses gradients that are divided over different axes. Here, for gradients that are divided
+    alike, the sums of squares are added up in one collective per axis.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     by_layout: dict[tuple[DeviceMesh | None, tuple[int, ...]], list[Tensor]] = {}
@@ -246,16 +246,16 @@ def _load_optimizer(optimizer: Optimizer, whole: Mapping[str, Any]) -> None:
 
 
 def _piece(value: Any, like: Any) -> Any:
-    """Copy this rank's piece of `value`, divided as `like` is; or all of it, if it has not the shape of `like`.
+    """Copy this rank's piece of `value`, divided like `like`, or all of it if its shape differs from that of `like`.
 
-    torch's `distribute_tensor` cannot do this where a dimension is divided twice and not evenly.
+    torch's `distribute_tensor` cannot do this if a dimension is divided twice and unevenly.
     """
     if not isinstance(value, Tensor):
         return value
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value.clone()
     mesh, local = like.device_mesh, value
-    # The last axis first: layers are divided before what is left of them is
+    # The last axis first: layers are divided before their remainder is
     for axis, placement in reversed(list(enumerate(like.placements))):
         if isinstance(placement, Shard | _StridedShard):
             chunks = local.chunk(mesh.size(axis), dim=placement.dim)

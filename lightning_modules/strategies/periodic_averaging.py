@@ -1,4 +1,4 @@
-"""Post-local SGD: ranks train apart, and their weights are averaged once in a while.
+"""Post-local SGD: ranks train apart, and their weights are averaged from time to time.
 
 After Lin, Stich, Patel and Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", 2018 (arXiv 1808.07217).
 """
@@ -23,24 +23,24 @@ _OF_RANKS = "of_ranks"
 class PeriodicAveraging(DDPStrategy):
     """Average gradients for `warmup_steps` optimizer steps, then only weights, every `period` steps.
 
-    Between two averagings no rank waits for another: that saves the time of a slow network, at the price of a
-    somewhat other course of training.
+    Between two averagings no rank waits for another. That saves time on a slow network, at the price of a
+    slightly different course of training.
 
     **One model.** Weights and the floating-point buffers, such as the running statistics of batch normalisation,
     are averaged also before every validation, test and checkpoint, before each epoch and at the end of training. So
-    what is judged is what is saved, and every rank holds it. A checkpoint or validation in the middle of a period is
-    therefore an averaging more; one between two epochs is not, so that it does not matter when one saves there.
+    the model that is judged is the one that is saved, and every rank has it. A checkpoint or validation in the middle
+    of a period is therefore an additional averaging. One between two epochs is not, so saving there changes nothing.
 
-    **Optimizers.** Their states, such as momentum, stay each rank's own; a checkpoint has those of all ranks, and each
-    goes on with its own, so that a training that was cut off ends as one that was not. With another number of ranks,
-    all go on with that of rank 0. Gradients are clipped on each rank alone once steps are local. Schedules see the
-    same steps on all ranks.
+    **Optimizers.** Their states, such as momentum, are separate on each rank. A checkpoint has those of all ranks, and
+    each rank resumes with its own, so that an interrupted training run ends like an uninterrupted one. With a different
+    number of ranks, all resume with the state of rank 0. Gradients are clipped on each rank alone once steps are local.
+    Schedules see the same steps on all ranks.
 
     **Steps** are optimizer steps, as `trainer.global_step` counts them: batches whose gradients are accumulated
-    make one step, and a resumed training goes on where the count stood.
+    make one step, and a resumed training run continues the count.
 
-    Lightning's `DDPStrategy(model_averaging_period=...)` does this on GPUs only, leaves out buffers and does not
-    average before it validates or saves. With `period=1` ranks agree after each step, yet it is not DDP, because
+    Lightning's `DDPStrategy(model_averaging_period=...)` works on GPUs only, leaves out buffers and does not
+    average before it validates or saves. With `period=1` ranks agree after each step, but this is not DDP, because
     optimizers see local gradients.
 
     Args:
@@ -64,7 +64,7 @@ class PeriodicAveraging(DDPStrategy):
         self._is_apart = False
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a step, and let its backward pass wait for nobody once the warm-up is over."""
+        """Run a step; once the warm-up is over, its backward pass waits for no other rank."""
         assert self.model is not None
         self._is_apart = True  # even before an optimizer step: batch statistics drift at every pass
         if self._is_local:
@@ -99,12 +99,12 @@ class PeriodicAveraging(DDPStrategy):
             self._is_apart = False
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin an epoch with one model, whether or not it was saved meanwhile."""
+        """Begin an epoch with one model, whether or not a checkpoint was saved before it."""
         if batch_idx == 0:
             self.average()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Gather the states of all ranks on rank 0, once they are apart; every rank takes part."""
+        """Gather the states of all ranks on rank 0, once they differ; every rank takes part."""
         state: dict[str, Any] = super().optimizer_state(optimizer)
         if not self._is_local:
             return state
@@ -113,7 +113,7 @@ class PeriodicAveraging(DDPStrategy):
         return state if states is None else {**state, _OF_RANKS: states}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Go on with this rank's own states, if there are as many as ranks."""
+        """Resume with this rank's own states, if there are as many as ranks."""
         own = [self._own(state) for state in checkpoint["optimizer_states"]]
         super().load_optimizer_state_dict({"optimizer_states": own})
 
@@ -126,7 +126,7 @@ class PeriodicAveraging(DDPStrategy):
         self.average()
 
     def on_train_end(self) -> None:
-        """Leave one model."""
+        """End with one model."""
         self.average()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:

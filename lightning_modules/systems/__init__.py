@@ -1,3 +1,3 @@
-"""LightningModules: what is minimised, measured and logged."""
+"""LightningModules: they define the loss, the metrics and the logging."""
 
 __all__: list[str] = []

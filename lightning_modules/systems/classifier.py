@@ -1,7 +1,7 @@
 """Classification of single labels: any net, any optimizer, any schedule, any metrics.
 
-It logs once an epoch and never in a step: `self.log` costs 0.4 ms, a third of a small model's step. Whoever
-wants the loss of each step reads it from the step's output.
+It logs once per epoch and never in a step: `self.log` costs 0.4 ms, a third of a small model's step. The loss of
+each step is available in the step's output.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,13 +28,13 @@ Batch = tuple[Tensor, Tensor]
 class Classifier(LightningModule):
     """Train `net` with cross-entropy and judge it by `metrics`.
 
-    Logged once an epoch, over all samples of all ranks:
+    Logged once per epoch, over all samples of all ranks:
 
-    - `train/loss`: the mean of what was minimised, with label smoothing and L1.
-    - `val/loss`, `test/loss`: the plain cross-entropy, so that trials with other smoothing or L1 compare.
-    - `val/NAME`, `test/NAME`: each metric of `metrics`, such as `val/acc`.
+    - `train/loss`: the mean of the minimised loss, with label smoothing and L1.
+    - `val/loss`, `test/loss`: the plain cross-entropy, so that trials with different smoothing or L1 are comparable.
+    - `val/NAME`, `test/NAME`: each metric of `metrics`, e.g. `val/acc`.
 
-    A NaN loss is logged as NaN. An epoch resumed in its middle logs the `train/loss` of its second part.
+    A NaN loss is logged as NaN. An epoch resumed midway logs the `train/loss` of the part after resuming.
 
     Args:
         net: maps inputs to unnormalised class scores, N x classes.
@@ -77,12 +77,12 @@ class Classifier(LightningModule):
         self.test_metrics = self.val_metrics.clone(prefix="test/")
 
     def configure_model(self) -> None:
-        """Divide the net over the ranks, if the strategy has arranged them for that; see `parallelize`.
+        """Divide the net over the ranks, if the strategy has set up a device mesh; see `parallelize`.
 
-        Ranks that share layers see the same samples, so metrics are counted over one rank of each such group.
+        Ranks that share layers see the same samples, so metrics are computed over one rank of each such group.
         """
         if self.device_mesh is not None:
-            from lightning_modules.strategies.model_parallel import parallelize  # takes time to import
+            from lightning_modules.strategies.model_parallel import parallelize  # slow to import
 
             parallelize(self.net, self.device_mesh)
             for module in self.modules():
@@ -108,7 +108,7 @@ class Classifier(LightningModule):
         self.log("train/loss", self.train_loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch for `val/...`."""
+        """Add a batch to `val/...`."""
         self._evaluate(batch, self.val_loss, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
@@ -117,7 +117,7 @@ class Classifier(LightningModule):
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch for `test/...`."""
+        """Add a batch to `test/...`."""
         self._evaluate(batch, self.test_loss, self.test_metrics)
 
     def on_test_epoch_end(self) -> None:
@@ -146,5 +146,5 @@ class Classifier(LightningModule):
         x, y = batch
         scores = self.net(x)
         mean_loss.update(functional.cross_entropy(scores, y), len(y))
-        if metrics:  # a collection of none cannot be updated
+        if metrics:  # an empty collection cannot be updated
             metrics.update(scores, y)

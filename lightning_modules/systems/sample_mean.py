@@ -25,10 +25,10 @@ class SampleMean(Metric):
         self.add_state("num_samples", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, num_samples: int) -> None:
-        """Count `value`, a scalar mean over `num_samples` samples."""
+        """Add `value`, a scalar mean over `num_samples` samples."""
         self.total.add_(value.detach(), alpha=num_samples)
         self.num_samples.add_(num_samples)
 
     def compute(self) -> Tensor:
-        """Return the mean over all samples counted since the last reset."""
+        """Return the mean over all samples added since the last reset."""
         return self.total / self.num_samples

@@ -1,6 +1,7 @@
 """A console on which texts of a store stay texts: what is printed there cannot steer the terminal."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console, ConsoleOptions
@@ -8,7 +9,7 @@ from rich.segment import Segment
 
 from sweeps.core.text import plain_lines
 
-__all__ = ["SafeConsole"]
+__all__ = ["SafeConsole", "preparing"]
 
 
 class SafeConsole(Console):
@@ -21,3 +22,10 @@ class SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(plain_lines(segment.text), segment.style)
+
+
+def preparing(console: Console) -> AbstractContextManager[object]:
+    """Say in a terminal what takes some seconds before the first trial; elsewhere say nothing."""
+    if not console.is_terminal:
+        return nullcontext()
+    return console.status("Importing torch, opening the store, trying two batches ...", spinner="dots")

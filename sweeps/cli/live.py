@@ -18,7 +18,8 @@ from sweeps.core.text import duration, number, some_of, values_text
 from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
-from sweeps.tracking.runs import Unsent
+from sweeps.results.summary import BestTrial
+from sweeps.tracking.store import Unsent
 
 __all__ = ["LineDisplay", "LiveDisplay", "make_display", "warn_unsent"]
 
@@ -47,8 +48,8 @@ class _Tally:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: TrialResult | None = before[0] if before and not heading.objectives else None
-        self.front: list[TrialResult] = [*before] if heading.objectives else []
+        self.best: TrialResult | BestTrial | None = before[0] if before and not heading.objectives else None
+        self.front: list[TrialResult | BestTrial] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}

@@ -174,8 +174,8 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sweeps.cli.commands.compare import print_rows
-    from sweeps.results.groups import grouped, print_groups
+    from sweeps.cli.commands.compare import print_groups, print_rows
+    from sweeps.results.groups import grouped
     from sweeps.results.select import Selection, parse_where, selected_rows
 
     selection = Selection(
@@ -204,21 +204,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sweeps.cli.commands.show import print_run
-    from sweeps.core.urls import store_options
     from sweeps.results.run import read_runs
     from sweeps.results.run_names import best_run_id
+    from sweeps.results.summary import run_commands
 
     (detail,) = read_runs(_uri(args), [args.run], args.store_dir)
-    commands, where = [], store_options(args.store_dir, args.uri)
-    if detail.study is not None:
-        commands.append(f"lightsweep compare {shlex.quote(detail.study)} --top 10{where}")
-        best = best_run_id(_uri(args), detail.study) if detail.kind == "trial" else None
-        if best not in (None, detail.run.run_id):
-            names = f"{shlex.quote(f'best:{detail.study}')} {shlex.quote(detail.label)}"
-            commands.append(f"lightsweep diff {names}{where}")
-    if not (args.uri or "").startswith("http"):
-        commands.append(f"lightsweep ui{f' {shlex.quote(detail.study)}' if detail.study else ''}{where}")
-    print_run(detail, args.format, console=_console(), out=sys.stdout, commands=commands)
+    best = best_run_id(_uri(args), detail.study) if detail.kind == "trial" and detail.study else None
+    commands = run_commands(detail, args.store_dir, args.uri, is_best=best in (None, detail.run.run_id))
+    texts = [command.text for command in commands]
+    print_run(detail, args.format, console=_console(), out=sys.stdout, commands=texts)
     return 0
 
 
@@ -234,12 +228,10 @@ def _diff(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from sweeps.cli.summary import advice_lines
     from sweeps.core.paths import REPORT, require_no_link, study_dir
-    from sweeps.core.urls import store_options
     from sweeps.report.build import make_report
 
-    where = store_options(args.store_dir, args.uri)
-    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri, where=where)
-    for line in advice_lines(report.advice, args.study, args.store_dir):
+    report = make_report(args.study, store_dir=args.store_dir, uri=args.uri)
+    for line in advice_lines(report.advice, report.summary):
         print(line)
     folder = study_dir(args.store_dir, args.study)
     if not args.output:
@@ -389,6 +381,13 @@ def _console() -> "Console":
     return SafeConsole()
 
 
+def _help(args: argparse.Namespace) -> int:
+    from sweeps.cli.commands.help import text_on
+
+    print(text_on(args.topic), end="")
+    return 0
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "": _no_command,
     "train": _train,
@@ -407,4 +406,5 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "predict": _predict,
     "ui": _ui,
     "completion": _completion,
+    "help": _help,
 }

@@ -1,9 +1,7 @@
 """The end of a sweep in the terminal: what it found, what it has taught, and what to type next."""
 
-import shlex
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 
@@ -13,9 +11,10 @@ from sweeps.cli.live import warn_unsent
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.text import duration, values_text
-from sweeps.core.urls import default_uri, store_options
+from sweeps.core.urls import default_uri
 from sweeps.report.advice import Advice
 from sweeps.results.queries import sorted_rows, trial_rows
+from sweeps.results.summary import NO_BEST, StudySummary, counts_text, next_commands, resume_command
 
 __all__ = ["advice_lines", "conclude"]
 
@@ -25,8 +24,8 @@ _INTERRUPTED = 130  # what shells expect after Ctrl-C
 _STOPPED = {
     "interrupt": "Interrupted",
     "stop": "Stopped by `lightsweep stop`",
-    "timeout": "study.timeout_s was over",
-    "device_hours": "study.device_hours was used up",
+    "timeout": "study.timeout_s is over",
+    "device_hours": "study.device_hours is used up",
 }
 
 
@@ -36,75 +35,78 @@ def conclude(result: SweepResult, console: Console) -> int:
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    store_dir = result.folder.parent
+    summary, stopped = result.summary, result.totals.stopped
     warn_unsent(result.unsent, console)
-    totals, best = result.totals, result.best
-    counts = [f"{n} {s}" for s in ("complete", "pruned", "failed", "interrupted") if (n := totals.count(s))]
-    if not totals.outcomes and result.num_finished >= result.num_trials:
-        say(f"{result.study} has its {result.num_finished} trials already. A larger total:")
-        more = f"study.num_trials={2 * result.num_finished}"
-        say(f"  lightsweep resume {shlex.quote(result.study)}{store_options(store_dir)} {more}")
-    else:
-        say(f"{result.study}: {', '.join(counts) or 'no trial ended'} in {duration(totals.elapsed_s)}")
-    if not totals.stopped and result.num_finished < result.num_trials:
-        say(f"The space has no more combinations: {result.num_finished} trials of {result.num_trials} took them all.")
-    if totals.num_reused:
-        say(f"{totals.num_reused} of {len(totals.outcomes)} reused: their configurations had been trained before.")
-    _print_leaders(result, console)
-    if len(result.metrics) > 1 and best:
-        say(f"Pareto front: {len(best)} of {result.num_finished} trials", "bold green")
-    for trial in best:
-        objectives = dict(zip(result.metrics, trial.objectives, strict=True))
-        found = f"#{trial.number} {values_text(objectives, is_short=False)}  {values_text(trial.values)}"
-        say(f"best: {found}" if len(result.metrics) == 1 else f"  {found}", "bold green")
-    if not best and result.num_finished:
-        say("There is no best trial: none is complete and satisfies the constraints of the study.")
-    study, where = shlex.quote(result.study), store_options(store_dir)
-    if totals.stopped in _STOPPED and result.num_finished < result.num_trials:
-        say(f"{_STOPPED[totals.stopped]} after {result.num_finished} of {result.num_trials} trials. Go on with:")
-        more = " study.device_hours=N" if totals.stopped == "device_hours" else ""
-        say(f"  lightsweep resume {study}{where}{more}")
-    if totals.stopped == "interrupt":
+    for line in _trials(result):
+        say(line)
+    _print_leaders(summary, console)
+    for line in _best(summary):
+        say(line, "bold green")
+    if not summary.best and summary.num_finished:
+        say(NO_BEST)
+    if stopped in _STOPPED and not summary.has_all:
+        more = " study.device_hours=N" if stopped == "device_hours" else ""
+        say(f"{_STOPPED[stopped]} after {summary.num_finished} of {summary.num_trials} trials. Resume with:")
+        say(f"  {resume_command(summary)}{more}")
+    if stopped == "interrupt":
         return _INTERRUPTED
-    if totals.stopped == "failures":
+    if stopped == "failures":
         say(f"Stopped: more trials failed than study.max_failures allows. Logs: {result.folder}/*/rank0.log")
-    where = store_options(store_dir, result.tracking_uri)
     if result.report is not None:
-        for line in _advice(result, result.report.advice):
+        # What merely is so can be read in the report
+        acts = [one for one in result.report.advice if one.kind != "matters"][:_MOST_ADVICE]
+        for line in advice_lines(acts, summary):
             say(line)
     say("Next:")
-    say(f"  lightsweep compare {study} --top 10{where}")
-    if best:
-        say(f"  lightsweep reproduce {shlex.quote(f'best:{result.study}')}{where}")
-    if not (result.tracking_uri or "").startswith("http"):
-        say(f"  lightsweep ui {study}{where}")
+    for command in next_commands(summary):
+        if command.kind in ("compare", "reproduce", "ui"):
+            say(f"  {command.text}")
     if result.report is not None:
         say(f"The report: {result.folder / paths.REPORT}")
-    return 0 if best and totals.stopped != "failures" else 1
+    return 0 if summary.best and stopped != "failures" else 1
 
 
-def advice_lines(advice: Iterable[Advice], study: str, store_dir: Path) -> list[str]:
-    """Return each piece of advice, with the command that follows it, if there is one, below it."""
+def advice_lines(advice: Iterable[Advice], summary: StudySummary) -> list[str]:
+    """Return each piece of advice, followed by the command that acts on it, if there is one."""
     lines = []
     for one in advice:
         lines.append(one.text)
         if one.overrides:
-            options = store_options(store_dir) + (" --migrate" if one.kind == "edge" else "")
-            lines.append(f"  lightsweep resume {shlex.quote(study)}{options} {shlex.join(one.overrides)}")
+            lines.append(f"  {resume_command(summary, one.overrides, migrates=one.kind == 'edge')}")
     return lines
 
 
-def _advice(result: SweepResult, advice: Iterable[Advice]) -> list[str]:
-    """Return what there is to do, the most useful first; what merely is so stands in the report."""
-    acts = [one for one in advice if one.kind != "matters"][:_MOST_ADVICE]
-    return advice_lines(acts, result.study, result.folder.parent)
+def _trials(result: SweepResult) -> Iterator[str]:
+    """Say how the trials of this sweep ended, and why there are no more."""
+    summary, totals = result.summary, result.totals
+    if not totals.outcomes and summary.has_all:
+        yield f"{summary.name} has its {summary.num_finished} trials already. For more:"
+        yield f"  {resume_command(summary)}"
+    else:
+        counts = counts_text({state: totals.count(state) for state in ("complete", "pruned", "failed", "interrupted")})
+        yield f"{summary.name}: {counts or 'no trial ended'} in {duration(totals.elapsed_s)}"
+    if not totals.stopped and not summary.has_all:
+        total = f"{summary.num_finished} trials of {summary.num_trials}"
+        yield f"The search space is exhausted: {total} took all its combinations."
+    if totals.num_reused:
+        yield f"{totals.num_reused} of {len(totals.outcomes)} reused: their configurations had been trained before."
 
 
-def _print_leaders(result: SweepResult, console: Console) -> None:
-    """Print the best trials of the study, those of earlier runs included."""
+def _best(summary: StudySummary) -> Iterator[str]:
+    """Return a line for each best trial."""
+    is_front = len(summary.objectives) > 1
+    if is_front and summary.best:
+        yield f"Pareto front: {len(summary.best)} of {summary.num_finished} trials"
+    for trial in summary.best:
+        objectives = values_text(trial.objectives, is_short=False)
+        yield f"{'  ' if is_front else 'best: '}#{trial.number} {objectives}  {values_text(trial.params)}"
+
+
+def _print_leaders(summary: StudySummary, console: Console) -> None:
+    """Print the best trials of the study, also those of earlier sweeps."""
     try:
-        rows = sorted_rows(trial_rows(result.tracking_uri or default_uri(result.folder.parent), [result.study]))
-    except LightsweepError:  # a store that is out of reach has been told of already
+        rows = sorted_rows(trial_rows(summary.uri or default_uri(summary.store_dir), [summary.name]))
+    except LightsweepError:  # that the store is out of reach has been reported already
         return
     # One row for those that share a result: the first of them trained
     leaders = {(row.value, repr(row.params)): row for row in reversed(rows) if row.state == "complete"}

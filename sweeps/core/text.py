@@ -1,8 +1,6 @@
-"""Short names and numbers for people: `#12 lr=0.0031 depth=3`.
+"""Texts for people, for Markdown and for stores: names, numbers, durations, escapes.
 
-Markdown whose texts come from users: they stay what they are, and in their place.
-
-Numbers as stores and commands write them: infinity, what JSON cannot say, whole numbers in tags.
+A text from a user or a store is never interpreted: not by a terminal (`plain`), nor as Markdown (`escaped`).
 """
 
 import hashlib
@@ -37,27 +35,27 @@ __all__ = [
     "whole",
 ]
 
-# The direction of what follows, its line, and what nobody sees
+# Marks of direction and of lines, and invisible characters
 _STEERING = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\u2028\u2029\ufeff"
 _CONTROL = re.compile(f"[\x00-\x09\x0b-\x1f\x7f-\x9f{_STEERING}\ud800-\udfff\U000e0000-\U000e007f]")
 
 
 def plain(text: str) -> str:
-    """Return a text of a store as one line that can do no more than be read.
+    """Return a text as one line without control characters.
 
-    A terminal obeys control characters, and shows others in an order that is not theirs; here they are escapes like
-    `\\x1b`, and line breaks and tabs are blanks.
+    A terminal would obey some of them and reorder others: they become escapes such as `\\x1b`, and line breaks and
+    tabs become blanks.
     """
     return text if text.isprintable() else plain_lines(" ".join(text.split()))
 
 
 def plain_lines(text: str) -> str:
-    """Return a text as `plain` does, but with its lines."""
+    """Return a text as `plain` does, but keep its lines."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 def brief(text: str, most: int = 100) -> str:
-    """Return a text of at most so many characters: of a long one its beginning, its length and a hash of it."""
+    """Return a text of at most `most` characters; a longer one becomes its beginning, its length and a hash of it."""
     if len(text) <= most:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
@@ -66,7 +64,7 @@ def brief(text: str, most: int = 100) -> str:
 
 
 def storable(text: str) -> str:
-    """Return a text that any file and database takes: what is no Unicode, as from a name of a file, is an escape."""
+    """Return a text that any file and database can store: characters that are not Unicode become escapes."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
@@ -79,7 +77,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Map dotted keys to their last words, or to as many of them as tell the keys apart; see `plain`."""
+    """Map dotted keys to their last words, as many as distinguish the keys; see `plain`."""
     keys = list(keys)
     short: dict[str, str] = {}
     for key in keys:
@@ -93,11 +91,11 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def number(value: Any, digits: int | None = 4) -> str:
-    """Write a number with four significant digits, a count in full, anything else as it is, on one line.
+    """Write a number with four significant digits, a count in full, any other value as its text on one line.
 
     Args:
-        value: What to write.
-        digits: Another number of them; None for all, and a point where there is no count.
+        value: The value.
+        digits: The number of significant digits; None for all, with a point in every float.
     """
     if digits is None or not isinstance(value, float):
         return plain(str(value))
@@ -105,14 +103,14 @@ def number(value: Any, digits: int | None = 4) -> str:
 
 
 def distinct(values: Iterable[Any], write: Callable[[Any, int | None], str] = number) -> dict[str, str]:
-    """Write values as briefly as tells them apart: 1 and 1.0 are two.
+    """Write values as briefly as possible so that they differ; 1 and 1.0 are different.
 
     Args:
-        values: Of one parameter.
-        write: Writes a value with so many digits, or with all.
+        values: The values of one parameter.
+        write: Writes a value with a number of digits; None for all.
 
     Returns:
-        The text of each by its `repr`, in the order given.
+        The text of each value by its `repr`, in the given order.
     """
     known = {repr(value): value for value in values}
     texts: dict[str, str] = {}
@@ -124,13 +122,13 @@ def distinct(values: Iterable[Any], write: Callable[[Any, int | None], str] = nu
 
 
 def values_text(values: Mapping[str, Any], *, is_short: bool = True) -> str:
-    """Write searched values as `lr=0.0031 depth=3`, or with the whole names; long texts are `brief`."""
+    """Write values as `lr=0.0031 depth=3`, or with full names; long texts are cut by `brief`."""
     names = short_names(values) if is_short else {key: key for key in values}
     return " ".join(f"{names[key]}={brief(number(value))}" for key, value in values.items())
 
 
 def run_name(trial: int, values: Mapping[str, Any]) -> str:
-    """Name the run of a trial so that a person recognises it."""
+    """Return the name of the run of a trial: `#12 lr=0.0031 depth=3`."""
     return f"#{trial} {values_text(values)}"[:200].rstrip()
 
 
@@ -157,27 +155,29 @@ def memory(num_bytes: float) -> str:
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:
-    """Write a list of names, of a long one its beginning and how many more there are."""
+    """Write a list of names; of a long one the beginning and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
+
+# --- Markdown
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: str) -> str:
-    """Return `text` on one line, with nothing in it that is taken for markup or HTML."""
+    """Return `text` on one line, with everything escaped that Markdown or HTML would interpret."""
     one_line = " ".join(text.split())
     return re.sub(r"[&<>]", lambda found: _ENTITIES[found[0]], re.sub(r"([\\|`*_{}\[\]()#+!~])", r"\\\1", one_line))
 
 
 def link(text: str, address: str | None) -> str:
-    """Return `text`, which is Markdown, as a link; by itself if there is no address."""
+    """Return `text`, which is Markdown, as a link; unchanged if there is no address."""
     return text if address is None else f"[{text}]({address})"
 
 
 def code_block(lines: Sequence[str]) -> str:
-    """Return a block of code, fenced by more backticks than stand in it."""
+    """Return a code block, fenced by more backticks than it contains."""
     one_line = [" ".join(line.split()) for line in lines]
     longest = max((len(run) for line in one_line for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -189,18 +189,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
+# --- numbers in stores
+
 LARGEST = sys.float_info.max
-"""what MLflow writes for infinity"""
+"""the number that MLflow stores for infinity"""
 _MOST_DIGITS = 18
 
 
 def unbounded(value: float) -> float:
-    """Return infinity for what MLflow writes for it."""
+    """Return infinity for the number that MLflow stores for it, any other number unchanged."""
     return math.copysign(math.inf, value) if abs(value) >= LARGEST else value
 
 
 def finite(value: Any) -> Any:
-    """Replace what JSON cannot say (NaN, infinities) by null, in lists and mappings too."""
+    """Replace the numbers that JSON lacks (NaN, infinities) by null, also in lists and mappings."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -209,10 +211,10 @@ def finite(value: Any) -> Any:
 
 
 def whole(text: str | None) -> int | None:
-    """Return the count that a text is; None for all others, such as a tag that somebody has edited."""
+    """Return the count in a text; None if it is not one, as in a tag that somebody has edited."""
     return int(text) if text is not None and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def is_number(value: float | None) -> bool:
-    """Tell whether there is a value, and it is not NaN."""
+    """Tell whether a value is neither None nor NaN."""
     return value is not None and not math.isnan(value)

@@ -7,6 +7,7 @@ from typing import Any
 from sweeps.core.messages import Progress
 from sweeps.core.trials import TrialResult
 from sweeps.driver.forecast import Budget
+from sweeps.results.summary import BestTrial
 
 __all__ = ["Display", "Heading", "TrialView"]
 
@@ -44,7 +45,7 @@ class Heading:
     noun: str = "replicate"
     budget: Budget | None = None
     device_s_before: float = 0.0
-    best_before: tuple[TrialResult, ...] = ()
+    best_before: tuple[BestTrial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

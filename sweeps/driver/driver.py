@@ -45,7 +45,7 @@ from sweeps.driver.trial_runs import TrialRuns, TrialSetup
 from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 from sweeps.search.replicates import combined, means
-from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.store import RunRecorder
 from sweeps.tracking.ui import RunKey
 
 __all__ = ["NUM_PARAMS", "Driver", "Limits", "StopWord"]

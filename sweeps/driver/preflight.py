@@ -18,13 +18,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sweeps.cli.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
 from sweeps.config.composer import Composer, Config, fingerprint, freeze
 from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.core.text import memory, shortened
+from sweeps.driver.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
 from sweeps.driver.session import python_path
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space

@@ -9,7 +9,7 @@ from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
 from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.tracking import tags
-from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.store import RunRecorder
 from sweeps.tracking.ui import RunKey
 
 __all__ = ["GoingOn"]

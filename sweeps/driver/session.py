@@ -2,12 +2,9 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
@@ -21,14 +18,13 @@ from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.runs import RunStore
+from sweeps.tracking.store import RunStore
 
 __all__ = [
     "CommandLine",
     "common_tags",
     "lease_slots",
     "open_recorder",
-    "preparing",
     "python_path",
     "start_launcher",
 ]
@@ -110,13 +106,6 @@ def open_recorder(composer: Composer, folder: Path) -> Recorder:
         return MlflowStore(uri, tracking["experiment"], store_dir / paths.ARTIFACTS)
 
     return Recorder(open_store, unsent=folder / paths.UNSENT, timeout_s=tracking["timeout_s"], secrets=composer.secrets)
-
-
-def preparing(console: Console) -> AbstractContextManager[object]:
-    """Say in a terminal what takes some seconds before the first trial; elsewhere say nothing."""
-    if not console.is_terminal:
-        return nullcontext()
-    return console.status("Importing torch, opening the store, trying two batches ...", spinner="dots")
 
 
 def common_tags(command: str, overrides: Sequence[str], own: Mapping[str, str]) -> dict[str, str]:

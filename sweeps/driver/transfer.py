@@ -5,10 +5,10 @@ the runs are told.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.core import paths
@@ -18,18 +18,20 @@ from sweeps.search.objectives import parse_constraints
 from sweeps.search.replicates import replication
 from sweeps.search.space.compatibility import Composed, Look
 from sweeps.search.space.space import Space
-from sweeps.search.storage import Storage
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
-from sweeps.tracking.runs import RunStore
+from sweeps.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from sweeps.search.storage import Storage
 
 __all__ = ["check_warm_start", "known_choices", "move_over", "record_move", "start_warm"]
 
 _NUM_REASONS = 3  # of trials that do not fit, in the terminal
 
 
-def check_warm_start(config: Config, storage: Storage) -> None:
+def check_warm_start(config: Config, storage: "Storage") -> None:
     """Check before anything is trained that `study.warm_start` names studies which can be known to a new one.
 
     Raises:
@@ -53,7 +55,7 @@ def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 def move_over(
     name: str,
-    storage: Storage,
+    storage: "Storage",
     *,
     config: Config,
     composer: Composer,
@@ -78,7 +80,7 @@ def move_over(
 
 def start_warm(
     name: str,
-    storage: Storage,
+    storage: "Storage",
     *,
     config: Config,
     composer: Composer,
@@ -102,9 +104,8 @@ def start_warm(
         composed=_composed(composer),
     )
     for loan in loans:
-        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
-        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
-        _say_reasons(loan.misfits, say)
+        say(f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
+        _say_reasons(say, loan.misfits)
 
 
 def record_move(study: Study, store: RunStore, parent: str) -> None:
@@ -201,13 +202,13 @@ def _choices(record: Path) -> dict[str, Any]:
 def _say_moved(name: str, moved: Migration, say: Callable[[str], None]) -> None:
     say(
         f"study {name} is moved to the new space: {moved.num_kept} trials are kept, {len(moved.dropped)} dropped "
-        f"(the study as it was is {moved.backup} in the storage)"
+        f"(as it was, it is {moved.backup} in the storage)",
     )
-    _say_reasons(moved.dropped, say)
+    _say_reasons(say, moved.dropped)
 
 
-def _say_reasons(reasons: Mapping[int, str], say: Callable[[str], None]) -> None:
-    shown = sorted(reasons)[:_NUM_REASONS]
+def _say_reasons(say: Callable[[str], None], reasons: Mapping[int, str]) -> None:
+    shown: Sequence[int] = sorted(reasons)[:_NUM_REASONS]
     for number in shown:
         say(f"  #{number}: {reasons[number]}")
     if len(reasons) > len(shown):

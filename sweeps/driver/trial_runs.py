@@ -17,7 +17,7 @@ from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Suggestion, TrialResult
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
-from sweeps.tracking.runs import RunRecorder
+from sweeps.tracking.store import RunRecorder
 from sweeps.tracking.ui import PARENT, Pages, RunKey
 
 __all__ = ["InterruptedRun", "TrialRuns", "TrialSetup"]
@@ -174,6 +174,9 @@ class TrialRuns:
         if told.infeasible:
             run_tags[tags.INFEASIBLE] = told.infeasible
         self._describe(run, told.state, value, reason, told.infeasible)
+        metric = self._setup.run_tags.get(tags.METRIC)
+        if value is not None and metric:
+            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): value}, 0)
         self._recorder.end(run, status, run_tags)
 
     def _describe(

@@ -1,7 +1,7 @@
-"""What a study has taught: which parameters matter, where the best values lie, and what to try next.
+"""Advice from a study: which parameters matter, where the best values are, and what to try next.
 
-Everything here judges few and noisy trials. So each sentence names the trials that it rests on, and nothing is said
-that chance alone would often bring about.
+All of it is inferred from few and noisy trials. So each sentence names the trials that support it, and nothing is
+reported that would often happen by chance.
 """
 
 import math
@@ -25,25 +25,25 @@ if TYPE_CHECKING:  # Optuna and NumPy take time to import
 __all__ = ["Advice", "advice", "best_trials", "importances"]
 
 _FEWEST = 10
-"""trials below which nothing is said"""
-_LEAST_BEST = 5  # Optuna's advice for PED-ANOVA: five trials at least above its quantile
+"""trials below which there is no advice"""
+_LEAST_BEST = 5  # Optuna recommends for PED-ANOVA at least five trials above its quantile
 _SHARE_BEST = 0.1
-_CHANCE = 0.02  # that values drawn at random lie at an end as often
-_MOST = 0.8  # of the best trials, to be called most
-_CLEAR_GAIN = 3.0  # standard errors by which trials at an end are better
+_CHANCE = 0.02  # the probability that as many random values are at an end
+_MOST = 0.8  # the share of the best trials that counts as most
+_CLEAR_GAIN = 3.0  # standard errors by which trials at an end must be better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """Something that the study has taught, in one sentence.
+    """One piece of advice.
 
     Attributes:
-        kind: `edge` (the best values lie at the end of a range), `matters` (what a parameter does), `longer` (the best
-            trials were best at their last epoch) or `more` (the study was still finding better ones).
-        key: The searched parameter that it is about; empty for none.
+        kind: `edge` (the best values are at the end of a range), `matters` (a parameter is important), `longer` (the
+            best trials were best at their last epoch) or `more` (the study was still finding better trials).
+        key: The searched parameter that the advice is about; empty if it is about none.
         text: The sentence.
-        overrides: What to go on with, as typed after `lightsweep resume STUDY`; none for nothing in particular. Those
-            of an edge need --migrate.
+        overrides: The overrides of `lightsweep resume STUDY` that act on the advice, if any. Those of an edge need
+            --migrate.
     """
 
     kind: Literal["edge", "matters", "longer", "more"]
@@ -54,12 +54,12 @@ class Advice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """The trials that a judgement rests on: the best of them first, those without a value last."""
+    """The trials that advice is based on, the best first and those without a value last; `scores` are their ranks."""
 
     trials: Sequence[TrialRow]
     scores: Sequence[float]
     num_best: int
-    is_falling: bool
+    is_minimized: bool
 
     @property
     def best(self) -> Sequence[TrialRow]:
@@ -67,14 +67,14 @@ class _Judged:
 
 
 def importances(study: "StoredStudy", metric: str | None = None) -> "list[Importance]":
-    """Say what being among the best by a metric has to do with each searched key, the most important first.
+    """Return the importance of each searched key for being among the best trials, the most important first.
 
     Args:
-        study: Of which all trials are weighed that are complete, or pruned if the metric is the first.
-        metric: One of the objectives; the first if None.
+        study: The study; its complete trials count, and for the leading objective its pruned ones.
+        metric: One of the objectives; the leading one if None.
 
     Returns:
-        Nothing if there are fewer than ten trials or five complete ones, or if the space is not known.
+        An empty list if there are fewer than ten trials or five complete ones, or if the search space is unknown.
     """
     judged = _judged(study.trials, study.objectives, metric)
     if judged is None or study.space is None:
@@ -85,17 +85,17 @@ def importances(study: "StoredStudy", metric: str | None = None) -> "list[Import
 
 
 def best_trials(study: "StoredStudy", metric: str | None = None) -> list[TrialRow]:
-    """Return the trials that count as the best by an objective: a tenth, but five at least; none of too few."""
+    """Return the best trials by an objective: a tenth, but at least five; empty if there are too few trials."""
     judged = _judged(study.trials, study.objectives, metric)
     return [] if judged is None else list(judged.best)
 
 
 def advice(study: "StoredStudy", weights: "Sequence[Importance] | None" = None) -> list[Advice]:
-    """Say what to make of a study, the most useful first; of several objectives the first counts.
+    """Return the advice from a study, the most useful first; of several objectives the leading one counts.
 
     Args:
-        study: As the store has it.
-        weights: What `importances` has found, if that has been asked for already.
+        study: The study.
+        weights: The result of `importances`, if it has been computed already.
     """
     judged = _judged(study.trials, study.objectives, None)
     if judged is None:
@@ -116,9 +116,9 @@ def advice(study: "StoredStudy", weights: "Sequence[Importance] | None" = None) 
 
 
 def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: str | None) -> _Judged | None:
-    """Sort the trials by an objective; pruned and infeasible ones come after all others, and failed ones not at all.
+    """Sort the trials by an objective; pruned and infeasible ones come last, failed ones are left out.
 
-    Trials are pruned by the leading objective: that says nothing about the others, by which they do not count.
+    Pruned trials count for the leading objective only, since they are pruned by that one.
     """
     leading = next(iter(objectives), "")
     metric = leading if metric is None else metric
@@ -135,20 +135,20 @@ def _judged(trials: Sequence[TrialRow], objectives: Mapping[str, str], metric: s
         elif row.state == "complete" or (row.state == "pruned" and is_leading):
             others.append(row)
     ordered = sorted(complete, key=lambda row: -values[id(row)])  # of equal ones the earlier first
-    ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity has one, too
+    ranks = {value: float(rank) for rank, value in enumerate(sorted(set(values.values())), 1)}  # infinity also has one
     num_best = max(_LEAST_BEST, math.ceil(_SHARE_BEST * (len(ordered) + len(others))))
     if len(ordered) + len(others) < _FEWEST or len(ordered) < num_best:
         return None
     scores = [ranks[values[id(row)]] for row in ordered] + [0.0] * len(others)
-    return _Judged(trials=[*ordered, *others], scores=scores, num_best=num_best, is_falling=sign < 0)
+    return _Judged(trials=[*ordered, *others], scores=scores, num_best=num_best, is_minimized=sign < 0)
 
 
-# --- the ends of ranges
+# --- ends of ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _End:
-    """One end of a parameter's range, and which trials lie there: None for those that lack the parameter."""
+    """One end of the range of a parameter, and whether each trial is there; None for trials without the parameter."""
 
     parameter: Parameter
     is_upper: bool
@@ -156,10 +156,10 @@ class _End:
 
 
 def _edges(space: Space, judged: _Judged) -> list[Advice]:
-    """Say where more of the best values lie at an end than chance would often put there, and lying there is better.
+    """Return advice on ends at which more of the best values are than by chance, and at which trials are better.
 
-    The second is asked of all ends together: a sampler that has found a good place proposes the rest of what it tried
-    there again and again, ends of parameters without any effect among it.
+    The second condition is tested for all ends together: a sampler that has found a good point keeps proposing the
+    other values of that point as well, also those of parameters without effect.
     """
     ends = [end for parameter in space.parameters for end in _ends(parameter, space, judged)]
     gains = _gains(ends, judged.scores)
@@ -167,7 +167,7 @@ def _edges(space: Space, judged: _Judged) -> list[Advice]:
 
 
 def _ends(parameter: Parameter, space: Space, judged: _Judged) -> Iterator[_End]:
-    """Return the end of a range at which so many of the best lie that chance would rarely put them there."""
+    """Return the ends of a range at which there are more of the best trials than chance explains."""
     values = [_value(parameter, space, row) for row in judged.trials]
     for is_upper in (False, True):
         share = share_near_end(parameter, is_upper=is_upper)
@@ -180,7 +180,7 @@ def _ends(parameter: Parameter, space: Space, judged: _Judged) -> Iterator[_End]
 
 
 def _gains(ends: Sequence[_End], scores: Sequence[float]) -> list[float]:
-    """Return how much better trials at each end are, in standard errors of that (least squares over ranks)."""
+    """Return by how many standard errors trials at each end are better, by least squares over ranks."""
     if not ends:
         return []
     import numpy as np
@@ -212,14 +212,14 @@ def _edge(end: _End, judged: _Judged) -> Advice:
     return Advice(
         kind="edge",
         key=parameter.key,
-        text=f"{parameter.place}{of}: {sum(best)} of the {len(best)} best values lie at the {side} end of its range, "
+        text=f"{parameter.place}{of}: {sum(best)} of the {len(best)} best values are at the {side} end of its range, "
         f"{number(last)}: {what}.",
         overrides=(f"{parameter.prefix}{parameter.key}={wider}", _twice(judged)) if wider and is_plain else (),
     )
 
 
 def _value(parameter: Parameter, space: Space, row: TrialRow) -> Any:
-    """Return the value of a trial for a parameter; None if it was not searched in it."""
+    """Return the value of a parameter in a trial; None if the trial does not have it."""
     try:
         found = space.encode({key: value for key, value in row.params.items() if key in space.keys})
     except SpaceError:  # of a space that the study had before
@@ -228,15 +228,15 @@ def _value(parameter: Parameter, space: Space, row: TrialRow) -> Any:
 
 
 def _by_chance(at_least: int, count: int, share: float) -> float:
-    """Return how likely it is that of `count` values at least so many lie where a share of all does (binomial)."""
+    """Return the probability that at least so many of `count` values are where a share of all is (binomial)."""
     return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(at_least, count + 1))
 
 
-# --- what matters, and what to do
+# --- what matters, and what to do next
 
 
 def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
-    """Say of a parameter that matters where the best trials have it."""
+    """Say where the best trials have an important parameter."""
     found = [row.params[weight.key] for row in judged.best if weight.key in row.params]
     if not found:
         return
@@ -244,18 +244,18 @@ def _matters(weight: "Importance", judged: _Judged) -> Iterator[Advice]:
         where = f"{len(found)} of the {len(judged.best)} best trials have it"
     elif all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
         texts = list(distinct(sorted(found)).values())
-        where = f"the {len(found)} best values lie from {texts[0]} to {texts[-1]}"
+        where = f"the {len(found)} best values are from {texts[0]} to {texts[-1]}"
     else:
         texts = [brief(quote(value)) for value in found]
         often = max(dict.fromkeys(texts), key=texts.count)
         where = f"{texts.count(often)} of the {len(found)} best trials have {often}"
-    share = f"{100 * weight.share:.0f} % of what tells the best from the rest"
+    share = f"{100 * weight.share:.0f} % of the difference between the best trials and the rest"
     yield Advice(kind="matters", key=weight.key, text=f"{weight.key} matters ({share}): {where}.")
 
 
 def _longer(judged: _Judged, histories: "Mapping[int, History]") -> Iterator[Advice]:
-    """Say so if most of the best were still getting better when they ended."""
-    pick = min if judged.is_falling else max
+    """Advise longer training if most of the best trials were still improving at their end."""
+    pick = min if judged.is_minimized else max
     own = [histories.get(-1 if row.trial is None else row.trial) for row in judged.best]
     curves = [[v for v in one.values.tolist() if not math.isnan(v)] for one in own if one is not None]
     known = [curve for curve in curves if len(curve) > 1]
@@ -268,7 +268,7 @@ def _longer(judged: _Judged, histories: "Mapping[int, History]") -> Iterator[Adv
 
 
 def _more(judged: _Judged) -> Iterator[Advice]:
-    """Say so if the last tenth of the trials brought the best one."""
+    """Advise more trials if the best one is in the last tenth."""
     numbers = [row.trial for row in judged.trials if row.trial is not None]
     best, count = judged.trials[0], len(numbers)
     last = max(1, count // 10)

@@ -1,8 +1,7 @@
-"""A plot as plain data: what is to be seen, and nothing of how plotly or matplotlib draw it.
+"""The vocabulary of charts: plain data that both renderers, plotly in the page and matplotlib for PNGs, draw.
 
-The colour and the shape of each role: told apart by colour-blind eyes, and by shape where there is no colour.
-
-Where the lines of parallel coordinates pass: heights from 0 to 1, the same for every renderer.
+A `Chart` has panels, a `Panel` has marks on two axes, and a mark has a `Role`, for which `LOOKS` has a colour and a
+shape. `parallel_axes` computes what is the same for both renderers of parallel coordinates.
 """
 
 import math
@@ -20,20 +19,20 @@ __all__ = [
     "Axis",
     "Bars",
     "Chart",
-    "Column",
     "Heat",
     "Line",
     "Look",
     "Mark",
     "Panel",
     "Parallel",
+    "ParallelAxis",
     "Points",
     "Role",
-    "columns",
+    "parallel_axes",
 ]
 
 Role = Literal["best", "complete", "infeasible", "pruned", "failed", "interrupted", "running"]
-"""What a mark tells of: a renderer has a colour and a shape for each."""
+"""The kind of trial that a mark shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +40,11 @@ class Axis:
     """An axis of a panel.
 
     Attributes:
-        label: What stands along it; texts are plain, however odd their characters.
-        is_log: Whether equal distances are equal ratios; all values are above 0 then.
+        label: The name of the axis; plain text, which renderers must not interpret.
+        is_log: Whether the scale is logarithmic; all values are above 0 then.
         is_whole: Whether only whole numbers make sense.
-        categories: Names of the places 0, 1, ...; the values are places then, or lie beside one.
-        is_descending: Whether the greatest value stands at the bottom, or to the left.
+        categories: Names of the positions 0, 1, ...; the values are then at or near one of them.
+        is_descending: Whether the greatest value is at the bottom or on the left.
     """
 
     label: str = ""
@@ -57,7 +56,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Points:
-    """Single points; `hover` says in a few lines what each is, `errors` is half the length of a vertical bar."""
+    """Single points; `hover` is a text of a few lines for each, `errors` half the length of its vertical bar."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -68,12 +67,12 @@ class Points:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line, or several that NaN separates.
+    """A line, or several lines separated by NaN.
 
     Attributes:
-        name: What it is, in the legend; empty for a line that explains itself.
-        is_step: Whether a value holds until the next.
-        is_faint: Whether it is only the background of others.
+        name: The name in the legend; empty for a line that needs none.
+        is_step: Whether a value holds until the next one.
+        is_faint: Whether the line is only a background for others.
     """
 
     x: Sequence[float]
@@ -87,7 +86,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars:
-    """Horizontal bars from `begin` to `end` at the places `y`; `texts` stand at their ends."""
+    """Horizontal bars from `begin` to `end` at the positions `y`; `texts` are written at their ends."""
 
     y: Sequence[float]
     begin: Sequence[float]
@@ -99,7 +98,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
-    """A value over a plane: `z[i][j]` at `y[i]` and `x[j]`; NaN where nothing is known."""
+    """A value over a plane: `z[i][j]` at `y[i]` and `x[j]`; NaN where it is unknown."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -112,12 +111,12 @@ class Heat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallel:
-    """One line a trial through an axis for each parameter; the last axis is what the lines are coloured by.
+    """A line for each trial through an axis for each parameter; the last axis determines the colour of the line.
 
     Attributes:
         axes: From left to right.
         values: For each axis the value of each trial; NaN where the trial has none.
-        hover: What each trial is.
+        hover: A text of a few lines for each trial.
     """
 
     axes: tuple[Axis, ...]
@@ -131,7 +130,7 @@ Mark = Points | Line | Bars | Heat | Parallel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """What shares a pair of axes."""
+    """Marks that share a pair of axes."""
 
     marks: tuple[Mark, ...]
     x: Axis = Axis()
@@ -141,11 +140,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A plot: one panel, or several of a kind beside each other.
+    """One panel, or several similar ones beside each other.
 
     Attributes:
-        name: The name of its file and of its place in the page.
-        sentence: What to read from it.
+        name: The name of the PNG file and of the section in the page.
+        sentence: How to read the chart, or its main result.
         panels: At least one.
     """
 
@@ -157,12 +156,13 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How what has a role is drawn.
+    """How the marks of a role look; colour-blind readers can tell them apart, and so can readers of a grey print.
 
     Attributes:
-        colour: Readable on white and on black.
-        shape: plotly's name of it; `marker` is matplotlib's.
-        size: Diameter in pixels.
+        colour: A colour that is readable on white and on black.
+        shape: plotly's name of the shape.
+        marker: matplotlib's name of the same shape.
+        size: The diameter in pixels.
     """
 
     colour: str
@@ -182,32 +182,34 @@ LOOKS: dict[Role, Look] = {
 }
 
 WARMER = ("#dfe5ea", "#a9c3d9", "#4a86b8", "#8a5f7d", "#d9531e")
-"""From worse to better, on white: ever darker, and from blue to orange, which colour-blind eyes tell apart."""
+"""From worse to better on white: ever darker, from blue to orange, which colour-blind readers can tell apart."""
 WARMER_ON_BLACK = ("#29323a", "#35566f", "#4a86b8", "#b58a86", "#ffa46b")
 """The same on black: ever brighter."""
 
 
+# --- parallel coordinates
+
 MISSING = -0.12
-"""The height at which trials pass that do not have a parameter."""
+"""The height at which the line of a trial passes an axis whose parameter the trial does not have."""
 
 _MOST_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """An axis: its name, the height of each trial, and what stands beside it at which height."""
+class ParallelAxis:
+    """An axis: its name, the height (0 to 1, or `MISSING`) of each trial, and the heights and texts of its ticks."""
 
     label: str
     heights: tuple[float, ...]
     ticks: tuple[tuple[float, str], ...]
 
 
-def columns(mark: Parallel) -> list[Column]:
+def parallel_axes(mark: Parallel) -> list[ParallelAxis]:
     """Return the axes from left to right."""
-    return [_column(axis, values) for axis, values in zip(mark.axes, mark.values, strict=True)]
+    return [_parallel_axis(axis, values) for axis, values in zip(mark.axes, mark.values, strict=True)]
 
 
-def _column(axis: Axis, values: Sequence[float]) -> Column:
+def _parallel_axis(axis: Axis, values: Sequence[float]) -> ParallelAxis:
     drawn = [math.log(value) if axis.is_log and value > 0 else value for value in values]
     finite = [value for value in drawn if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
@@ -217,7 +219,7 @@ def _column(axis: Axis, values: Sequence[float]) -> Column:
     heights = tuple((value - low) / span if math.isfinite(value) else MISSING for value in drawn)
     missing = ((MISSING, "none"),) if len(finite) < len(drawn) else ()
     ticks = tuple(((place - low) / span, text) for place, text in _ticks(axis, low, high))
-    return Column(label=axis.label, heights=heights, ticks=(*missing, *ticks))
+    return ParallelAxis(label=axis.label, heights=heights, ticks=(*missing, *ticks))
 
 
 def _ticks(axis: Axis, low: float, high: float) -> list[tuple[float, str]]:

@@ -1,4 +1,4 @@
-"""Charts of time: how metrics went while trials trained, and what ran when in which slot."""
+"""Charts over time: learning curves, and the timeline of the trials in their slots."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.core.text import number
 from sweeps.report.chart import Axis, Bars, Chart, Line, Panel, Points, Role
-from sweeps.report.study_view import ROLES, Subject, value_axis
+from sweeps.report.study_view import ROLES, StudyView, value_axis
 from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:
@@ -25,24 +25,24 @@ _LONG_GAP_S = 60.0
 _UNITS = ((90 * 60.0, 3600.0, "hours"), (90.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
-def curves_chart(subject: Subject) -> Chart | None:
-    """Draw how the judged metric went in each trial."""
-    found = _reported(subject)
+def curves_chart(view: StudyView) -> Chart | None:
+    """Chart the judged metric of each trial over its steps."""
+    found = _reported(view)
     if found is None:
         return None
     metric, histories = found
-    rows = [row for row in subject.rows if row.trial in histories]
-    is_minimized = subject.is_minimized(metric)
+    rows = [row for row in view.rows if row.trial in histories]
+    is_minimized = view.is_minimized(metric)
     rank = {"best": 0, "complete": 1, "infeasible": 2, "running": 2}
     ordered = sorted(
         rows,
-        key=lambda row: (rank.get(subject.role(row), 3), _order(subject.value(row), is_minimized), row.trial or 0),
+        key=lambda row: (rank.get(view.role(row), 3), _order(view.value(row), is_minimized), row.trial or 0),
     )
     full, others = (ordered, []) if len(ordered) <= _FEW else (ordered[:_MOST_IN_FULL], ordered[_MOST_IN_FULL:])
     faint = others[:: max(1, math.ceil(len(others) / _MOST_FAINT))]
     lines = [
-        *_lines(subject, faint, histories, metric, most=_FAINT_POINTS, is_faint=True),
-        *_lines(subject, full, histories, metric, most=_POINTS, is_faint=False),
+        *_lines(view, faint, histories, metric, most=_FAINT_POINTS, is_faint=True),
+        *_lines(view, full, histories, metric, most=_POINTS, is_faint=False),
     ]
     if not lines:
         return None
@@ -52,23 +52,21 @@ def curves_chart(subject: Subject) -> Chart | None:
     if others:
         sentence += f" The best {len(full)} in full, {len(faint)} of the {len(others)} others faint."
     panel = Panel(
-        marks=(*lines, *_ends(subject, full, histories)),
+        marks=(*lines, *_ends(view, full, histories)),
         x=Axis(label="step"),
         y=value_axis(metric, values, is_minimized=is_minimized),
     )
     return Chart(name="curves", title="Learning curves", sentence=sentence, panels=(panel,))
 
 
-def timeline_chart(subject: Subject) -> Chart | None:
-    """Draw which trial ran when, and where."""
-    spans = [
-        (row.began_ms / 1000, _end_s(row, subject.now_ms), row) for row in subject.rows if row.began_ms is not None
-    ]
+def timeline_chart(view: StudyView) -> Chart | None:
+    """Chart which trial ran when, and in which slot."""
+    spans = [(row.began_ms / 1000, _end_s(row, view.now_ms), row) for row in view.rows if row.began_ms is not None]
     spans.sort(key=lambda span: (span[0], span[2].trial or 0))
     if not spans:
         return None
     sessions = _sessions(spans)[-_MOST_SESSIONS:]
-    panels = tuple(_timeline_panel(subject, session, has_title=len(sessions) > 1) for session in sessions)
+    panels = tuple(_timeline_panel(view, session, has_title=len(sessions) > 1) for session in sessions)
     busy = sum(end - begin for begin, end, _ in spans)
     lost = sum(end - begin for begin, end, row in spans if row.state in ("pruned", "failed"))
     share = f" {lost / busy:.0%} of the time went to trials that were pruned or failed." if busy > 0 else ""
@@ -80,19 +78,19 @@ def timeline_chart(subject: Subject) -> Chart | None:
     )
 
 
-def _reported(subject: Subject) -> "tuple[str, Mapping[int, History]] | None":
-    """Return the first metric that has histories of several points: an objective, or what validation logs."""
-    known = {key for row in subject.rows for key in row.metrics}
+def _reported(view: StudyView) -> "tuple[str, Mapping[int, History]] | None":
+    """Return the first metric that has histories of several points: an objective, or another metric of validation."""
+    known = {key for row in view.rows for key in row.metrics}
     validated = sorted(key for key in known if key.startswith("val/") and not key.endswith("_sem"))
-    for metric in dict.fromkeys((*subject.study.objectives, *validated)):
-        histories = subject.histories(metric) if metric else {}
+    for metric in dict.fromkeys((*view.study.objectives, *validated)):
+        histories = view.histories(metric) if metric else {}
         if any(len(history.steps) > 1 for history in histories.values()):
             return metric, histories
     return None
 
 
 def _lines(
-    subject: Subject,
+    view: StudyView,
     rows: Sequence[TrialRow],
     histories: "Mapping[int, History]",
     metric: str,
@@ -103,7 +101,7 @@ def _lines(
     """Return the curves of trials, those of one role as one line with gaps."""
     of_role: dict[Role, list[TrialRow]] = {}
     for row in rows:
-        of_role.setdefault(subject.role(row), []).append(row)
+        of_role.setdefault(view.role(row), []).append(row)
     lines = []
     for role in ROLES:
         x: list[float] = []
@@ -123,14 +121,14 @@ def _lines(
     return lines
 
 
-def _ends(subject: Subject, rows: Sequence[TrialRow], histories: "Mapping[int, History]") -> tuple[Points, ...]:
-    """Mark where trials ended before their time."""
+def _ends(view: StudyView, rows: Sequence[TrialRow], histories: "Mapping[int, History]") -> tuple[Points, ...]:
+    """Mark where pruned and failed trials ended."""
     placed = []
     for row in rows:
         if row.state in ("pruned", "failed"):
             finite = [(x, y) for x, y in _thinned(histories[row.trial or 0], _POINTS) if math.isfinite(y)]
             placed += [(row, *finite[-1])] if finite else []
-    return subject.points(placed)
+    return view.points(placed)
 
 
 def _thinned(history: "History", most: int) -> list[tuple[float, float]]:
@@ -157,7 +155,7 @@ def _end_s(row: TrialRow, now_ms: int) -> float:
 
 
 def _sessions(spans: Sequence[Span]) -> list[list[Span]]:
-    """Part the trials where nothing ran for long: a study may go on after days."""
+    """Split the trials where nothing ran for a long time: a study may be resumed after days."""
     sessions: list[list[Span]] = []
     last = -math.inf
     for span in spans:
@@ -169,7 +167,7 @@ def _sessions(spans: Sequence[Span]) -> list[list[Span]]:
     return sessions
 
 
-def _timeline_panel(subject: Subject, spans: Sequence[Span], *, has_title: bool) -> Panel:
+def _timeline_panel(view: StudyView, spans: Sequence[Span], *, has_title: bool) -> Panel:
     start = spans[0][0]
     length = max(end for _, end, _ in spans) - start
     _, divisor, unit = next(entry for entry in _UNITS if length >= entry[0])
@@ -177,14 +175,14 @@ def _timeline_panel(subject: Subject, spans: Sequence[Span], *, has_title: bool)
     places = {lane: place for place, lane in enumerate(sorted(set(lanes)))}
     bars = []
     for role in ROLES:
-        chosen = [(span, lane) for span, lane in zip(spans, lanes, strict=True) if subject.role(span[2]) == role]
+        chosen = [(span, lane) for span, lane in zip(spans, lanes, strict=True) if view.role(span[2]) == role]
         if chosen:
             bars.append(
                 Bars(
                     y=tuple(float(places[lane]) for _, lane in chosen),
                     begin=tuple((begin - start) / divisor for (begin, _, _), _ in chosen),
                     end=tuple((end - start) / divisor for (_, end, _), _ in chosen),
-                    hover=tuple(subject.hover(row) for (_, _, row), _ in chosen),
+                    hover=tuple(view.hover(row) for (_, _, row), _ in chosen),
                     role=role,
                 )
             )
@@ -200,12 +198,12 @@ def _timeline_panel(subject: Subject, spans: Sequence[Span], *, has_title: bool)
 
 
 def _has_slots(spans: Sequence[Span]) -> bool:
-    """Tell whether it is known where each trial ran; one of several trainings may have run in several slots."""
+    """Tell whether the slot of each trial is known; the replicates of one trial may have run in several."""
     return all(row.slot is not None for _, _, row in spans)
 
 
 def _lanes(spans: Sequence[Span]) -> list[int]:
-    """Return the slot of each trial; where it is not known, the first row that was free."""
+    """Return the slot of each trial; if slots are unknown, the first row that was free."""
     if _has_slots(spans):
         return [row.slot or 0 for _, _, row in spans]
     free_from: list[float] = []

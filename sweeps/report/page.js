@@ -3,7 +3,7 @@
 (() => {
   const nonce = document.currentScript.nonce;
 
-  // --- the plots: plotly.js lies compressed in the page --------------------------------------------------
+  // --- the plots: plotly.js is in the page, compressed ---------------------------------------------------
   async function load() {
     const text = document.getElementById("plotly").textContent;
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -36,7 +36,7 @@
   const isDark = matchMedia("(prefers-color-scheme: dark)");
   const config = { displayModeBar: false, responsive: true };
 
-  // The colour of what is better or worse depends on what it stands on.
+  // The colours of better and worse depend on the background.
   function coloured(traces, colours) {
     const scale = colours.map((colour, place) => [place / (colours.length - 1), colour]);
     return traces.map((trace) => (trace.colorscale ? { ...trace, colorscale: scale } : trace));

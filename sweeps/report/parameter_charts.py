@@ -1,11 +1,11 @@
-"""Charts of the space: where trials lie in it, and what they came to there."""
+"""Charts of the search space: the values of trials along one, two or many parameters."""
 
 import itertools
 import math
 from typing import TYPE_CHECKING
 
 from sweeps.report.chart import Chart, Heat, Panel, Parallel
-from sweeps.report.study_view import Scale, Subject, value_axis
+from sweeps.report.study_view import Scale, StudyView, value_axis
 from sweeps.results.queries import TrialRow
 
 if TYPE_CHECKING:
@@ -20,28 +20,28 @@ _MOST_SLICES = 6
 _MOST_PAIRED = 3  # parameters, of which each pair is drawn
 _MOST_AXES = 8
 _MOST_LINES = 2000
-_FEWEST = 5  # trials from which a surface can be told
+_FEWEST = 5  # trials that a surface needs
 _CELLS = 36  # of a surface along an axis
 _WIDTH = 0.09  # of the kernel, when an axis is 1 long
 _REACH = 2.5  # widths from a trial; farther away nothing is known
 
 
-def parallel_chart(subject: Subject) -> Chart | None:
-    """Draw each complete trial as a line through its parameters and its value."""
-    keys = subject.keys[:_MOST_AXES]
-    able = [row for row in subject.rows if row.state == "complete" and math.isfinite(subject.value(row))]
+def parallel_chart(view: StudyView) -> Chart | None:
+    """Chart each complete trial as a line through its parameters and its value."""
+    keys = view.keys[:_MOST_AXES]
+    able = [row for row in view.rows if row.state == "complete" and math.isfinite(view.value(row))]
     if not keys or len(able) < 2:
         return None
-    is_minimized = subject.is_minimized()
-    best = sorted(able, key=lambda row: subject.value(row) * (1 if is_minimized else -1))[:_MOST_LINES]
-    drawn = best[::-1]  # the best lie on top
-    scales = {key: subject.scale(key) for key in keys}
-    values = [tuple(scales[key].place(subject.params[row.run_id].get(key, math.nan)) for row in drawn) for key in keys]
-    goal = value_axis(subject.metric, [subject.value(row) for row in drawn], is_minimized=is_minimized)
+    is_minimized = view.is_minimized()
+    best = sorted(able, key=lambda row: view.value(row) * (1 if is_minimized else -1))[:_MOST_LINES]
+    drawn = best[::-1]  # the best on top
+    scales = {key: view.scale(key) for key in keys}
+    values = [tuple(scales[key].place(view.params[row.run_id].get(key, math.nan)) for row in drawn) for key in keys]
+    goal = value_axis(view.metric, [view.value(row) for row in drawn], is_minimized=is_minimized)
     parallel = Parallel(
         axes=(*(scales[key].axis for key in keys), goal),
-        values=(*values, tuple(subject.value(row) for row in drawn)),
-        hover=tuple(subject.hover(row) for row in drawn),
+        values=(*values, tuple(view.value(row) for row in drawn)),
+        hover=tuple(view.hover(row) for row in drawn),
         is_less_better=is_minimized,
     )
     return Chart(
@@ -52,39 +52,39 @@ def parallel_chart(subject: Subject) -> Chart | None:
     )
 
 
-def slices_chart(subject: Subject) -> Chart | None:
-    """Draw the value against each of the most important parameters."""
-    values = {row.run_id: subject.value(row) for row in subject.rows}
-    y = value_axis(subject.metric, list(values.values()), is_minimized=subject.is_minimized())
+def slices_chart(view: StudyView) -> Chart | None:
+    """Chart the value against each of the most important parameters."""
+    values = {row.run_id: view.value(row) for row in view.rows}
+    y = value_axis(view.metric, list(values.values()), is_minimized=view.is_minimized())
     panels = []
-    for key in subject.keys[:_MOST_SLICES]:
-        scale = subject.scale(key)
-        points = subject.points(
+    for key in view.keys[:_MOST_SLICES]:
+        scale = view.scale(key)
+        points = view.points(
             [
-                (row, scale.spread(subject.params[row.run_id][key], row.trial or 0), values[row.run_id])
-                for row in subject.rows
-                if key in subject.params[row.run_id]
+                (row, scale.spread(view.params[row.run_id][key], row.trial or 0), values[row.run_id])
+                for row in view.rows
+                if key in view.params[row.run_id]
             ],
-            metric=subject.metric,
+            metric=view.metric,
         )
         if points:
             panels.append(Panel(marks=points, x=scale.axis, y=y))
     if not panels:
         return None
-    order = ", the most important first" if any(subject.importances.values()) else ""
+    order = ", the most important first" if any(view.importances.values()) else ""
     return Chart(
         name="slices",
         title="One parameter at a time",
-        sentence=f"What trials came to along each parameter{order}.",
+        sentence=f"The value of each trial along each parameter{order}.",
         panels=tuple(panels),
     )
 
 
-def contours_chart(subject: Subject) -> Chart | None:
-    """Draw the value over each pair of the most important parameters, smoothed over the trials nearby."""
-    able = [row for row in subject.rows if row.state == "complete" and math.isfinite(subject.value(row))]
-    pairs = itertools.combinations(subject.keys[:_MOST_PAIRED], 2)
-    panels = tuple(panel for a, b in pairs if (panel := _contour_panel(subject, able, a, b)) is not None)
+def contours_chart(view: StudyView) -> Chart | None:
+    """Chart the value over each pair of the most important parameters, smoothed over nearby trials."""
+    able = [row for row in view.rows if row.state == "complete" and math.isfinite(view.value(row))]
+    pairs = itertools.combinations(view.keys[:_MOST_PAIRED], 2)
+    panels = tuple(panel for a, b in pairs if (panel := _contour_panel(view, able, a, b)) is not None)
     if not panels:
         return None
     return Chart(
@@ -95,13 +95,13 @@ def contours_chart(subject: Subject) -> Chart | None:
     )
 
 
-def _contour_panel(subject: Subject, rows: list[TrialRow], first: str, second: str) -> Panel | None:
+def _contour_panel(view: StudyView, rows: list[TrialRow], first: str, second: str) -> Panel | None:
     import numpy as np
 
-    scales = subject.scale(first), subject.scale(second)
+    scales = view.scale(first), view.scale(second)
     placed = []
     for row in rows:
-        params = subject.params[row.run_id]
+        params = view.params[row.run_id]
         if first not in params or second not in params:
             continue
         x, y = (scale.place(params[key]) for scale, key in zip(scales, (first, second), strict=True))
@@ -109,28 +109,28 @@ def _contour_panel(subject: Subject, rows: list[TrialRow], first: str, second: s
             placed.append((row, x, y))
     if len(placed) < _FEWEST:
         return None
-    at = np.array([(x, y, subject.value(row)) for row, x, y in placed], dtype=np.float64)
+    at = np.array([(x, y, view.value(row)) for row, x, y in placed], dtype=np.float64)
     grids = [_grid(at[:, index], scale) for index, scale in enumerate(scales)]
     spans = [_span(at[:, index], scale) for index, scale in enumerate(scales)]
     units = [_unit(at[:, index], scale, span) for index, (scale, span) in enumerate(zip(scales, spans, strict=True))]
     lines = [_unit(grid, scale, span) for grid, scale, span in zip(grids, scales, spans, strict=True)]
     surface = smoothed(units[0], units[1], at[:, 2], lines[0], lines[1])
-    low, high = np.quantile(at[:, 2], [0.1, 1.0] if not subject.is_minimized() else [0.0, 0.9])
+    low, high = np.quantile(at[:, 2], [0.1, 1.0] if not view.is_minimized() else [0.0, 0.9])
     heat = Heat(
         x=tuple(grids[0].tolist()),
         y=tuple(grids[1].tolist()),
         z=tuple(tuple(line) for line in surface.tolist()),
-        label=subject.metric,
+        label=view.metric,
         low=float(low),
         high=float(high) if high > low else float(low) + 1.0,
-        is_less_better=subject.is_minimized(),
+        is_less_better=view.is_minimized(),
     )
-    points = subject.points(
+    points = view.points(
         [
             (
                 row,
-                scales[0].spread(subject.params[row.run_id][first], row.trial or 0),
-                scales[1].spread(subject.params[row.run_id][second], (row.trial or 0) * 7 + 3),
+                scales[0].spread(view.params[row.run_id][first], row.trial or 0),
+                scales[1].spread(view.params[row.run_id][second], (row.trial or 0) * 7 + 3),
             )
             for row, _, _ in placed
         ]
@@ -139,15 +139,17 @@ def _contour_panel(subject: Subject, rows: list[TrialRow], first: str, second: s
 
 
 def smoothed(x: "Array", y: "Array", values: "Array", at_x: "Array", at_y: "Array") -> "Array":
-    """Return the mean of `values` around each point of a grid, weighted by a Gaussian kernel (Nadaraya-Watson).
+    """Return the mean of `values` around each point of a grid, weighted by a Gaussian kernel (Nadaraya, Watson 1964).
 
     Args:
-        x: Of the known points, with axes of length 1; likewise `y`.
-        values: Of the known points.
-        at_x: The columns of the grid; `at_y` its rows.
+        x: The coordinates of the known points, on an axis of length 1.
+        y: Likewise.
+        values: The values of the known points.
+        at_x: The coordinates of the columns of the grid.
+        at_y: The coordinates of its rows.
 
     Returns:
-        One row for each of `at_y`; NaN where no known point is near.
+        A row for each of `at_y`; NaN where no known point is near.
     """
     import numpy as np
 
@@ -164,7 +166,7 @@ def _span(values: "Array", scale: Scale) -> tuple[float, float]:
 
 
 def _grid(values: "Array", scale: Scale) -> "Array":
-    """Return the coordinates of a surface's cells along an axis: each category, few whole numbers, or many points."""
+    """Return the coordinates of the cells of a surface along an axis."""
     import numpy as np
 
     axis, low, high = scale.axis, float(values.min()), float(values.max())
@@ -178,7 +180,7 @@ def _grid(values: "Array", scale: Scale) -> "Array":
 
 
 def _unit(values: "Array", scale: Scale, span: tuple[float, float]) -> "Array":
-    """Return coordinates on an axis of length 1; categories are so far apart that none looks at another."""
+    """Return coordinates on an axis of length 1; categories are so far apart that their values do not mix."""
     import numpy as np
 
     if scale.axis.categories:

@@ -1,11 +1,24 @@
-"""A panel as a figure of plotly.js: plain data for JSON. plotly's own Python objects take a second to import."""
+"""Turn a panel into a figure of plotly.js, as plain data for JSON: plotly's Python objects take a second to import."""
 
 import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Heat, Line, Mark, Panel, Parallel, Points, columns
+from sweeps.report.chart import (
+    LOOKS,
+    MISSING,
+    WARMER,
+    Axis,
+    Bars,
+    Heat,
+    Line,
+    Mark,
+    Panel,
+    Parallel,
+    Points,
+    parallel_axes,
+)
 
 __all__ = ["parallel_figure", "plotly_figure"]
 
@@ -23,8 +36,8 @@ def plotly_figure(panel: Panel, *, is_one_of_several: bool = False) -> Json:
     """Return `data` and `layout` of a panel.
 
     Args:
-        panel: What to draw.
-        is_one_of_several: Whether it is small, without a legend.
+        panel: The panel.
+        is_one_of_several: Whether the chart has several panels; each is smaller then, without a legend.
     """
     traces = [_trace(mark) for mark in panel.marks]
     names: set[str] = set()
@@ -54,11 +67,11 @@ def plotly_figure(panel: Panel, *, is_one_of_several: bool = False) -> Json:
 
 
 def parallel_figure(mark: Parallel) -> Json:
-    """Return what the page's own script draws, since plotly draws parallel coordinates by WebGL, which some lack.
+    """Return parallel coordinates for the script of the page: plotly draws them by WebGL, which some browsers lack.
 
-    Heights are from 0 to 1; `goal` says how good each line is.
+    Heights are from 0 to 1; `goal` is the quality of each line, likewise.
     """
-    found = columns(mark)
+    found = parallel_axes(mark)
     goal = [1 - height if mark.is_less_better else height for height in found[-1].heights]
     return {
         "height": _HEIGHT_OF_PARALLEL,
@@ -197,7 +210,7 @@ def _height(panel: Panel, usual: int) -> int:
 
 
 def _hover(texts: Sequence[str]) -> Json:
-    """Return what is seen beside the pointer; plotly's `text` would stand on bars."""
+    """Return the text beside the pointer; plotly would write its `text` on bars."""
     return {"hovertext": [_text(text) for text in texts], "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
@@ -206,10 +219,10 @@ def _scale() -> list[list[Any]]:
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
-    """Return numbers that JSON can say, as short as they look the same."""
+    """Return numbers for JSON, rounded so far that no difference can be seen; None for NaN and infinity."""
     return [float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in values]
 
 
 def _text(text: str) -> str:
-    """Say a text so that plotly shows it as it is: it takes tags for markup."""
+    """Escape a text for plotly, which interprets tags as markup."""
     return html.escape(text, quote=False).replace("\n", "<br>")

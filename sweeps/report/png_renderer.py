@@ -1,11 +1,27 @@
-"""A chart as a PNG, by matplotlib without its global state."""
+"""Draw a chart as a PNG, by matplotlib without its global state.
+
+docs/decisions.md has the reason why plotly does not draw them.
+"""
 
 import io
 import math
 from typing import Any
 
 from sweeps.core.text import number
-from sweeps.report.chart import LOOKS, MISSING, WARMER, Axis, Bars, Chart, Heat, Line, Panel, Parallel, Points, columns
+from sweeps.report.chart import (
+    LOOKS,
+    MISSING,
+    WARMER,
+    Axis,
+    Bars,
+    Chart,
+    Heat,
+    Line,
+    Panel,
+    Parallel,
+    Points,
+    parallel_axes,
+)
 
 __all__ = ["load", "png"]
 
@@ -15,7 +31,7 @@ _MOST_LINES = 300  # of parallel coordinates; the best of them
 
 
 def load() -> None:
-    """Import what drawing needs, which takes half a second: for a moment at which nobody waits."""
+    """Import what drawing needs, which takes half a second, so that the first chart does not wait for it."""
     import matplotlib.backends.backend_agg
     import matplotlib.collections
     import matplotlib.colors
@@ -24,21 +40,17 @@ def load() -> None:
 
 
 def png(chart: Chart) -> bytes:
-    """Draw a chart.
-
-    Returns:
-        The file's content.
-    """
+    """Return a chart as the content of a PNG file."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(chart.panels)
-    columns = min(count, 3)
-    lines = math.ceil(count / columns)
-    width = 8.4 if count == 1 else 4.4 * columns
+    num_columns = min(count, 3)
+    num_lines = math.ceil(count / num_columns)
+    width = 8.4 if count == 1 else 4.4 * num_columns
     each = max(_height(panel) for panel in chart.panels) * (1.0 if count == 1 else 0.85)
-    height = lines * each + 0.75
+    height = num_lines * each + 0.75
     settings: Any = {
         "text.parse_math": False,  # names are plain texts, whatever dollars they have
         "font.size": 9,
@@ -50,10 +62,10 @@ def png(chart: Chart) -> bytes:
         figure.text(0.25 / width, 1 - 0.18 / height, chart.title, fontsize=12, fontweight="bold", va="top")
         figure.text(0.25 / width, 1 - 0.44 / height, chart.sentence, fontsize=9, color=_FAINT_INK, va="top")
         for index, panel in enumerate(chart.panels):
-            line, column = divmod(index, columns)
+            line, column = divmod(index, num_columns)
             left = _left(panel)
             right = 0.75 if any(isinstance(mark, Heat | Parallel) for mark in panel.marks) else 0.2
-            cell = width / columns
+            cell = width / num_columns
             top = 0.75 + line * each
             has_head = bool(panel.title) or count == 1
             box = (
@@ -70,7 +82,7 @@ def png(chart: Chart) -> bytes:
 
 def _draw(figure: Any, panel: Panel, box: tuple[float, float, float, float], *, has_legend: bool) -> None:
     axes = figure.add_axes(box)
-    axes.set_axis_off()  # matplotlib's own axes take as long as all the rest; `_draw_axis` is three times as fast
+    axes.set_axis_off()  # matplotlib's axes take as long as everything else; `_draw_axis` is three times as fast
     if panel.title:
         axes.text(0, 1.03, panel.title, transform=axes.transAxes)
     if isinstance(panel.marks[0], Parallel):
@@ -100,7 +112,7 @@ def _draw(figure: Any, panel: Panel, box: tuple[float, float, float, float], *, 
 
 
 def _draw_axis(axes: Any, axis: Axis, *, is_x: bool, has_grid: bool, is_share: bool = False) -> None:
-    """Draw the numbers or names along an axis, its own name, and the lines of the grid."""
+    """Draw the tick labels and the label of an axis, and its grid lines."""
     from matplotlib.ticker import MaxNLocator
 
     which = "x" if is_x else "y"
@@ -239,7 +251,7 @@ def _draw_heat(axes: Any, mark: Heat) -> None:
 def _draw_parallel(axes: Any, mark: Parallel) -> None:
     from matplotlib.collections import LineCollection
 
-    found = columns(mark)
+    found = parallel_axes(mark)
     heights = [column.heights for column in found]
     lines = [[(place, of[index]) for place, of in enumerate(heights)] for index in range(len(heights[-1]))]
     lines, goal = lines[-_MOST_LINES:], heights[-1][-_MOST_LINES:]
@@ -279,7 +291,7 @@ def _colours(*, is_reversed: bool) -> Any:
 
 
 def _new(name: str, names: set[str]) -> str | None:
-    """Return a name for the legend once; matplotlib leaves out what has none."""
+    """Return a name for the legend once; matplotlib leaves out names that begin with `_`."""
     if not name or name in names:
         return "_"
     names.add(name)
@@ -287,7 +299,7 @@ def _new(name: str, names: set[str]) -> str | None:
 
 
 def _left(panel: Panel) -> float:
-    """Return the room to the left of an axis, in inches."""
+    """Return the width in inches that the labels left of a panel need."""
     if isinstance(panel.marks[0], Parallel):
         return 0.5
     longest = max(map(len, panel.y.categories), default=5)
@@ -295,6 +307,7 @@ def _left(panel: Panel) -> float:
 
 
 def _height(panel: Panel) -> float:
+    """Return the height of a panel in inches."""
     if any(isinstance(mark, Bars) for mark in panel.marks):
         return 1.2 + 0.3 * max(len(panel.y.categories), 2)
     return 3.9

@@ -1,4 +1,4 @@
-"""What charts look at: a study with all that several of them need, found once."""
+"""A study as the charts see it: what several of them need is computed once."""
 
 import math
 import statistics
@@ -11,7 +11,6 @@ from sweeps.core.text import brief, distinct, duration, number
 from sweeps.core.trials import SEM
 from sweeps.report.chart import Axis, Points, Role
 from sweeps.results.queries import TrialRow
-from sweeps.tracking import tags
 
 if TYPE_CHECKING:
     from sweeps.results.histories import History
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from sweeps.search.importance import Importance
     from sweeps.search.space.parameter import Parameter
 
-__all__ = ["ROLES", "Scale", "Subject", "plain", "value_axis"]
+__all__ = ["ROLES", "Scale", "StudyView", "plain", "value_axis"]
 
 ROLES: tuple[Role, ...] = ("running", "interrupted", "failed", "pruned", "infeasible", "complete", "best")
-"""In the order in which they are drawn: what matters most lies on top."""
+"""The roles in the order in which they are drawn: the most important on top."""
 
 _LONGEST_LABEL = 28
-_WIDE = 1000.0  # a ratio from which on values of an unknown space are spread by ratios
-_WIDE_LOSS = 50.0  # likewise of a metric that is minimised
+_WIDE = 1000.0  # the ratio of values above which the axis of an undeclared parameter is logarithmic
+_WIDE_LOSS = 50.0  # likewise of a minimized metric
 _JITTER = 0.16  # of the distance between two categories
 _GOLDEN = 0.6180339887498949
 _MOST_HOVERED = 12  # parameters
@@ -34,40 +33,39 @@ _MOST_HOVERED = 12  # parameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Where the values of a parameter lie on an axis.
+    """Maps the values of a parameter to positions on an axis.
 
     Attributes:
         axis: The axis.
-        places: Of a categorical axis, the `repr` of each value to its place.
+        places: The position of each value of a categorical axis, by its `repr`.
     """
 
     axis: Axis
     places: Mapping[str, int]
 
     def place(self, value: Any) -> float:
-        """Return where a value lies; NaN where it has no place."""
+        """Return the position of a value; NaN if it has none."""
         if self.axis.categories:
             return float(self.places.get(repr(value), math.nan))
         is_drawn = _is_finite(value) and (value > 0 or not self.axis.is_log)
         return float(value) if is_drawn else math.nan
 
     def spread(self, value: Any, trial: int) -> float:
-        """Return the same, but beside each other where trials share a category."""
+        """Return the position of a trial's value; trials that share a category are spread around it."""
         beside = _JITTER * (2 * (trial * _GOLDEN % 1) - 1) if self.axis.categories else 0.0
         return self.place(value) + beside
 
 
-class Subject:
+class StudyView:
     """A study, as the charts see it.
 
     Args:
-        study: As the store tells it.
-        importances: Of the searched keys, the most important first, for each objective.
-        now_ms: The time at which trials that run are drawn to their ends.
-        state: What became of the study, if its own run does not tell yet.
+        study: The study as read from its store.
+        importances: The importance of the searched keys for each objective, the most important first.
+        now_ms: The time up to which running trials are drawn, in milliseconds since 1970.
 
     Attributes:
-        rows: The trials that count: all but the dropped ones.
+        rows: The trials of the study without the dropped ones.
         metric: The leading objective.
     """
 
@@ -77,10 +75,8 @@ class Subject:
         importances: "Mapping[str, Sequence[Importance]]",
         *,
         now_ms: int,
-        state: str | None = None,
     ) -> None:
         self.study = study
-        self.state = study.parent.tags.get(tags.STATE, "") if state is None else state
         self.importances = importances
         self.now_ms = now_ms
         self.rows = [row for row in study.trials if row.state != "dropped"]
@@ -90,7 +86,7 @@ class Subject:
 
     @cached_property
     def params(self) -> dict[str, dict[str, Any]]:
-        """The parameters of each run; of a list whose elements are searched, each element."""
+        """The parameters by run; a list whose elements are searched is split into its elements."""
         return {row.run_id: self._places(row.params) for row in self.rows}
 
     @cached_property
@@ -102,16 +98,16 @@ class Subject:
         return sorted(varying, key=lambda key: -self.importance(key))
 
     def importance(self, key: str, metric: str | None = None) -> float:
-        """Return the share of a parameter in what makes the values of an objective differ; 0 if it is not known."""
+        """Return the importance of a parameter for an objective, a share of 1; 0 if it is unknown."""
         shares = {one.key: one.share for one in self.importances.get(metric or self.metric, ())}
         return shares.get(key, shares.get(key.partition("[")[0], 0.0))
 
     def values_of(self, key: str) -> list[Any]:
-        """Return the values of a parameter over all trials that have it."""
+        """Return the values of a parameter in all trials that have it."""
         return [params[key] for params in self.params.values() if key in params]
 
     def role(self, row: TrialRow) -> Role:
-        """Return what a trial is drawn as."""
+        """Return the role as which a trial is drawn."""
         if row.run_id in self._best:
             return "best"
         if row.state == "complete" and row.infeasible:
@@ -126,12 +122,12 @@ class Subject:
         return float(value) if value is not None and math.isfinite(value) else math.nan
 
     def error(self, row: TrialRow, metric: str | None = None) -> float:
-        """Return the standard error of an objective's mean over replicates; 0 without."""
+        """Return the standard error of an objective's mean over replicates; 0 without replicates."""
         error = row.metrics.get(f"{metric or self.metric}{SEM}", 0.0)
         return error if _is_finite(error) else 0.0
 
     def is_minimized(self, metric: str | None = None) -> bool:
-        """Tell whether less of an objective is better."""
+        """Tell whether an objective is minimized."""
         return self.study.objectives.get(metric or self.metric) == "minimize"
 
     def histories(self, metric: str) -> "Mapping[int, History]":
@@ -141,7 +137,7 @@ class Subject:
         return self._histories[metric]
 
     def hover(self, row: TrialRow) -> str:
-        """Say what a trial is, in a few lines."""
+        """Describe a trial in a few lines."""
         lines = [f"#{row.trial} {self.role(row)}" if self.role(row) != "complete" else f"#{row.trial}"]
         for metric in self.study.objectives:
             value, error = self.value(row, metric), self.error(row, metric)
@@ -153,11 +149,11 @@ class Subject:
         return "\n".join(lines)
 
     def points(self, placed: Iterable[tuple[TrialRow, float, float]], *, metric: str = "") -> tuple[Points, ...]:
-        """Return the points of trials, those of one role together; what has no place is left out.
+        """Return the points of trials, one mark for each role; points that are not finite are left out.
 
         Args:
             placed: Each trial with its x and y.
-            metric: The objective of which y is the value, for bars of its error.
+            metric: The objective that y shows, for its error bars.
         """
         of_role: dict[Role, list[tuple[TrialRow, float, float]]] = {}
         for row, x, y in placed:
@@ -180,7 +176,7 @@ class Subject:
         return tuple(found)
 
     def scale(self, key: str) -> Scale:
-        """Return the axis of a parameter: as the space has it, or as its values look."""
+        """Return the scale of a parameter, as the search space declares it, or else derived from its values."""
         values = self.values_of(key)
         parameters = self._parameters(key)
         is_choice = any(type(parameter.domain).__name__ == "Choices" for parameter in parameters)
@@ -196,7 +192,7 @@ class Subject:
         return Scale(axis=Axis(label=key, is_log=is_log, is_whole=is_whole), places={})
 
     def _parameters(self, key: str) -> "list[Parameter]":
-        """Return the parameters of a place: none if the space is not known, several if options have ranges."""
+        """Return the parameters of the space with this key path: several if options have ranges of their own."""
         space = self.study.space
         return [] if space is None else [parameter for parameter in space.parameters if parameter.place == key]
 
@@ -215,7 +211,7 @@ class Subject:
 
 
 def _categories(key: str, values: Sequence[Any], *, num_declared: int) -> Scale:
-    """Return an axis of names: numbers in their order, others as they were declared, then by their texts."""
+    """Return a categorical scale: numbers by value, others as declared, then alphabetically."""
     if all(map(_is_number, values)):
         ordered = sorted(values)
     else:
@@ -226,7 +222,7 @@ def _categories(key: str, values: Sequence[Any], *, num_declared: int) -> Scale:
 
 
 def value_axis(label: str, values: Collection[float], *, is_minimized: bool) -> Axis:
-    """Return the axis of a metric: by ratios where what is minimised spans several powers of ten."""
+    """Return the axis of a metric: logarithmic for a minimized one that spans several powers of ten."""
     finite = [value for value in values if math.isfinite(value)]
     is_positive = bool(finite) and min(finite) > 0
     middle = statistics.median(finite) if finite else 0.0
@@ -235,7 +231,7 @@ def value_axis(label: str, values: Collection[float], *, is_minimized: bool) -> 
 
 
 def plain(value: Any, digits: int | None = 4) -> str:
-    """Write a parameter's value as a person would: `0.0031`, `relu`, `[64, 32]`."""
+    """Write the value of a parameter for people: `0.0031`, `relu`, `[64, 32]`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

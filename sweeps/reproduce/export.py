@@ -17,7 +17,7 @@ from sweeps.reproduce.original import IncompleteError, Original, config_of, load
 from sweeps.reproduce.trace import read_trace
 from sweeps.reproduce.verdict import Evidence
 from sweeps.results.reader import open_reader
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 __all__ = ["export", "is_export", "load_exported"]
 

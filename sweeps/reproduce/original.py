@@ -20,7 +20,7 @@ from sweeps.results.run import run_folder
 from sweeps.results.run_names import find_run, label
 from sweeps.tracking import tags
 from sweeps.tracking.names import MAX_PARAM, shortened
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 __all__ = ["IncompleteError", "Original", "config_of", "load_original", "parsed_object", "points_of"]
 

@@ -4,20 +4,13 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from sweeps.cli.commands.compare import Format, print_csv, print_markdown
 from sweeps.core.errors import UsageError
-from sweeps.core.text import brief, finite, number
 from sweeps.results.rows import LATE_FIELDS, TrialRow, is_descending_by, require_metric, resolve
 
-__all__ = ["Group", "grouped", "print_groups"]
+__all__ = ["Group", "grouped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,34 +90,3 @@ def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_falli
         best=best[0],
         best_run_id=best[1],
     )
-
-
-def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out: TextIO) -> None:
-    """Print groups in the order given: as a table, Markdown, CSV or JSON."""
-    if form == "json":
-        out.write(json.dumps([finite(asdict(group)) for group in groups], indent=2) + "\n")
-        return
-    if not groups:
-        return
-    header = [*groups[0].keys, "count", "mean", "standard_error", "best", "best_run_id"]
-    lines = [[*group.keys.values(), *(getattr(group, name) for name in header[-5:])] for group in groups]
-    if form == "csv":
-        print_csv(header, lines, out)
-        return
-    shown = [*groups[0].keys, "count", f"mean {groups[0].metric}", "error", "best", "best run"]
-    cells = [
-        ["" if cell is None else brief(number(cell)) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines
-    ]
-    if form == "md":
-        print_markdown(shown, cells, out)
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for name in shown:
-        table.add_column(Text(name), no_wrap=True)
-    for line in cells:
-        table.add_row(*map(Text, line))
-    width = console.width
-    if not console.is_terminal:
-        console.width = sum(max(map(cell_len, column)) + 2 for column in zip(shown, *cells, strict=True))
-    console.print(table)
-    console.width = width

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,16 +11,17 @@ import sqlalchemy as sa
 
 from sweeps.core.errors import StudyError, UsageError, did_you_mean
 from sweeps.core.text import unbounded
-from sweeps.results.ranking import Ranking, ranking
-from sweeps.results.rows import FIELDS, TrialRow, metrics_among, row_of, some_params, sorted_rows, with_fronts
+from sweeps.results.rows import FIELDS, TrialRow, is_loss, metrics_among, row_of, some_params, sorted_rows, with_fronts
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
-from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_name
-from sweeps.tracking.server import ServerRun, is_server, server_runs
+from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_metrics
+from sweeps.tracking.runs import ServerRun, is_server
+from sweeps.tracking.server import server_runs
 
 __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
 
 _MAX_NAMES = 20  # that are read by a join each; SQLite joins 64 tables at most
+_FEW = 50  # rows to begin with, of which some may not count
 _MOST_IN_FULL = 2000  # rows to read in full for the best few of them
 _CHOOSING_TAGS = (tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE)  # what rows are sorted by
 _FIELD_TAGS = {"study": tags.STUDY, "trial": tags.TRIAL, "duration_s": tags.TRAINED_S}  # what else may be named
@@ -88,8 +89,7 @@ def top_rows(
     """
     if top is not None and not is_server(uri):
         with connected(uri) as connection:
-            ranked = ranking(connection, metric, is_descending)
-            found = None if ranked is None else _best_of(connection, studies, ranked, top)
+            found = _best(connection, studies, top, metric, is_descending)
         if found is not None:
             return found
     names = [] if metric is None else [f"metrics.{metric}"]
@@ -224,21 +224,117 @@ def _completed(connection: sa.Connection, light: Sequence[TrialRow]) -> list[Tri
     return [replace(full[row.run_id], is_on_front=row.is_on_front) for row in light if row.run_id in full]
 
 
-def _best_of(connection: sa.Connection, studies: Sequence[str], ranked: Ranking, top: int) -> list[TrialRow] | None:
-    """Read as many of the ranked runs as hold the best `top` trials; None where they would be too many."""
+# --- the best few by SQL ---------------------------------------------------------------------------------
+# The database sorts by the metrics that hold values (`tags.value_metric`). It narrows, and decides nothing: what it
+# finds is read in full and sorted as all rows are.
+
+
+def _best(
+    connection: sa.Connection, studies: Sequence[str], top: int, metric: str | None, is_descending: bool | None
+) -> list[TrialRow] | None:
+    """Read the best `top` rows, and a few more; None where the database cannot tell which they are.
+
+    That is where several objectives make fronts, studies are judged by different metrics, directions are in doubt, a
+    store was written before values were metrics, or rows without a value come into it.
+    """
     query, _ = _query(connection, studies)
-    rows: list[TrialRow] = []
-    begin, end = 0, ranked.up_to(top)
-    while len(rows) < top and begin < end <= max(_MOST_IN_FULL, 4 * top):
-        found: list[Any] = []
-        for start in range(begin, end, _CHUNK):
-            chunk = ranked.run_ids[start : min(start + _CHUNK, end)]
-            found += connection.execute(query.where(RUNS.c.run_uuid.in_(chunk)))
-        rows += [row for row in _in_full(connection, found) if row.state != "dropped" and not row.infeasible]
-        begin, end = end, ranked.up_to(4 * end)
-    if len(rows) < top:
-        return None  # those without a value, or that do not count, come into it
-    return sorted_rows(_in_order(rows), ranked.metric, ranked.is_descending)[:top]
+    names = _value_metrics(connection)
+    if _has_tag(connection, tags.OBJECTIVES) or not _all_have_metrics(connection, names):
+        return None
+    falls = _falls(connection, names, metric, bool(studies)) if is_descending is None else {is_descending}
+    if len(falls) != 1 or (metric is None and len(names) != 1):
+        return None
+    keys = list(names)
+    if metric is not None:
+        own = {looked_up_name(tags.value_metric(metric, goal)) for goal in ("maximize", "minimize")}
+        keys = [*(own & names.keys()), looked_up_name(metric)]
+    (is_falling,) = falls
+    count = max(_FEW, 2 * top)
+    while count <= max(_MOST_IN_FULL, 4 * top):
+        run_ids, bound = _leading(connection, studies, keys, is_falling, count)
+        found = [
+            run for chunk in _chunks(run_ids) for run in connection.execute(query.where(RUNS.c.run_uuid.in_(chunk)))
+        ]
+        rows = sorted_rows(_in_order(_in_full(connection, found)), metric, is_falling) if found else []
+        if sum(_is_ahead(row, metric, bound, is_falling) for row in rows) >= top:
+            return rows[:top]
+        if bound is None:
+            return None
+        count *= 4
+    return None
+
+
+def _value_metrics(connection: sa.Connection) -> dict[str, str]:
+    """Return the names of the metrics that hold values, with their directions; of all runs."""
+    found: dict[str, str] = {}
+    for goal in ("maximize", "minimize"):
+        head = tags.value_metric("", goal)
+        if connection.dialect.name == "sqlite":  # which uses its index for this, but not for `like`
+            begins = sa.and_(LATEST.c.key >= head, LATEST.c.key < f"{head[:-1]}0")  # "0" comes after "/"
+        else:
+            begins = LATEST.c.key.startswith(head, autoescape=True)
+        found |= dict.fromkeys(connection.scalars(sa.select(LATEST.c.key).where(begins).distinct()), goal)
+    return found
+
+
+def _all_have_metrics(connection: sa.Connection, names: Collection[str]) -> bool:
+    """Tell whether the value of every trial and train is a metric, too."""
+    has_metric = sa.exists().where(LATEST.c.run_uuid == TAGS.c.run_uuid, LATEST.c.key.in_(names))
+    query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.VALUE, sa.not_(has_metric)).limit(_CHUNK)
+    without = list(connection.scalars(query))  # the runs of studies, whose value is that of their best
+    kinds = sa.select(TAGS.c.value).where(TAGS.c.key == tags.KIND, TAGS.c.run_uuid.in_(without))
+    return len(without) < _CHUNK and {"trial", "train"}.isdisjoint(connection.scalars(kinds))
+
+
+def _falls(connection: sa.Connection, names: Mapping[str, str], metric: str | None, are_some: bool) -> set[bool]:
+    """Return whether the highest is first, or both where that is in doubt."""
+    if metric is None:
+        return {goal == "maximize" for goal in names.values()}
+    goals = {goal for name, goal in names.items() if name == looked_up_name(tags.value_metric(metric, goal))}
+    # Studies and trains: what else is judged by a metric is a trial of a study
+    judged = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.METRIC)
+    alone = judged.except_(sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.TRIAL)).subquery()
+    own, direction = TAGS.alias("own"), TAGS.alias("direction")
+    query = (
+        sa.select(direction.c.value)
+        .select_from(alone)
+        .join(own, sa.and_(own.c.run_uuid == alone.c.run_uuid, own.c.key == tags.METRIC, own.c.value == metric))
+        .outerjoin(direction, sa.and_(direction.c.run_uuid == alone.c.run_uuid, direction.c.key == tags.DIRECTION))
+    )
+    goals |= {goal or "maximize" for goal in connection.scalars(query)}
+    falls = {goal == "maximize" for goal in goals}
+    return falls | {not is_loss(metric)} if are_some or not goals else falls
+
+
+def _leading(
+    connection: sa.Connection, studies: Sequence[str], keys: Sequence[str], is_falling: bool, count: int
+) -> tuple[list[str], float | None]:
+    """Return the first `count` runs by each of some metrics, and the value behind which others may be; None if none."""
+    order = LATEST.c.value.desc() if is_falling else LATEST.c.value
+    run_ids: dict[str, None] = {}
+    bounds = []
+    for key in keys:
+        query = sa.select(LATEST.c.run_uuid, LATEST.c.value).where(LATEST.c.key == key, sa.not_(LATEST.c.is_nan))
+        if studies:
+            of = sa.and_(TAGS.c.run_uuid == LATEST.c.run_uuid, TAGS.c.key == tags.STUDY, TAGS.c.value.in_(studies))
+            query = query.join(TAGS, of)
+        found = connection.execute(query.order_by(order).limit(count)).all()
+        run_ids |= dict.fromkeys(run_id for run_id, _ in found)
+        if len(found) == count:
+            bounds.append(unbounded(found[-1].value))
+    return list(run_ids), (max(bounds) if is_falling else min(bounds)) if bounds else None
+
+
+def _is_ahead(row: TrialRow, metric: str | None, bound: float | None, is_falling: bool) -> bool:
+    """Tell whether a row counts, and is ahead of all that may be behind the bound."""
+    value = row.value_of(metric or row.metric)
+    if value is None or math.isnan(value) or row.state == "dropped" or row.infeasible:
+        return False
+    return bound is None or (value > bound if is_falling else value < bound)
+
+
+def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (run_ids[start : start + _CHUNK] for start in range(0, len(run_ids), _CHUNK))
 
 
 def _in_full(connection: sa.Connection, runs: Sequence[Any]) -> list[TrialRow]:
@@ -262,7 +358,7 @@ def _in_full(connection: sa.Connection, runs: Sequence[Any]) -> list[TrialRow]:
             start_ms=run.start_time,
             end_ms=run.end_time,
             tags=joined(tags_of[run.run_uuid]),
-            metrics={shown_name(k): math.nan if v is None else v for k, v in metrics_of[run.run_uuid].items()},
+            metrics=shown_metrics(metrics_of[run.run_uuid]),
         )
         for run in runs
     )

@@ -8,11 +8,22 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from sweeps.core.text import unbounded
-from sweeps.results.histories import HUGE, NUM_POINTS, Curve, History, histories_of, without_restated
+from sweeps.results.histories import (
+    HUGE,
+    NUM_POINTS,
+    Curve,
+    History,
+    histories_of,
+    history_of,
+    measured,
+    thinned,
+    without_restated,
+)
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected
-from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
-from sweeps.tracking.server import Artifact, ServerReader, ServerRun, StoredRun, is_server
+from sweeps.tracking.names import looked_up_name, shown_metrics, shown_name, shown_tags
+from sweeps.tracking.runs import Artifact, ServerRun, StoredRun, is_server
+from sweeps.tracking.server import Point, ServerReader
 
 __all__ = ["RunReader", "SqlReader", "open_reader"]
 
@@ -68,10 +79,31 @@ def open_reader(uri: str) -> Iterator[RunReader]:
         StoreError: The store cannot be opened or read, or it is none of MLflow's.
     """
     if is_server(uri):
-        yield ServerReader(uri)
+        yield _FromServer(uri)
     else:
         with connected(uri) as connection:
             yield SqlReader(connection)
+
+
+class _FromServer(ServerReader):
+    """Reads from a server; see `RunReader`."""
+
+    def curves(self, run_id: str) -> dict[str, Curve]:
+        """Return the histories of the metrics of a run."""
+        points = self.points(run_id, sorted(self.run(run_id).metrics))
+        end = _last_step(points.get("epoch", []))
+        return {metric: thinned(measured(found, end)) for metric, found in points.items() if found}
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
+        """Return the points of metrics, by metric and run: a request for each of both, and one for each run."""
+        found: dict[str, dict[str, History]] = {metric: {} for metric in metrics}
+        for run_id in run_ids:
+            points = self.points(run_id, ["epoch", *metrics])
+            end = _last_step(points["epoch"])
+            for metric in metrics:
+                if points[metric]:
+                    found[metric][run_id] = without_restated(history_of(points[metric]), end)
+        return {metric: of_runs for metric, of_runs in found.items() if of_runs}
 
 
 class SqlReader:
@@ -156,7 +188,7 @@ class SqlReader:
         ends = {key: _ends(rows) for key, rows in parts.items()}
         steps = self._first_steps(run_id, ends)
         curves = {key: _curve(rows, [steps.get((key, end)) for end in ends[key]]) for key, rows in parts.items()}
-        return {shown_name(key): curve for key, curve in sorted(curves.items())}
+        return {shown_name(key): curve for key, curve in sorted(curves.items()) if tags.judged_by(key) is None}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
         """Return the points of metrics, by metric and run: a query for each metric and 500 runs."""
@@ -215,18 +247,22 @@ class SqlReader:
         return {run_id: shown_tags(stored) for run_id, stored in found.items()}
 
     def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
+        found: dict[str, dict[str, float | None]] = {run_id: {} for run_id in run_ids}
         number = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
         query = sa.select(LATEST.c.run_uuid, LATEST.c.key, number)
         for start in range(0, len(run_ids), _CHUNK):
             chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
             for run_id, key, value in self._connection.execute(chunk):
-                found[run_id][shown_name(key)] = math.nan if value is None else value
-        return found
+                found[run_id][key] = value
+        return {run_id: shown_metrics(stored) for run_id, stored in found.items()}
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:
         query = sa.select(table.c.key, table.c.value).where(table.c.run_uuid == run_id).order_by(table.c.key)
         return {key: value or "" for key, value in self._connection.execute(query)}
+
+
+def _last_step(points: Sequence[Point]) -> int | None:
+    return max((step for step, _, _ in points), default=None)
 
 
 def _columns(run: Any) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from typing import Any, Literal
 from sweeps.core.errors import UsageError, did_you_mean
 from sweeps.core.pareto import on_front
 from sweeps.core.text import LARGEST, is_number, short_names, unbounded, whole
-from sweeps.results.ranking import is_loss
 from sweeps.tracking import tags
-from sweeps.tracking.server import ServerRun
+from sweeps.tracking.runs import ServerRun
 
 __all__ = [
     "FIELDS",
@@ -31,6 +30,7 @@ __all__ = [
     "best_of",
     "in_force",
     "is_descending_by",
+    "is_loss",
     "metrics_among",
     "plain_mapping",
     "require_metric",
@@ -333,6 +333,11 @@ def require_metric(rows: Collection[TrialRow], metric: str) -> None:
     known = {key for row in rows for key in (*row.metrics, *row.objectives) if key}
     if rows:
         raise UsageError(f"No run has a metric {metric!r}. {did_you_mean(metric, known)}")
+
+
+def is_loss(metric: str) -> bool:
+    """Tell by its name whether less of a metric is better, where no study says so."""
+    return "loss" in metric or "error" in metric
 
 
 def is_descending_by(rows: Iterable[TrialRow], metric: str) -> bool:

@@ -12,13 +12,12 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.text import whole
 from sweeps.results.histories import Curve
-from sweeps.results.ranking import is_loss
 from sweeps.results.reader import RunReader, open_reader
-from sweeps.results.rows import TrialRow, plain_mapping, row_of
+from sweeps.results.rows import TrialRow, is_loss, plain_mapping, row_of
 from sweeps.results.run_names import Found, find_run, label
 from sweeps.tracking import tags
 from sweeps.tracking.names import MAX_PARAM, is_shortened
-from sweeps.tracking.server import Artifact, StoredRun
+from sweeps.tracking.runs import Artifact, StoredRun
 
 __all__ = ["MetricDetail", "RunDetail", "read_runs", "run_folder"]
 

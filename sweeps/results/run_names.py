@@ -13,7 +13,7 @@ from sweeps.results.queries import trial_rows
 from sweeps.results.reader import RunReader
 from sweeps.results.rows import TrialRow, best_of, in_force
 from sweeps.tracking import tags
-from sweeps.tracking.server import ServerRun
+from sweeps.tracking.runs import ServerRun
 
 __all__ = ["HOW", "Found", "best_run_id", "find_run", "label"]
 

@@ -23,7 +23,7 @@ from sweeps.results.queries import trial_rows
 from sweeps.results.reader import RunReader, open_reader
 from sweeps.results.rows import TrialRow, best_of, in_force, rows_of
 from sweeps.tracking import tags
-from sweeps.tracking.server import ServerRun, StoredRun
+from sweeps.tracking.runs import ServerRun, StoredRun
 
 if TYPE_CHECKING:  # pandas and Hydra's parser take time to import
     import pandas as pd

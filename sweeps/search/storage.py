@@ -21,6 +21,7 @@ from sweeps.core.urls import hide_password, passwords_in, with_installed_driver
 __all__ = ["Storage", "dashboard", "open_storage", "storage_errors"]
 
 Storage = RDBStorage
+"""The storage of studies, as the rest of Lightsweep passes it around."""
 
 _BUSY_TIMEOUT_S = 60
 

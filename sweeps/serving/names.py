@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from sweeps.tracking.database import ALIASES, LOGGED_MODELS, REGISTERED_MODELS, VERSION_TAGS, VERSIONS, connected
 from sweeps.tracking.registry import ModelName, Registered, Registry, chosen_version, model_id_of
-from sweeps.tracking.server import is_server
+from sweeps.tracking.runs import is_server
 
 __all__ = ["find_registered", "registered_names"]
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from sweeps.core.errors import StoreError
 from sweeps.core.text import plain
 from sweeps.core.urls import hide_password
-from sweeps.tracking.server import Artifact, is_server
+from sweeps.tracking.runs import Artifact, is_server
 
 __all__ = [
     "Recorded",

@@ -19,6 +19,7 @@ Texts that are longer than MLflow takes: what is read again is spread over sever
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -35,6 +36,7 @@ __all__ = [
     "joined",
     "looked_up_name",
     "shortened",
+    "shown_metrics",
     "shown_name",
     "shown_tags",
     "spread",
@@ -77,6 +79,15 @@ def shown_name(stored: str) -> str:
         return stored
     name = "" if stored == _EMPTY else _ESCAPE.sub(_unescaped, stored)
     return name if stored_name(name) == stored else stored
+
+
+def shown_metrics(stored: Mapping[str, float | None]) -> dict[str, float]:
+    """Return metrics by the names that are shown, without those that only serve for sorting; None is NaN."""
+    return {
+        shown_name(key): math.nan if value is None else value
+        for key, value in stored.items()
+        if tags.judged_by(key) is None
+    }
 
 
 def looked_up_name(shown: str) -> str:

@@ -30,7 +30,7 @@ from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.core.secrets import Secrets
 from sweeps.tracking.operations import Operation, merged
-from sweeps.tracking.runs import Note, RunRecorder, RunStore, Unsent
+from sweeps.tracking.store import Note, RunRecorder, RunStore, Unsent
 from sweeps.tracking.tags import NOTE
 from sweeps.tracking.ui import Pages, RunKey
 

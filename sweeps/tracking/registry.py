@@ -22,7 +22,8 @@ from sweeps.core.urls import hide_password, with_installed_driver
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
 from sweeps.tracking.database import require_store
-from sweeps.tracking.server import give_up_soon, is_server
+from sweeps.tracking.runs import is_server
+from sweeps.tracking.server import give_up_soon
 
 __all__ = [
     "HOW",

@@ -1,65 +1,23 @@
 """Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
 
-import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.core.errors import StoreError
 from sweeps.core.urls import hide_password
-from sweeps.results.histories import Curve, History, history_of, measured, thinned, without_restated
 from sweeps.tracking import tags
-from sweeps.tracking.names import looked_up_name, shown_name, shown_tags
+from sweeps.tracking.names import looked_up_name, shown_metrics, shown_name, shown_tags
+from sweeps.tracking.runs import Artifact, ServerRun, StoredRun
 
-__all__ = [
-    "Artifact",
-    "ServerReader",
-    "ServerRun",
-    "StoredRun",
-    "give_up_soon",
-    "is_server",
-    "server_runs",
-]
+__all__ = ["Point", "ServerReader", "give_up_soon", "server_runs"]
+
+Point = tuple[int, int, float]
 
 _PAGE = 1000
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerRun:
-    """A run as the store has it; times are milliseconds since the epoch."""
-
-    run_id: str
-    name: str
-    status: str
-    start_ms: int | None
-    end_ms: int | None
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRun(ServerRun):
-    """A run with all that the store has of it, but for the histories of its metrics."""
-
-    params: Mapping[str, str] = field(default_factory=dict)
-    artifact_uri: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """A file that was recorded; its path is relative to the artifacts of the run."""
-
-    path: str
-    size: int
-
-
-def is_server(uri: str) -> bool:
-    """Tell whether `uri` is the address of an MLflow server rather than a database."""
-    return uri.startswith(("http://", "https://"))
 
 
 def give_up_soon() -> None:
@@ -115,24 +73,13 @@ class ServerReader:
             artifact_uri=found.info.artifact_uri,
         )
 
-    def curves(self, run_id: str) -> dict[str, Curve]:
-        """Return the histories of the metrics of a run."""
-        with _client(self._uri) as client:
-            names = sorted(map(shown_name, client.get_run(run_id).data.metrics))
-            histories = {key: _points(client, run_id, key) for key in names}
-        end = _last_step(histories.get("epoch", []))
-        return {key: thinned(measured(points, end)) for key, points in histories.items() if points}
+    def points(self, run_id: str, metrics: Sequence[str]) -> dict[str, list[Point]]:
+        """Return the points of metrics of a run, by one request each.
 
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return the points of metrics, by metric and run: a request for each of both, and one for each run."""
-        found: dict[str, dict[str, History]] = {}
+        A point is a step, a time in milliseconds and a value.
+        """
         with _client(self._uri) as client:
-            ends = {run_id: _last_step(_points(client, run_id, "epoch")) for run_id in run_ids}
-            for metric, run_id in itertools.product(metrics, run_ids):
-                points = _points(client, run_id, metric)
-                if points:
-                    found.setdefault(metric, {})[run_id] = without_restated(history_of(points), ends[run_id])
-        return found
+            return {metric: _points(client, run_id, metric) for metric in metrics}
 
     def artifacts(self, run: StoredRun) -> list[Artifact]:
         """List the artifacts of a run."""
@@ -179,17 +126,13 @@ def _plain(run: Any) -> ServerRun:
         start_ms=run.info.start_time,
         end_ms=run.info.end_time,
         tags=shown_tags(run.data.tags),
-        metrics={shown_name(key): value for key, value in run.data.metrics.items()},
+        metrics=shown_metrics(run.data.metrics),
     )
 
 
-def _points(client: Any, run_id: str, metric: str) -> list[tuple[int, int, float]]:
+def _points(client: Any, run_id: str, metric: str) -> list[Point]:
     history = client.get_metric_history(run_id, looked_up_name(metric))
     return [(point.step, point.timestamp, point.value) for point in history]
-
-
-def _last_step(points: Iterable[tuple[int, int, float]]) -> int | None:
-    return max((step for step, _, _ in points), default=None)
 
 
 def _pattern(value: str) -> str:

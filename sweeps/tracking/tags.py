@@ -34,6 +34,8 @@ __all__ = [
     "VALUE",
     "VALUES",
     "ending",
+    "judged_by",
+    "value_metric",
 ]
 
 KIND = "lightsweep.kind"
@@ -57,7 +59,7 @@ METRIC = "lightsweep.metric"
 DIRECTION = "lightsweep.direction"
 """maximize or minimize"""
 VALUE = "lightsweep.value"
-"""its value at the best checkpoint"""
+"""its value at the best checkpoint; also a metric, see `value_metric`, by which a database sorts"""
 OBJECTIVES = "lightsweep.objectives"
 """of a study of several: the direction of each, as JSON"""
 VALUES = "lightsweep.values"
@@ -115,3 +117,20 @@ def ending(state: str, value: float | None, reason: str) -> tuple[str, dict[str,
     elif state == "pruned":
         tags["pruned"] = "true"
     return status, tags
+
+
+def value_metric(metric: str, direction: str) -> str:
+    """Return the name of the metric that holds a run's value at the best checkpoint.
+
+    A tag is text, which no database sorts as numbers. The name tells what the run is judged by and how, so that the
+    few names that there are tell it of all runs.
+    """
+    return f"{_VALUE_OF[direction]}{metric}"
+
+
+def judged_by(name: str) -> tuple[str, str] | None:
+    """Return the metric and the direction of a name that `value_metric` gives; None for any other."""
+    return next(((name[len(head) :], goal) for goal, head in _VALUE_OF.items() if name.startswith(head)), None)
+
+
+_VALUE_OF = {"maximize": "lightsweep.maximize/", "minimize": "lightsweep.minimize/"}

@@ -1,12 +1,11 @@
-"""Where MLflow's pages show what a recorder has written: relative addresses, good on whatever host serves them.
+"""MLflow's pages of a study: their addresses, and the saved view that they open.
 
-Where MLflow's UI shows a study: read from the store, which says under which numbers it is kept there.
+`Pages` has the addresses of runs that the recorder knows; `study_pages` reads those of a study from the store. All are
+relative to the address of the server.
 
-The view of a study in MLflow's UI: which columns, which runs in which order, which charts.
-
-MLflow's pages keep a view that somebody shares as a tag of the experiment, and list it by its name; a page whose
-address names the tag shows it. This writes such a tag. Its format is that of `savedViewEnvelope.ts` and
-`ExperimentPageUIState.tsx` in MLflow's front end; a test opens it in a browser.
+`saved_view` returns the view of a study: its columns, the order of its runs, its charts. MLflow stores a shared view as
+a tag of the experiment, lists it by its name, and shows it on a page whose address names the tag. The format of the tag
+is that of `savedViewEnvelope.ts` and `ExperimentPageUIState.tsx` in MLflow's front end; a test opens it in a browser.
 """
 
 import base64
@@ -40,11 +39,11 @@ __all__ = [
 ]
 
 RunKey = str | int
-"""A run as the driver calls it: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
+"""The driver's name of a run: `study`, the number of a trial, or `TRIAL/REPLICATE`."""
 PARENT: RunKey = "study"
 """the run of a study"""
 
-_TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for language models
+_TRAINING = "workflowType=machine_learning"  # else MLflow shows the pages for language models
 
 
 class Pages:
@@ -52,7 +51,7 @@ class Pages:
 
     Args:
         experiment_id: The experiment.
-        run_ids: The runs that are in the store, by what the driver calls them.
+        run_ids: The ids of the runs in the store, by the driver's names.
     """
 
     def __init__(self, experiment_id: str, run_ids: Mapping[RunKey, str]) -> None:
@@ -73,12 +72,12 @@ class Pages:
         return f"{page}?{_TRAINING}"
 
     def study(self, name: str, *, is_chart: bool = False) -> str:
-        """Return the page of the trials of a study, in the view that was saved for it."""
+        """Return the page of the trials of a study, in its saved view."""
         return runs_page(self._experiment_id, view_key(name), is_chart=is_chart)
 
 
 def runs_page(experiment_id: str, key: str | None = None, *, is_chart: bool = False) -> str:
-    """Return the page of the runs of an experiment, in the saved view of this key."""
+    """Return the page of the runs of an experiment, in the saved view with this key."""
     options = [_TRAINING]
     if key is not None:
         options.append(f"viewStateShareKey={key}")
@@ -88,9 +87,11 @@ def runs_page(experiment_id: str, key: str | None = None, *, is_chart: bool = Fa
 
 
 def view_key(study: str) -> str:
-    """Return the key of the view that is saved for a study."""
+    """Return the key of the saved view of a study."""
     return f"lightsweep-{hashlib.sha256(study.encode()).hexdigest()[:16]}"
 
+
+# --- the pages of a study in a store
 
 _EXPERIMENT = sa.table("runs", sa.column("run_uuid"), sa.column("experiment_id")).alias("experiment_of")
 _EXPERIMENT_TAGS = sa.table("experiment_tags", sa.column("experiment_id"), sa.column("key"))
@@ -101,10 +102,10 @@ class StudyPages:
     """The pages of a study, relative to the address of the server.
 
     Attributes:
-        study: Its name; None for the page of all studies.
-        front: The study's own page, or that of all studies.
-        trials: Its trials, best first.
-        charts: Their charts.
+        study: The name of the study; None for the page of all studies.
+        front: The page of the study, or of all studies.
+        trials: The page of its trials, best first.
+        charts: The page of their charts.
     """
 
     study: str | None
@@ -114,11 +115,15 @@ class StudyPages:
 
 
 def study_pages(uri: str, study: str | None = None) -> StudyPages:
-    """Find the pages of a study, or of the one that was driven last; of none, if the store has no study.
+    """Find the pages of a study.
+
+    Args:
+        uri: The address of MLflow's database.
+        study: The name of the study; None for the one that was driven last, or for no study if the store has none.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
-        StudyError: There is no such study; names the nearest.
+        StoreError: The store cannot be opened, or it is not a store of MLflow.
+        StudyError: There is no such study; the message names the nearest.
     """
     kind, name = TAGS.alias("kind"), TAGS.alias("study")
     query = (
@@ -158,10 +163,12 @@ def study_pages(uri: str, study: str | None = None) -> StudyPages:
     )
 
 
+# --- the saved view
+
 VIEW = "mlflow.sharedViewState."
-"""what the tag of an experiment that holds a view begins with"""
-_OWN = "lightsweep"  # what a view has beside what MLflow reads
-_MANY = 100  # runs, above which the charts become slow: then they show the best twenty
+"""the prefix of the tags of an experiment that hold a view"""
+_OWN = "lightsweep"  # the key of our digest, which MLflow ignores
+_MANY = 100  # runs above which the charts become slow, so that they show only the best twenty
 _MOST_PARAMS = 12  # in the charts
 _MOST_COLUMNS = 40
 _MOST_CURVES = 9
@@ -176,15 +183,15 @@ def saved_view(
     num_trials: int,
     created_ms: int,
 ) -> tuple[str, str]:
-    """Return the tag of the experiment, key and value, that is the view of a study.
+    """Return the key and the value of the tag that holds the view of a study.
 
     Args:
-        study: Its name, which the view has, too.
-        objectives: The metrics that it is judged by, each with `maximize` or `minimize`; the leading one first.
-        params: The searched keys, and whether every trial has a value of it.
-        metrics: All metrics that trainings log.
-        num_trials: How many trials there will be.
-        created_ms: When the view was made, in milliseconds since the epoch.
+        study: The name of the study and of the view.
+        objectives: The metrics that the study is judged by, each with `maximize` or `minimize`; the leading one first.
+        params: The searched keys, and whether every trial has a value for the key.
+        metrics: All metrics that training runs log.
+        num_trials: The total number of trials.
+        created_ms: The time of creation, in milliseconds since 1970.
     """
     objectives = {stored_name(name): way for name, way in objectives.items()}
     params = {stored_name(key): is_everywhere for key, is_everywhere in params.items()}
@@ -227,7 +234,7 @@ def saved_view(
 
 
 def is_untouched(value: str) -> bool:
-    """Tell whether a view is as `saved_view` gave it; MLflow's *Override saved view* writes another."""
+    """Tell whether a view is still as `saved_view` made it; MLflow's *Override saved view* writes another."""
     try:
         envelope = json.loads(value)
         return isinstance(envelope, dict) and envelope.get(_OWN) == _digest(envelope)
@@ -252,7 +259,7 @@ def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: 
             "type": "PARALLEL",
             "uuid": "parallel",
             "metricSectionId": "all",
-            # A run that lacks one of them would be left out
+            # A run without one of them would be left out
             "selectedParams": [key for key, is_everywhere in params.items() if is_everywhere][:_MOST_PARAMS],
             "selectedMetrics": list(objectives)[::-1],  # its colour is that of the last
             "showAllRuns": True,
@@ -289,12 +296,12 @@ def _charts(objectives: Mapping[str, str], params: Mapping[str, bool], metrics: 
     return {
         "compareRunSections": [{"display": True, "isReordered": False, **common, **section} for section in sections],
         "compareRunCharts": [{"runsCountToCompare": 1000, **common, **card} for card in cards],
-        "isAccordionReordered": True,  # else it is sorted by name
+        "isAccordionReordered": True,  # else MLflow sorts it by name
     }
 
 
 def _by_interest(objectives: Mapping[str, str]) -> Any:
-    """Sort the objectives first, then what is validated, then the rest."""
+    """Return a sort key: the objectives first, then the metrics of validation, then the rest."""
     names = list(objectives)
     return lambda name: (
         names.index(name) if name in objectives else len(names),
@@ -306,7 +313,8 @@ def _by_interest(objectives: Mapping[str, str]) -> Any:
 def _filter(study: str) -> str:
     """Return MLflow's filter for the trials of a study.
 
-    MLflow's filters know no escape for a quote, so that it stands as any character; so does what LIKE takes for more.
+    MLflow's filters have no escape for a quote, so that it becomes a wildcard for one character, as do the characters
+    that LIKE interprets.
     """
     if re.search(r"['\\]", study):
         pattern = re.sub(r"['\\%]", "_", study)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -105,7 +106,7 @@ def test_two_ranks_are_refused_parameters_that_plain_ddp_would_stumble_over(ligh
 
 
 def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-m", "sweeps", "sweep", "trainer.accelerator=cpu"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,

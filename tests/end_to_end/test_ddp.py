@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 pytestmark = pytest.mark.ddp
 
@@ -56,7 +57,7 @@ def test_a_sweep_of_two_ranks_a_trial_prunes_and_records_each_trial_once(lightsw
 
 
 def test_a_rank_that_is_killed_fails_its_trial_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    sweep = subprocess.Popen(
+    sweep = warm.Popen(
         [
             *(sys.executable, "-m", "sweeps", *SWEEP, "study.num_trials=3", "pruner=none", "launcher.slots=1"),
             *("trainer.max_epochs=60", "test=false"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 OVERRIDES = (
     "optimizer.lr=tag(log,interval(1e-4,1e-2))",
@@ -30,7 +31,7 @@ class Running:
 
     def __init__(self, folder: Path, epochs: str = LONG) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
+        self.process = warm.Popen(
             [sys.executable, "-m", "sweeps", "sweep", *OVERRIDES, epochs],
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -74,7 +75,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def compare(folder: Path) -> dict[int, dict[str, Any]]:
     command = [sys.executable, "-m", "sweeps", "compare", "s", "--format", "json"]
-    rows = json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)
+    rows = json.loads(warm.run(command, cwd=folder, capture_output=True, check=True).stdout)
     return {row["trial"]: row for row in rows}
 
 

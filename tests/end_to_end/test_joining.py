@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from free_ports import free_port
 
 pytestmark = pytest.mark.ddp
@@ -54,7 +55,7 @@ class Group:
 
     def start(self, command: Sequence[str], **variables: str) -> subprocess.Popen[str]:
         self.processes.append(
-            subprocess.Popen(
+            warm.Popen(
                 command,
                 cwd=self.folder,
                 stdout=subprocess.PIPE,
@@ -183,7 +184,7 @@ class Launched:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     folder = tmp_path_factory.mktemp("launched")
     command = [sys.executable, "-m", "sweeps", *TRAIN, "trainer.devices=2"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    done = warm.run(command, cwd=folder, capture_output=True, text=True, check=True)
     (run,) = runs(folder)
     (checkpoint,) = folder.glob("mlruns/train/0000/checkpoints/*.ckpt")
     return Launched(run, done.stdout, str(checkpoint.relative_to(folder)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 NUM_KILLS = int(os.environ.get("LIGHTSWEEP_TEST_KILLS", "4"))
 SWEEP = (
@@ -52,7 +53,7 @@ def histories(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "sweeps", "compare", "s", "--format", "json"]
-    found = json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)
+    found = json.loads(warm.run(command, cwd=folder, capture_output=True, check=True).stdout)
     kept = ("trial", "state", "params", "metrics")
     return sorted(({key: row[key] for key in kept} for row in found), key=lambda row: row["trial"])
 
@@ -71,7 +72,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(
     moment = random.Random(1)
     for number in range(num_kills):
         arguments = (*SWEEP, *further) if not (killed / "mlruns" / "s" / "study.yaml").exists() else ("resume", "s")
-        driver = subprocess.Popen(
+        driver = warm.Popen(
             [sys.executable, "-m", "sweeps", *arguments],
             cwd=killed,
             stdout=subprocess.PIPE,

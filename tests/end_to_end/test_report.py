@@ -121,14 +121,16 @@ def test_a_study_without_a_report_gets_one_when_it_goes_on_and_another_replaces_
 @pytest.fixture(scope="module")
 def wide_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a study of several hundred trials of every kind."""
-    from report_studies import IMPORTANCES, subject_of, varied
+    from report_studies import IMPORTANCES, varied, view_of
 
-    from sweeps.report.charts import make_charts
+    from sweeps.report.build import make_charts
     from sweeps.report.page import page
+    from sweeps.results.summary import next_commands, summarize
 
-    subject = subject_of(varied(300), IMPORTANCES)
+    view = view_of(varied(300), IMPORTANCES)
+    summary = summarize(view.study, Path("mlruns"))
     path: Path = tmp_path_factory.mktemp("wide") / "report.html"
-    path.write_text(page(subject, make_charts(subject), advice=["Widen it."], commands=[("Look", "lightsweep ui")]))
+    path.write_text(page(view, summary, make_charts(view), advice=["Widen it."], commands=next_commands(summary)))
     return path
 
 
@@ -217,7 +219,7 @@ def test_dragging_along_an_axis_leaves_the_lines_that_pass_there(browser: Any, w
 
 @pytest.mark.browser
 def test_texts_of_the_store_run_in_no_browser(browser: Any, tmp_path: Path) -> None:
-    from test_report_renderers import evil, page_of
+    from report_studies import evil, page_of
 
     path = tmp_path / "report.html"
     path.write_text(page_of(evil()))

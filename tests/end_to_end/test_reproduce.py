@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from own_modules import MY_NET
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -184,7 +185,7 @@ def test_a_trial_that_was_cut_off_is_exact_and_still_is_when_resumed(store: Stor
     overrides = ("optimizer.lr=0.001,0.01", "study.name=s", "study.num_trials=1", "pruner=none", "launcher.threads=1")
     command = [sys.executable, "-m", "sweeps", "sweep", *overrides, "launcher.slots=1"]
     command += ["trainer.accelerator=cpu", "trainer.max_epochs=60", "tracking.resume_overhead=1e9"]
-    driver = subprocess.Popen(command, cwd=store.folder, stdout=subprocess.DEVNULL)
+    driver = warm.Popen(command, cwd=store.folder, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not knows_where_to_go_on(store.folder):
         assert driver.poll() is None and time.monotonic() < deadline

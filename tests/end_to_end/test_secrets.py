@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import warm
 
 from sweeps.config.quoting import quote
 
@@ -50,7 +51,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "own" / "data").mkdir(parents=True, exist_ok=True)
     (folder / "own" / "guarded.py").write_text(DATA)
     (folder / "own" / "data" / "guarded.yaml").write_text(OPTION)
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-m", "sweeps", *arguments],
         cwd=folder,
         capture_output=True,

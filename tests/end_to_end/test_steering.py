@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 SWEEP = (
     "sweep",
@@ -29,7 +30,7 @@ class Running:
 
     def __init__(self, folder: Path) -> None:
         self.lines: list[str] = []
-        self.process = subprocess.Popen(
+        self.process = warm.Popen(
             [sys.executable, "-m", "sweeps", *SWEEP],
             cwd=folder,
             stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ from sweeps.core.messages import (
 from sweeps.core.trials import Search, Suggestion, TrialResult
 from sweeps.driver.display import Display
 from sweeps.launchers.launcher import Launcher
-from sweeps.tracking.runs import RunStore
+from sweeps.tracking.store import RunStore
 
 Script = Callable[[int], list[Event]]
 

@@ -3,17 +3,21 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sweeps.report.study_view import Subject
+from sweeps.report.build import make_charts
+from sweeps.report.page import page
+from sweeps.report.study_view import StudyView
 from sweeps.results.histories import History
 from sweeps.results.queries import TrialRow
+from sweeps.results.summary import next_commands, summarize
 from sweeps.search.importance import Importance
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 ACC = {"val/acc": "maximize"}
 START_MS = 1_790_000_000_000
@@ -98,11 +102,11 @@ class PlainStudy:
         }
 
 
-def subject_of(study: PlainStudy, importances: Mapping[str, float] | None = None) -> Subject:
+def view_of(study: PlainStudy, importances: Mapping[str, float] | None = None) -> StudyView:
     """The study as charts see it; what has less than a tenth of the importance may be chance."""
     shares = importances or {}
     weights = [Importance(key=key, share=share, is_clear=share >= 0.1) for key, share in shares.items()]
-    return Subject(study, {"val/acc": weights} if weights else {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
+    return StudyView(study, {"val/acc": weights} if weights else {}, now_ms=START_MS + 100_000)  # type: ignore[arg-type]
 
 
 SPACE = {
@@ -158,3 +162,25 @@ def varied(count: int = 60, *, num_steps: int = 12) -> PlainStudy:
             )
         )
     return PlainStudy(rows, space=SPACE, histories={"val/acc": curves})
+
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> $a_{b}$ <!-- &amp; \" '"
+
+
+def evil() -> StudyView:
+    """A study in which every text wants to be markup."""
+    more = {"reason": EVIL, "infeasible": EVIL, "objectives": {EVIL: "maximize"}, "metric": EVIL}
+    rows = [
+        trial(n, 0.1 * n, params={EVIL: f"{EVIL}{n % 3}", "lr": 0.1 * n}, values={EVIL: 0.1 * n}, **more)
+        for n in range(8)
+    ]
+    study = PlainStudy(rows, objectives={EVIL: "maximize"}, histories={EVIL: {0: [0.1, 0.2]}}, best=[7])
+    study.name = EVIL
+    return view_of(study)
+
+
+def page_of(view: StudyView, **more: Any) -> str:
+    """The report of a study; `more` may have its advice and its commands."""
+    summary = summarize(view.study, Path("mlruns"))
+    commands = more.get("commands", next_commands(summary))
+    return page(view, summary, make_charts(view), advice=more.get("advice", []), commands=commands)

@@ -18,6 +18,11 @@ from sweeps.results.select import parse_where
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+PAGES = [
+    str(path.relative_to(ROOT))
+    for folder in ("", "docs", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.md"))
+]
 NODES = {
     "study": schema.StudyConfig,
     "launcher": schema.LauncherConfig,
@@ -44,25 +49,22 @@ def test_every_group_and_option_is_documented(group: str) -> None:
         assert [path.stem for path in conf_dir().joinpath(group).glob("*.yaml") if f"`{path.stem}`" not in row] == []
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/structure.md",
-        "docs/configuration.md",
-        "docs/steering.md",
-        "docs/comparing.md",
-        "docs/security.md",
-        "docs/mlflow.md",
-        "docs/reproducing.md",
-        "docs/promoting.md",
-    ],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_no_link_leads_nowhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+    missing = []
+    for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", (ROOT / page).read_text()):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        if "://" in target:
+            continue
+        if not path.exists() or (anchor and anchor not in _anchors(path.read_text())):
+            missing.append(f"{target}#{anchor}" if anchor else target)
+    assert missing == []
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", ["steering", "reproducing", "mlflow", "promoting"])
@@ -140,3 +142,19 @@ def test_every_field_is_on_the_page_on_comparing() -> None:
 def test_every_option_begins_with_the_command_that_uses_it(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# lightsweep ")
+
+
+def test_the_structure_fits_on_one_page_and_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "structure.md").read_text()
+    assert len(text.splitlines()) <= 90
+    named = re.findall(r"\b(?:cli|driver|launchers|worker|results|search|tracking|config|core)/[a-z_/]+\.py\b", text)
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / "sweeps" / name).is_file()] == []
+
+
+def test_the_walks_name_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:sweeps|tests|docs)/[a-z_/]+\.(?:py|md))`", text)
+    invented = {"tests/lightning_modules/nets/test_resnet.py", "lightning_modules/nets/resnet.py"}
+    assert len(named) > 8
+    assert [name for name in named if name not in invented and not (ROOT / name).is_file()] == []

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.cli.preflight_report import CheckReport
+from sweeps.cli.console import preparing
 from sweeps.config.composer import Composer, Config
 from sweeps.config.quoting import verbatim
 from sweeps.core.errors import LightsweepError, PreflightError
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
-from sweeps.driver.session import CommandLine, lease_slots, preparing, start_launcher
+from sweeps.driver.preflight_report import CheckReport
+from sweeps.driver.session import CommandLine, lease_slots, start_launcher
 from sweeps.driver.sweep_setup import (
     compose_trial,
     judged_metrics,

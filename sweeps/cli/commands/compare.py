@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from sweeps.core.text import brief, distinct, duration, finite, number, plain, short_names
 from sweeps.core.trials import SEM
+from sweeps.results.groups import Group
 from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, resolve
 
-__all__ = ["Format", "print_csv", "print_markdown", "print_rows"]
+__all__ = ["Format", "print_csv", "print_groups", "print_markdown", "print_rows"]
 
 Format = Literal["table", "csv", "json", "md"]
 _STYLES = {
@@ -283,3 +284,34 @@ def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[st
             break
         kept.remove(expendable)
     return kept, [column.header for column in columns if column not in kept]
+
+
+def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out: TextIO) -> None:
+    """Print groups in the order given: as a table, Markdown, CSV or JSON."""
+    if form == "json":
+        out.write(json.dumps([finite(asdict(group)) for group in groups], indent=2) + "\n")
+        return
+    if not groups:
+        return
+    header = [*groups[0].keys, "count", "mean", "standard_error", "best", "best_run_id"]
+    lines = [[*group.keys.values(), *(getattr(group, name) for name in header[-5:])] for group in groups]
+    if form == "csv":
+        print_csv(header, lines, out)
+        return
+    shown = [*groups[0].keys, "count", f"mean {groups[0].metric}", "error", "best", "best run"]
+    cells = [
+        ["" if cell is None else brief(number(cell)) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines
+    ]
+    if form == "md":
+        print_markdown(shown, cells, out)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for name in shown:
+        table.add_column(Text(name), no_wrap=True)
+    for line in cells:
+        table.add_row(*map(Text, line))
+    width = console.width
+    if not console.is_terminal:
+        console.width = sum(max(map(cell_len, column)) + 2 for column in zip(shown, *cells, strict=True))
+    console.print(table)
+    console.width = width

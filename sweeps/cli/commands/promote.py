@@ -29,7 +29,7 @@ from sweeps.serving.model import DATA, ServedModel
 from sweeps.tracking import tags
 from sweeps.tracking.artifacts import download_artifacts, list_artifacts
 from sweeps.tracking.registry import NewVersion, Registered, Registry, require_alias, require_name
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 if TYPE_CHECKING:
     from sweeps.serving.package import Prepared

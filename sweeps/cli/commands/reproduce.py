@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.cli.commands.run_request import RunRequest
+from sweeps.cli.console import preparing
 from sweeps.cli.live import make_display, warn_unsent
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.core import paths
@@ -21,7 +22,7 @@ from sweeps.core.text import plain
 from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.session import common_tags, open_recorder, preparing, python_path, start_launcher
+from sweeps.driver.session import common_tags, open_recorder, python_path, start_launcher
 from sweeps.driver.single_run import SingleRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
@@ -36,7 +37,7 @@ from sweeps.results.reader import open_reader
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.runs import Unsent
+from sweeps.tracking.store import Unsent
 
 __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
 

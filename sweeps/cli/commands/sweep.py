@@ -4,15 +4,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from sweeps.cli.console import preparing
 from sweeps.cli.live import make_display
-from sweeps.cli.preflight_report import CheckReport, print_warnings
+from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
@@ -24,16 +24,16 @@ from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
+from sweeps.driver.preflight_report import CheckReport
 from sweeps.driver.reuse import Twins
 from sweeps.driver.session import (
     CommandLine,
     lease_slots,
     open_recorder,
-    preparing,
     python_path,
     start_launcher,
 )
-from sweeps.driver.study_run import ENDS, ParentRun
+from sweeps.driver.study_run import ENDS, StudyRun
 from sweeps.driver.sweep_setup import (
     compose_trial,
     judged_metrics,
@@ -52,15 +52,16 @@ from sweeps.launchers.slots import Slot, devices_per_slot
 from sweeps.launchers.torchrun import given_place
 from sweeps.report.build import FinalReport, Report
 from sweeps.reproduce.provenance import capture
+from sweeps.results.summary import StudySummary
 from sweeps.search.objectives import parse_constraints, parse_objectives, require_judgeable
 from sweeps.search.replicates import replication
 from sweeps.search.samplers import build_pruner, build_sampler, seed_of
 from sweeps.search.space.space import Space
 from sweeps.search.storage import open_storage
-from sweeps.search.study import Best, Study
+from sweeps.search.study import Study
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.runs import Unsent
+from sweeps.tracking.store import Unsent
 from sweeps.tracking.ui import PARENT
 
 __all__ = ["SweepResult", "resume", "sweep"]
@@ -72,16 +73,10 @@ _LOCK_WITHIN_S = 1.0  # `lightsweep enqueue` and `stop` hold the lock for an ins
 class SweepResult:
     """A sweep that has come to its end, or to a stop."""
 
-    study: str
+    summary: StudySummary
     folder: Path
     totals: Totals
-    num_trials: int
-    num_finished: int
-    best: tuple[Best, ...]
-    """the best trial, or the Pareto front of several objectives"""
-    metrics: tuple[str, ...]
     unsent: Unsent
-    tracking_uri: str | None
     report: Report | None
     """what the study has taught; None if there is no report"""
 
@@ -138,6 +133,9 @@ class _Sweep:
         judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
         self._answers = config["pruner"]["_target_"] not in judges_no_epochs
 
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def run(self, *, migrates: bool) -> SweepResult:
         config = self._config
         slots = lease_slots(config, slots=None)
@@ -173,7 +171,6 @@ class _Sweep:
                 print_warnings(report, self._console)
             name = config["study"]["name"] or _new_name(self._composer, self._store_dir)
             folder = paths.study_dir(self._store_dir, name)
-            echo = partial(self._console.print, markup=False, highlight=False, soft_wrap=True)
             with _only_driver(name, folder) as since_ns:
                 if migrates:
                     move_over(
@@ -183,7 +180,7 @@ class _Sweep:
                         composer=self._composer,
                         space=self._space,
                         folder=folder,
-                        say=echo,
+                        say=self._print,
                     )
                 start_warm(
                     name,
@@ -192,7 +189,7 @@ class _Sweep:
                     composer=self._composer,
                     space=self._space,
                     store_dir=self._store_dir,
-                    say=echo,
+                    say=self._print,
                 )
                 study = Study.create_or_load(
                     name,
@@ -246,7 +243,7 @@ class _Sweep:
             grace_s=self._config["launcher"]["grace_s"],
         )
         self._leave_record(study.name, folder)
-        parent = ParentRun(
+        parent = StudyRun(
             study,
             recorder,
             config=self._config,
@@ -286,22 +283,14 @@ class _Sweep:
                 device_s=None if limits.device_hours is None else 3600 * limits.device_hours,
             ),
             device_s_before=limits.device_s_before,
-            best_before=tuple(
-                TrialResult(
-                    state="complete",
-                    number=trial.number,
-                    value=trial.value,
-                    objectives=dict(zip(study.metrics, trial.objectives, strict=True)),
-                )
-                for trial in study.best_trials
-            ),
+            best_before=parent.best,
         )
         display = make_display(heading, self._console)
         uri = self._config["tracking"]["uri"]
         final = FinalReport(study.name, folder, recorder, uri=uri, is_on=self._config["study"]["report"])
 
         def on_ended(outcome: TrialResult) -> None:
-            parent.tell(outcome)
+            parent.add(outcome)
             final.prepare()
 
         driver = Driver(
@@ -340,15 +329,10 @@ class _Sweep:
             parent.close(stopped, report=paths.REPORT if report else None)
             recorder.close()
         return SweepResult(
-            study=study.name,
+            summary=parent.summary(stopped),
             folder=folder,
             totals=totals,
-            num_trials=limits.num_trials,
-            num_finished=study.num_finished,
-            best=tuple(study.best_trials),
-            metrics=study.metrics,
             unsent=recorder.unsent,
-            tracking_uri=uri,
             report=report,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sweeps.cli.console import preparing
 from sweeps.cli.live import make_display
 from sweeps.cli.preflight_report import print_warnings
 from sweeps.config.composer import Composer, Config
@@ -24,7 +25,6 @@ from sweeps.driver.session import (
     common_tags,
     lease_slots,
     open_recorder,
-    preparing,
     python_path,
     start_launcher,
 )
@@ -36,7 +36,7 @@ from sweeps.launchers.torchrun import devices_overrides, given_place, joining_en
 from sweeps.reproduce.provenance import capture
 from sweeps.tracking import tags
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.runs import RunRecorder, Unsent
+from sweeps.tracking.store import RunRecorder, Unsent
 
 __all__ = ["TrainResult", "train"]
 

@@ -1,8 +1,8 @@
 """`lightsweep ui`: MLflow's server and pages over the store, on this machine's loopback address.
 
-The server runs in this process, as `mlflow server` would run it in a child: so one Ctrl-C, and even `kill -9`, ends
-all of it. MLflow's job runners (for language models) are left out; they are four processes more. Optuna's dashboard is
-a thread of the same process.
+The server runs in this process, while `mlflow server` would run it in a child: so one Ctrl-C, and even `kill -9`, ends
+all of it. MLflow's job runners for language models are left out; they would be four more processes. Optuna's dashboard
+is a thread of the same process.
 """
 
 import errno
@@ -25,13 +25,13 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.urls import hide_password, sqlite_url, with_installed_driver
 from sweeps.tracking.database import require_store
-from sweeps.tracking.server import is_server
+from sweeps.tracking.runs import is_server
 from sweeps.tracking.ui import study_pages
 
 __all__ = ["serve", "settings"]
 
 _HOST = "127.0.0.1"
-_GRACE_S = 1  # for requests that are answered when Ctrl-C comes
+_GRACE_S = 1  # for requests in progress at Ctrl-C
 
 
 def serve(
@@ -46,20 +46,20 @@ def serve(
     """Serve until Ctrl-C, and return the exit status.
 
     Args:
-        uri: MLflow's database.
-        store_dir: The store.
-        port: MLflow's; the dashboard has the next one.
-        study: Whose page to show; None for the study that was driven last.
-        has_dashboard: Whether Optuna's dashboard is served, too.
-        opens_browser: Whether to open the page in a browser, if there is a screen to show it on.
+        uri: The address of MLflow's database.
+        store_dir: The folder of the store.
+        port: The port of MLflow's server; the dashboard gets the next one.
+        study: The study to open; None for the one that was driven last.
+        has_dashboard: Whether to serve Optuna's dashboard as well.
+        opens_browser: Whether to open the page in a browser, if there is a screen.
 
     Raises:
         StoreError: There is no such store yet, or a port is taken.
         StudyError: There is no such study.
-        UsageError: The store is itself a server, which has a UI of its own; or the dashboard is not installed.
+        UsageError: The store is an MLflow server, which has its own UI; or the dashboard is not installed.
     """
     if is_server(uri):
-        raise UsageError(f"{hide_password(uri)} is an MLflow server and shows its own UI: open it in a browser.")
+        raise UsageError(f"{hide_password(uri)} is an MLflow server with its own UI: open it in a browser.")
     require_store(uri)
     pages = study_pages(uri, study)
     address = f"http://{_HOST}:{port}"
@@ -91,13 +91,13 @@ def serve(
 
 
 def settings(uri: str, store_dir: Path, port: int) -> dict[str, str]:
-    """Return the environment that tells MLflow's server what `mlflow server` would: store, artifacts, hosts."""
+    """Return the environment variables by which `mlflow server` passes store, artifacts and hosts to its server."""
     return {
         "_MLFLOW_SERVER_FILE_STORE": uri,
         "_MLFLOW_SERVER_REGISTRY_STORE": uri,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (store_dir / paths.ARTIFACTS).resolve().as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
-        # Its default accepts a name such as 10.evil.example; only these two are this machine's
+        # Its default accepts names such as 10.evil.example; only these two are of this machine
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{_HOST}:{port},localhost:{port}",
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://{_HOST}:{port},http://localhost:{port}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -106,8 +106,8 @@ def settings(uri: str, store_dir: Path, port: int) -> dict[str, str]:
 
 
 def _has_screen() -> bool:
-    """Tell whether a browser that is opened here can be seen, rather than one in the terminal of somebody far away."""
-    if os.environ.get("BROWSER"):  # who sets it knows
+    """Tell whether this session has a screen for a browser; a remote terminal has none."""
+    if os.environ.get("BROWSER"):  # the user has chosen one
         return True
     if platform.system() == "Linux":
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -138,11 +138,11 @@ class _Dashboard(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of single requests."""
+        """Log no single request."""
 
 
 def _for_this_machine(application: Any, port: int) -> Any:
-    """Refuse requests that a page of another site sends: the dashboard itself asks nobody who he is."""
+    """Refuse requests from pages of other sites: the dashboard itself has no authentication."""
     hosts = {f"{_HOST}:{port}", f"localhost:{port}"}
 
     def refuse_or_answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -157,12 +157,12 @@ def _for_this_machine(application: Any, port: int) -> Any:
 
 
 def _listen(port: int) -> socket.socket:
-    """Take the port before the slow imports, so that one that is taken is told at once."""
+    """Bind the port before the slow imports, so that a taken one is reported at once."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, port))
-        listener.listen(128)  # a browser that comes too early waits
+        listener.listen(128)  # an early browser waits
     except OverflowError as error:
         listener.close()
         raise UsageError(f"There is no port {port}: the last one is 65535.") from error
@@ -192,7 +192,7 @@ def _run(listener: socket.socket, ready: Callable[[], None]) -> None:
         access_log=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    config.load()  # imports MLflow, which sets its loggers to talk
+    config.load()  # imports MLflow, which makes its loggers verbose
     for name in ("mlflow", "alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
     Server(config).run(sockets=[listener])

@@ -176,3 +176,8 @@ def test_a_resumed_training_sees_the_batches_of_an_uninterrupted_one(cache, tmp_
     expected = [key for key in whole if key > ((1, 4) if save_at[-1] == "batch" else (1, 99))]
     assert list(rest) == expected
     assert all(torch.equal(rest[key], whole[key]) for key in rest)
+
+
+def test_two_data_modules_are_never_equal() -> None:
+    one, other = (Digits(num_classes=10, input_shape=[1, 8, 8], cache_dir="data") for _ in range(2))
+    assert one != other and hash(one) != hash(other)

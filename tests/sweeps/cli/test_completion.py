@@ -27,7 +27,7 @@ def completed(line: str) -> list[str]:
         (
             "lightsweep ",
             [
-                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "predict "),
+                *("check ", "compare ", "completion ", "diff ", "enqueue ", "export ", "help ", "predict "),
                 *("promote ", "report ", "reproduce ", "resume ", "show ", "stop ", "sweep ", "train ", "ui "),
             ],
         ),

@@ -12,7 +12,8 @@ from sweeps.core.messages import Progress
 from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Budget
-from sweeps.tracking.runs import Unsent
+from sweeps.results.summary import BestTrial
+from sweeps.tracking.store import Unsent
 
 
 def ended(**changes: Any) -> TrialResult:
@@ -158,9 +159,7 @@ def test_of_several_objectives_each_is_shown_and_the_front_is_marked() -> None:
 
 
 def test_the_best_so_far_is_that_of_the_study() -> None:
-    display, out = shown(
-        False, best_before=(TrialResult(state="complete", number=0, value=0.95, objectives={"val/acc": 0.95}),)
-    )
+    display, out = shown(False, best_before=(BestTrial(number=0, objectives={"val/acc": 0.95}, params={}),))
     display.trial_ended(ended(number=1, value=0.9))
     assert "best so far" not in out.getvalue()
     display.trial_ended(ended(number=2, value=0.96))
@@ -169,7 +168,7 @@ def test_the_best_so_far_is_that_of_the_study() -> None:
 
 def test_the_front_is_that_of_the_study() -> None:
     sizes = {"val/acc": "maximize", "num_params": "minimize"}
-    before = TrialResult(state="complete", number=0, value=0.9, objectives={"val/acc": 0.9, "num_params": 100.0})
+    before = BestTrial(number=0, objectives={"val/acc": 0.9, "num_params": 100.0}, params={})
     display, out = shown(False, objectives=sizes, best_before=(before,))
     display.trial_ended(ended(number=1, value=0.8, objectives={"val/acc": 0.8, "num_params": 200.0}))
     assert "on the front" not in out.getvalue()

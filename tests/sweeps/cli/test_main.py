@@ -1,6 +1,6 @@
 """The command line itself: quick help, light imports, quiet ends."""
 
-import io
+import argparse
 import json
 import subprocess
 import sys
@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from sweeps.cli.commands.sweep import SweepResult
 from sweeps.cli.main import _COMMANDS, main
-from sweeps.cli.summary import conclude
-from sweeps.core.trials import Totals
+from sweeps.cli.parser import make_parser
 from sweeps.core.urls import store_options
-from sweeps.search.study import Best
-from sweeps.tracking.runs import Unsent
 
 HEAVY = {"torch", "mlflow", "optuna", "hydra", "pytorch_lightning", "numpy", "pandas"}
 
@@ -67,14 +62,45 @@ def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
     assert min(seconds("-m", "sweeps", "--help") for _ in range(3)) <= 0.5 * max(1.0, speed)
 
 
-def test_help_of_sweep_lists_groups_and_expressions(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["sweep", "--help"])
+def test_help_on_the_configuration_lists_groups_and_expressions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "config"]) == 0
 
     text = capsys.readouterr().out
-    assert caught.value.code == 0
     assert "tag(log,interval(1e-4,1e-1))" in text
     assert any(line.split() == ["model:", "cnn,", "mlp"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "check", "resume"])
+def test_help_of_a_command_leads_to_the_one_page_on_the_configuration(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main(["help", command]) == 0
+
+    text = capsys.readouterr().out
+    assert "help config" in text and "model:" not in text
+
+
+def test_an_unknown_topic_of_help_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "comapre"]) == 2
+    assert "'compare'" in capsys.readouterr().err
+
+
+def test_help_without_a_topic_is_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_texts_of_help_are_short() -> None:
+    """A verb and an object in about fifty characters, for each command and option."""
+    texts = [item.help for item in arguments() if item.help not in (None, argparse.SUPPRESS)]
+    assert len(texts) > 60
+    assert [text for text in texts if len(text) > 62] == []
+
+
+def arguments() -> list[argparse.Action]:
+    commands = next(it for it in make_parser()._actions if isinstance(it, argparse._SubParsersAction))
+    own = [item for command in commands.choices.values() for item in command._actions]
+    return [*commands._choices_actions, *own]
 
 
 def test_an_error_that_nobody_has_foreseen_is_one_line(
@@ -103,7 +129,7 @@ def test_top_must_be_a_positive_number(capsys: pytest.CaptureFixture[str], top: 
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (("show", "\udcff#1"), 2, "what is typed must be UTF-8"),
+        (("show", "\udcff#1"), 2, "must be UTF-8"),
         (("show", "a#" + "9" * 5000), 2, "There is no run"),
         (("compare", "--where", "value > " + "9" * 5000), 0, ""),
         (("ui", "--no-browser", "--port", "99999"), 2, "There is no port 99999: the last one is 65535."),
@@ -205,37 +231,3 @@ def test_sweep_over_postgresql_is_compared(lightsweep: Callable[..., Any], postg
 
 def test_sweep_over_a_server_is_refused_by_ui_alone(lightsweep: Callable[..., Any]) -> None:
     assert "open it in a browser" in lightsweep("ui", "--uri", "http://127.0.0.1:1").stderr
-
-
-def concluded(folder: Path, **more: Any) -> tuple[int, str]:
-    """Return the exit status and the last lines of a sweep of eight trials."""
-    out = io.StringIO()
-    result = {
-        "study": "s",
-        "folder": folder / "s",
-        "totals": Totals(),
-        "num_trials": 8,
-        "num_finished": 3,
-        "best": (Best(number=0, objectives=(0.9,), values={"model.depth": 1}),),
-        "metrics": ("val/acc",),
-        "unsent": Unsent(file=folder / "unsent.jsonl", records=()),
-        "tracking_uri": None,
-        "report": None,
-    }
-    status = conclude(SweepResult(**result | more), Console(file=out, width=200))
-    return status, out.getvalue()
-
-
-def test_a_sweep_that_ends_before_its_total_says_why(tmp_path: Path) -> None:
-    words = "The space has no more combinations: 3 trials of 8 took them all."
-
-    assert words in concluded(tmp_path)[1]
-    assert words not in concluded(tmp_path, num_finished=8)[1]
-    assert words not in concluded(tmp_path, totals=Totals(stopped="timeout"))[1]
-
-
-def test_a_sweep_without_a_best_trial_fails_and_says_so(tmp_path: Path) -> None:
-    status, text = concluded(tmp_path, best=(), num_finished=8)
-
-    assert status == 1 and "There is no best trial" in text
-    assert "There is no best trial" not in concluded(tmp_path)[1]

@@ -6,8 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from sweeps.cli.preflight_report import CheckReport, Room, Size, Unused, print_report
+from sweeps.cli.preflight_report import print_report
 from sweeps.core.messages import Memory
+from sweeps.driver.preflight_report import CheckReport, Room, Size, Unused
 
 MEMORY = Memory(parameters=1_000_000, gradients=1_000_000, optimizer=2_000_000, activations=500_000)
 LARGEST = Size(values={"model.depth": 4}, num_parameters=250_000, memory=MEMORY)

@@ -90,3 +90,25 @@ def test_function_without_annotations_takes_any_value() -> None:
         return depth
 
     check(build, depth="x", rate=[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_sizes": 8}, "data.batch_sizes: MNIST takes no such argument. Did you mean 'batch_size'"),
+        ({"test_fraction": 0.1}, "data.test_fraction: MNIST takes no such argument"),
+        ({"val_fraction": "half"}, "data.val_fraction must be a number, but got 'half'"),
+        ({"timeout_s": "long"}, "data.timeout_s must be a number, but got 'long'"),
+        ({"num_classes": None}, "data.num_classes must be an integer, but got None"),
+    ],
+    ids=str,
+)
+def test_arguments_that_a_data_module_inherits_are_checked(arguments: dict[str, Any], message: str) -> None:
+    from lightning_modules.data.mnist import MNIST
+
+    given = {"num_classes": 10, "input_shape": [1, 28, 28], "cache_dir": "data"}
+    check_arguments(MNIST, given, key="data", is_partial=False)
+    with pytest.raises(ConfigError) as caught:
+        check_arguments(MNIST, given | arguments, key="data", is_partial=False)
+
+    assert message in str(caught.value)

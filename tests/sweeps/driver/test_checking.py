@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from fakes import FakeLauncher
 
-from sweeps.cli.preflight_report import CheckReport
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
 from sweeps.driver.preflight import check, host_memory_bytes
+from sweeps.driver.preflight_report import CheckReport
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space

@@ -48,7 +48,7 @@ def fill(url, folder, composer, choices, count=6):
 
 
 def move(url, folder, composer, space):
-    lines = []
+    lines: list[str] = []
     move_over(
         "s",
         open_storage(url),
@@ -87,7 +87,7 @@ def test_an_unknown_choice_does_not_fit_and_the_runs_are_told_even_after_a_crash
     after = parse_space({"model.depth": "range(1,4)", "optimizer": "adam,sgd"})
     reason = "its optimizer was not searched, and is not known"
     assert move(url, tmp_path / "s", composer, after) == [
-        "study s is moved to the new space: 0 trials are kept, 6 dropped (the study as it was is s~1 in the storage)",
+        "study s is moved to the new space: 0 trials are kept, 6 dropped (as it was, it is s~1 in the storage)",
         *(f"  #{number}: {reason}" for number in range(3)),
         "  and 3 more",
     ]
@@ -125,7 +125,7 @@ def test_only_choices_that_were_the_same_from_the_first_are_known(tmp_path):
 def test_a_warm_start_happens_once_and_says_what_it_took(url, tmp_path, composer):
     fill(url, tmp_path / "s", composer, {})
     space = parse_space({"optimizer.lr": "interval(0,1)", "model.depth": "1,2", "model.width": "64,128"})
-    lines = []
+    lines: list[str] = []
     for _ in range(2):
         start_warm(
             "new",
@@ -139,7 +139,7 @@ def test_a_warm_start_happens_once_and_says_what_it_took(url, tmp_path, composer
     study = make(url, space, name="new")
     taken = study.counts["borrowed"]
     assert 0 < taken < 6 and study.values_of(0)["model.width"] == 128
-    assert f"{taken} trials from study s ({6 - taken} incompatible)" in lines[0]
+    assert lines[0] == f"warm start: {taken} trials of s are known; {6 - taken} do not fit"
     assert "model.depth=3 is not in choice(1,2)" in lines[1] and sum("warm start" in line for line in lines) == 1
 
 

@@ -9,29 +9,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_studies import IMPORTANCES, PlainStudy, subject_of, trial, varied
+from report_studies import EVIL, IMPORTANCES, PlainStudy, evil, page_of, trial, varied, view_of
 
+from sweeps.report.build import make_charts
 from sweeps.report.chart import Chart, Parallel
-from sweeps.report.charts import make_charts
 from sweeps.report.outcome_charts import history_chart
-from sweeps.report.page import page
 from sweeps.report.plotly_renderer import parallel_figure, plotly_figure
 from sweeps.report.png_renderer import png
-from sweeps.report.study_view import Subject
-
-EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)> $a_{b}$ <!-- &amp; \" '"
-
-
-def evil() -> Subject:
-    """A study in which every text wants to be markup."""
-    more = {"reason": EVIL, "infeasible": EVIL, "objectives": {EVIL: "maximize"}, "metric": EVIL}
-    rows = [
-        trial(n, 0.1 * n, params={EVIL: f"{EVIL}{n % 3}", "lr": 0.1 * n}, values={EVIL: 0.1 * n}, **more)
-        for n in range(8)
-    ]
-    study = PlainStudy(rows, objectives={EVIL: "maximize"}, histories={EVIL: {0: [0.1, 0.2]}}, best=[7])
-    study.name = EVIL
-    return subject_of(study)
+from sweeps.results.summary import NextCommand
 
 
 def all_charts() -> list[Chart]:
@@ -40,8 +25,8 @@ def all_charts() -> list[Chart]:
         trial(n, 0.1 * n, objectives=both, values={"val/acc": 0.1 * n, "num_params": 10.0**n}, params={"a": n})
         for n in range(1, 6)
     ]
-    several = make_charts(subject_of(PlainStudy(rows, objectives=both, best=[1, 2, 3, 4, 5])))
-    return [*make_charts(subject_of(varied(40), IMPORTANCES)), *several, *make_charts(evil())]
+    several = make_charts(view_of(PlainStudy(rows, objectives=both, best=[1, 2, 3, 4, 5])))
+    return [*make_charts(view_of(varied(40), IMPORTANCES)), *several, *make_charts(evil())]
 
 
 class Elements(HTMLParser):
@@ -65,13 +50,9 @@ class Elements(HTMLParser):
         self.words.append(data)
 
 
-def page_of(subject: Subject, **more: Any) -> str:
-    return page(subject, make_charts(subject), advice=more.get("advice", []), commands=more.get("commands", []))
-
-
 def test_no_parameter_is_called_important_where_none_was_weighed() -> None:
     def said(importances: Any) -> str:
-        charts = make_charts(subject_of(varied(12), importances))
+        charts = make_charts(view_of(varied(12), importances))
         return next(chart.sentence for chart in charts if chart.name == "slices")
 
     assert "important" in said(IMPORTANCES) and "important" not in said(None)
@@ -109,7 +90,7 @@ def test_every_chart_is_an_image_with_something_on_it(chart: Chart) -> None:
 
 
 def test_points_of_a_figure_are_those_of_the_chart() -> None:
-    chart = history_chart(subject_of(PlainStudy([trial(0, 0.5), trial(1, 1 / 3)])))
+    chart = history_chart(view_of(PlainStudy([trial(0, 0.5), trial(1, 1 / 3)])))
     assert chart is not None
     traces = {trace["name"]: trace for trace in plotly_figure(chart.panels[0])["data"]}
     assert (traces["complete"]["x"], traces["complete"]["y"]) == ([1], [0.333333])
@@ -118,13 +99,13 @@ def test_points_of_a_figure_are_those_of_the_chart() -> None:
 
 def test_few_whole_numbers_have_no_halves_between_them() -> None:
     rows = [trial(n, 0.1 * n, params={"depth": n, "width": 100 * n}) for n in range(1, 4)]
-    (chart,) = [chart for chart in make_charts(subject_of(PlainStudy(rows))) if chart.name == "slices"]
+    (chart,) = [chart for chart in make_charts(view_of(PlainStudy(rows))) if chart.name == "slices"]
     axes = [plotly_figure(panel)["layout"]["xaxis"] for panel in chart.panels]
     assert [(axis["tickformat"], axis.get("dtick")) for axis in axes] == [("d", 1), ("d", None)]
 
 
 def test_the_lines_of_parallel_coordinates_are_heights_and_goodness() -> None:
-    axes = make_charts(subject_of(PlainStudy([trial(0, 0.5, params={"a": 1}), trial(1, 1.0, params={"a": 3})])))
+    axes = make_charts(view_of(PlainStudy([trial(0, 0.5, params={"a": 1}), trial(1, 1.0, params={"a": 3})])))
     (mark,) = next(chart for chart in axes if chart.name == "parallel").panels[0].marks
     assert isinstance(mark, Parallel)
     figure = parallel_figure(mark)
@@ -134,8 +115,8 @@ def test_the_lines_of_parallel_coordinates_are_heights_and_goodness() -> None:
 
 def test_texts_of_the_store_do_not_become_markup() -> None:
     tame, wild = (
-        Elements(page_of(subject_of(varied(8)))),
-        Elements(page_of(evil(), advice=[EVIL], commands=[(EVIL, EVIL)])),
+        Elements(page_of(view_of(varied(8)))),
+        Elements(page_of(evil(), advice=[EVIL], commands=[NextCommand("show", EVIL, EVIL)])),
     )
     assert [attributes for tag, attributes in wild.found if tag == "img" or "onerror" in attributes] == []
     assert len(wild.scripts) == len(tame.scripts) == 3
@@ -151,7 +132,7 @@ def test_plotly_gets_no_markup_of_the_store() -> None:
 
 
 def test_the_policy_of_the_page_allows_its_own_scripts_and_no_connection() -> None:
-    elements = Elements(page_of(subject_of(varied(8)))).found
+    elements = Elements(page_of(view_of(varied(8)))).found
     (policy,) = (dict(a)["content"] for tag, a in elements if a.get("http-equiv") == "Content-Security-Policy")
     nonces = {attributes.get("nonce") for tag, attributes in elements if tag == "script"}
     assert policy is not None
@@ -161,7 +142,7 @@ def test_the_policy_of_the_page_allows_its_own_scripts_and_no_connection() -> No
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
-    elements = Elements(page_of(subject_of(varied(8)))).found
+    elements = Elements(page_of(view_of(varied(8)))).found
     addresses = [attributes.get(key) for _, attributes in elements for key in ("src", "href", "action", "srcset")]
     assert {address for address in addresses if address} == {"data:,", "#table"}
 
@@ -174,19 +155,19 @@ def rows_of(text: str) -> Iterator[list[str]]:
 
 def test_the_table_has_what_differs_best_first_and_says_once_what_is_shared() -> None:
     rows = [trial(0, 0.5, params={"a.lr": 0.1, "b": "x"}), trial(1, 0.9, params={"a.lr": 0.2, "b": "x"})]
-    text = page_of(subject_of(PlainStudy(rows)))
+    text = page_of(view_of(PlainStudy(rows)))
     assert list(rows_of(text)) == [["#1", "0.9", "0.2", "complete", "2.0 s"], ["#0", "0.5", "0.1", "complete", "2.0 s"]]
     assert "<code>b=x</code>" in text
 
 
 def test_a_table_of_thousands_is_cut_and_says_so() -> None:
-    text = page_of(subject_of(PlainStudy([trial(n, n / 1100) for n in range(1100)])))
+    text = page_of(view_of(PlainStudy([trial(n, n / 1100) for n in range(1100)])))
     assert len(list(rows_of(text))) == 1000
     assert "Here are the best 1000" in text
 
 
 def test_a_page_of_a_thousand_trials_is_of_a_size_that_a_browser_likes() -> None:
-    assert len(page_of(subject_of(varied(1000, num_steps=500), IMPORTANCES))) < 4_500_000
+    assert len(page_of(view_of(varied(1000, num_steps=500), IMPORTANCES))) < 4_500_000
 
 
 @pytest.mark.parametrize(
@@ -195,11 +176,11 @@ def test_a_page_of_a_thousand_trials_is_of_a_size_that_a_browser_likes() -> None
         (PlainStudy([]), "It has no trial yet."),
         (PlainStudy([trial(0, None, state="failed", reason="boom")]), "There is no best trial"),
         (PlainStudy([trial(0, 0.5)], state="running"), "The study is still running."),
-        (PlainStudy([trial(0, 0.5)], state="interrupted"), "it can go on"),
+        (PlainStudy([trial(0, 0.5)], state="interrupted"), "interrupted"),
         (PlainStudy([trial(0, 0.5, metrics={"val/acc_sem": 0.01})]), "0.5 ± 0.01"),
         (PlainStudy([trial(0, float("nan")), trial(1, 0.5)]), "nan"),
     ],
     ids=["no trial", "no complete one", "running", "interrupted", "replicates", "not a number"],
 )
 def test_a_page_says_how_a_study_stands(study: PlainStudy, words: str) -> None:
-    assert words in page_of(subject_of(study))
+    assert words in page_of(view_of(study))

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.cli.commands.compare import Format
+from sweeps.cli.commands.compare import Format, print_groups
 from sweeps.core.errors import UsageError
-from sweeps.results.groups import grouped, print_groups
+from sweeps.results.groups import grouped
 from sweeps.results.queries import TrialRow
 
 

@@ -12,7 +12,7 @@ from sweeps.core.errors import StoreError, StudyError, UsageError
 from sweeps.results.queries import sorted_rows, trial_rows
 from sweeps.results.rows import TrialRow, is_descending_by, row_of, with_fronts
 from sweeps.tracking import tags
-from sweeps.tracking.server import ServerRun
+from sweeps.tracking.runs import ServerRun
 
 
 @pytest.fixture(scope="module")

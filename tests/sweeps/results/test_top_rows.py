@@ -11,11 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.core.errors import UsageError
+from sweeps.results import queries
 from sweeps.results.queries import chosen_rows, sorted_rows, top_rows, trial_rows
-from sweeps.results.ranking import ranking
 from sweeps.results.rows import LATE_FIELDS, resolve
 from sweeps.tracking import tags
-from sweeps.tracking.database import connected
 
 ODD = (0.5, 0.9, math.nan, math.inf, -math.inf, 0.5, 0.0, -0.0, 1.7976931348623157e308, None)
 STATES = ("complete", "pruned", "failed", "interrupted", "running", "dropped")
@@ -33,7 +32,7 @@ def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
     MlflowClient(f"sqlite:///{empty}").search_experiments()
     count = itertools.count()
 
-    def filled(*runs: dict[str, Any]) -> str:
+    def filled(*runs: dict[str, Any], has_value_metrics: Callable[[int], bool] = lambda number: True) -> str:
         file = empty.with_name(f"{next(count)}.db")
         file.write_bytes(empty.read_bytes())
         uri = f"sqlite:///{file}"
@@ -42,19 +41,28 @@ def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
         tables.reflect(engine, only=["runs", "tags", "latest_metrics"])
         with engine.begin() as connection:
             for number, run in enumerate(runs):
-                _insert(connection, tables.tables, number, dict(run))
+                _insert(connection, tables.tables, number, dict(run), has_value_metrics(number))
         engine.dispose()
         return uri
 
     return filled
 
 
-def _insert(connection: sa.Connection, tables: Any, number: int, run: dict[str, Any]) -> None:
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and float(text) == float(text)
+    except ValueError:
+        return False
+
+
+def _insert(connection: sa.Connection, tables: Any, number: int, run: dict[str, Any], has_value_metrics: bool) -> None:
     run_id = f"{(number * 7919) % 10007:032x}"
     stage, metrics = run.pop("stage", "active"), run.pop("metrics", {})
     start = {"start_time": 1000 + number // 3, "end_time": 2000 + number}  # three begin at once
     fixed = {"run_uuid": run_id, "experiment_id": 0, "name": f"#{number}", "lifecycle_stage": stage}
     connection.execute(sa.insert(tables["runs"]).values(**fixed, status=run.pop("status", "FINISHED"), **start))
+    if has_value_metrics and run.get("metric") and _is_number(run.get("value")):
+        metrics = {**metrics, tags.value_metric(run["metric"], run.get("direction") or "maximize"): float(run["value"])}
     found = {"kind": "trial", "trial": str(number), "params": json.dumps({"model.depth": number})} | run
     for key, text in found.items():
         if text is not None:
@@ -119,9 +127,14 @@ STORES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+AGES = {"of today": lambda number: True, "of before": lambda number: False, "of both": lambda number: number % 3 != 0}
+"""which runs have their value as a metric, too"""
+
+
+@pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("store", STORES)
-def test_short_cut_gives_what_reading_everything_gives(fill: Fill, store: str) -> None:
-    uri = fill(*STORES[store])
+def test_short_cut_gives_what_reading_everything_gives(fill: Fill, store: str, age: str) -> None:
+    uri = fill(*STORES[store], has_value_metrics=AGES[age])
     names = {row.study for row in trial_rows(uri)} - {None}
     for studies in ([], *([name] for name in names if name)):
         rows = trial_rows(uri, studies)
@@ -168,21 +181,32 @@ def test_unknown_metric_names_the_nearest_of_all(fill: Fill) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "metric", "is_ranked"),
+    ("store", "metric", "is_sorted"),
     [
         ("plain", None, True),
         ("plain", "val/loss", True),
-        ("odd", None, False),  # some of its values are NaN
-        ("odd", "val/acc", True),
+        ("plain", "val/acc", True),
         ("two metrics", None, False),
         ("two directions", None, False),
-        ("the name says otherwise", "val/acc", False),
         ("several objectives", None, False),
     ],
 )
-def test_ranking_is_for_plain_stores_only(fill: Fill, store: str, metric: str | None, is_ranked: bool) -> None:
-    with connected(fill(*STORES[store])) as connection:
-        assert (ranking(connection, metric, None) is not None) == is_ranked
+@pytest.mark.parametrize("age", AGES)
+def test_the_database_sorts_where_one_number_decides(
+    fill: Fill, monkeypatch: pytest.MonkeyPatch, store: str, metric: str | None, is_sorted: bool, age: str
+) -> None:
+    read: list[int] = []
+    in_full = queries.row_of
+    monkeypatch.setattr(queries, "row_of", lambda run, *params: read.append(1) or in_full(run, *params))
+    uri = fill(*STORES[store] * 20, has_value_metrics=AGES[age])
+
+    top_rows(uri, [], 3, metric)
+
+    assert (len(read) < 12 * len(STORES[store])) == (is_sorted and age == "of today")
+
+
+def test_what_the_database_sorts_by_is_no_metric_of_a_row(fill: Fill) -> None:
+    assert {key for row in trial_rows(fill(*plain())) for key in row.metrics} == {"val/acc", "val/loss"}
 
 
 @pytest.mark.postgres

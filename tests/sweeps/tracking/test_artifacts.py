@@ -18,7 +18,7 @@ from run_stores import StoreWriter
 from sweeps.core.errors import StoreError
 from sweeps.results.reader import open_reader
 from sweeps.tracking.artifacts import _all_files, _require_led, download_artifacts, is_safe_path, list_artifacts
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 
 @pytest.fixture(scope="module")

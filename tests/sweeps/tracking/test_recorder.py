@@ -14,7 +14,7 @@ from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.recorder import Recorder
-from sweeps.tracking.runs import Unsent
+from sweeps.tracking.store import Unsent
 
 
 def point(step: int) -> MetricPoint:

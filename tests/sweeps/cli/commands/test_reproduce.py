@@ -13,7 +13,7 @@ from sweeps.core import paths
 from sweeps.reproduce.original import IncompleteError, Original
 from sweeps.reproduce.trace import Epoch, Segment, Trace
 from sweeps.reproduce.verdict import Evidence, Verdict
-from sweeps.tracking.server import StoredRun
+from sweeps.tracking.runs import StoredRun
 
 RUN = {"run_id": "r", "name": "n", "status": "RUNNING", "start_ms": 0, "end_ms": None, "tags": {}, "metrics": {}}
 RUN |= {"params": {}, "artifact_uri": ""}
