@@ -11,8 +11,8 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
-from sweeps.driver.driver import NUM_PARAMS
 from sweeps.driver.session import CommandLine
+from sweeps.driver.trials import NUM_PARAMS
 from sweeps.search.objectives import parse_constraints, parse_objectives
 from sweeps.search.replicates import Replication
 from sweeps.search.samplers import ENUMERATING

@@ -1,4 +1,4 @@
-"""The runs of trials and of their replicates in the record: how they begin, go on, and end."""
+"""The recorded runs of trials and of their replicates: how they begin, resume and end."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptedRun:
-    """A run that an interrupted trial has, and the step from which it goes on (None: from its beginning)."""
+    """The run of an interrupted trial, and the step from which it resumes (None: from its start)."""
 
     run_id: str
     resume_step: int | None
@@ -35,7 +35,7 @@ class InterruptedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSetup:
-    """How to make a trial of proposed values.
+    """How to make a trial of suggested values.
 
     Attributes:
         compose: Values, trial number and replicate to the config of the run; a trial of several replicates has a
@@ -52,7 +52,7 @@ class TrialSetup:
         environment: Variables that every rank gets, beside those of its slot.
         provenance: The hash of what is known of code, packages and machine.
         stop_after: Where each training stops; None for its end.
-        runs: The runs of trials and replicates that were interrupted; they go on in these.
+        runs: The runs of trials and replicates that were interrupted; they resume in these.
         hidden: What a config hides, for the ranks alone.
     """
 
@@ -76,7 +76,7 @@ class TrialSetup:
 
 
 class TrialRuns:
-    """Records what happens to trials, in runs that are new or that were interrupted.
+    """Records what happens to trials, in new runs or in those that were interrupted.
 
     Args:
         recorder: Writes them.
@@ -86,7 +86,7 @@ class TrialRuns:
     def __init__(self, recorder: RunRecorder, setup: TrialSetup) -> None:
         self._recorder = recorder
         self._setup = setup
-        self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+        self._recorded: set[RunKey] = set()  # runs that this driver has created or resumed
 
     @property
     def _provenance(self) -> dict[str, str]:
@@ -96,8 +96,8 @@ class TrialRuns:
         """Tell whether there is a run of it."""
         return run in self._recorded or run in self._setup.runs
 
-    def goes_on(self, run: RunKey, folder: Path, config: Config) -> bool:
-        """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
+    def resumes(self, run: RunKey, folder: Path, config: Config) -> bool:
+        """Tell whether there is a run with the same config to resume; with another config the trial restarts."""
         if not self.has(run):
             return False
         if not (folder / paths.CONFIG).is_file():
@@ -110,19 +110,19 @@ class TrialRuns:
     def start(
         self,
         run: RunKey,
-        proposed: Suggestion,
+        suggestion: Suggestion,
         folder: Path,
         config: Config,
         *,
         replicate: int | None = None,
         slot: int | None = None,
-        goes_on: bool = False,
+        resumes: bool = False,
         step: int = 0,
         reused_from: int | None = None,
     ) -> None:
-        """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
+        """Create the run of a trial or of a replicate, or resume the one that was interrupted."""
         place = {} if slot is None else {tags.SLOT: str(slot)}
-        if goes_on:
+        if resumes:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
             self._recorder.resume(run, run_id, step=step)
             now = {tags.STATE: "running", tags.REASON: "", **self._provenance, **place}
@@ -135,22 +135,22 @@ class TrialRuns:
             **self._setup.run_tags,
             **self._provenance,
             **place,
-            tags.TRIAL: str(proposed.number),
+            tags.TRIAL: str(suggestion.number),
             tags.STATE: "running",
-            tags.PARAMS: json.dumps(dict(proposed.values)),
-            tags.FOLDER: self._setup.folder(proposed.number).name,
+            tags.PARAMS: json.dumps(dict(suggestion.values)),
+            tags.FOLDER: self._setup.folder(suggestion.number).name,
         }
-        name = self._setup.name(proposed.number, proposed.values)
+        name = self._setup.name(suggestion.number, suggestion.values)
         parent: RunKey | None = PARENT if self._setup.has_parent else None
         if replicate is not None:
             run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-            name, parent = f"#{proposed.number} {self._setup.noun} {replicate}", proposed.number
-        if proposed.is_enqueued:
+            name, parent = f"#{suggestion.number} {self._setup.noun} {replicate}", suggestion.number
+        if suggestion.is_enqueued:
             run_tags[tags.ENQUEUED] = "true"
         if reused_from is not None:
             run_tags[tags.REUSED_FROM] = str(reused_from)
         # A searched group (`optimizer`) is no key of the config, but a column to sort and to group by
-        params = {**proposed.values, **flatten(config)}
+        params = {**suggestion.values, **flatten(config)}
         self._recorder.start(run, name, params=params, run_tags=run_tags, parent=parent)
         self._describe(run, "running")
         self._recorder.artifact(run, folder / paths.CONFIG)
@@ -162,21 +162,19 @@ class TrialRuns:
         now_ms = int(time.time() * 1000)
         self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
-    def end(
-        self, run: RunKey, told: TrialResult, value: float | None, reason: str, *, trained_s: float | None = None
-    ) -> None:
-        """End a run as the search was told; `trained_s` is given where that is less than from start to end."""
-        status, run_tags = tags.ending(told.state, value, reason)
-        if len(told.objectives) > 1:
-            run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
+    def end(self, run: RunKey, result: TrialResult, *, trained_s: float | None = None) -> None:
+        """End a run; `trained_s` is given where that is less than from start to end."""
+        status, run_tags = tags.ending(result.state, result.value, result.reason)
+        if len(result.objectives) > 1:
+            run_tags[tags.VALUES] = json.dumps(dict(result.objectives))
         if trained_s is not None:
             run_tags[tags.TRAINED_S] = f"{trained_s:.3f}"
-        if told.infeasible:
-            run_tags[tags.INFEASIBLE] = told.infeasible
-        self._describe(run, told.state, value, reason, told.infeasible)
+        if result.infeasible:
+            run_tags[tags.INFEASIBLE] = result.infeasible
+        self._describe(run, result.state, result.value, result.reason, result.infeasible)
         metric = self._setup.run_tags.get(tags.METRIC)
-        if value is not None and metric:
-            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): value}, 0)
+        if result.value is not None and metric:
+            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): result.value}, 0)
         self._recorder.end(run, status, run_tags)
 
     def _describe(
@@ -204,15 +202,15 @@ class TrialRuns:
 
         self._recorder.note(run, note)
 
-    def story(self, run: RunKey, folder: Path, word: Failed) -> None:
-        """Keep what tells why a training failed."""
-        if word.traceback:
-            story = folder / "traceback.txt"
+    def keep_failure(self, run: RunKey, folder: Path, failed: Failed) -> None:
+        """Keep the artifacts of a failure: the traceback, the logs of the ranks, the trace."""
+        if failed.traceback:
+            file = folder / "traceback.txt"
             try:
-                paths.write_text(story, word.traceback)
-                self._recorder.artifact(run, story)
+                paths.write_text(file, failed.traceback)
+                self._recorder.artifact(run, file)
             except OSError as error:  # the disk is full: the other trials may still get through
-                _LOG.error("the story of %s is not kept: %s", run, error)
+                _LOG.error("the traceback of %s is not kept: %s", run, error)
         trace = folder / paths.TRACE
         for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
             self._recorder.artifact(run, file)

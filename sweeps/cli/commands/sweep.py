@@ -25,7 +25,7 @@ from sweeps.driver.inbox import Orders
 from sweeps.driver.inspect import inspect_models
 from sweeps.driver.preflight import check
 from sweeps.driver.preflight_report import CheckReport
-from sweeps.driver.reuse import Twins
+from sweeps.driver.reuse import ResultCache
 from sweeps.driver.session import (
     CommandLine,
     lease_slots,
@@ -315,7 +315,7 @@ class _Sweep:
             launcher=launcher,
             recorder=recorder,
             display=display,
-            twins=Twins(study.twins, is_on=self._config["study"]["reuse"]),
+            cache=ResultCache(study.twins, is_on=self._config["study"]["reuse"]),
             orders=Orders(study, folder, display.say, since_ns=since_ns),
             on_ended=on_ended,
         )

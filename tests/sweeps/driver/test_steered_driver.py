@@ -12,7 +12,7 @@ from studies import make, stored
 from sweeps.core.messages import Event, Exited, Failed, Finished, Report
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.inbox import Enqueue, Halt, Inbox, Orders
-from sweeps.driver.reuse import Twins
+from sweeps.driver.reuse import ResultCache
 from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.declare import parse_space
@@ -63,7 +63,7 @@ class Steered:
             launcher=self.launcher,
             recorder=self.recorder,
             display=self.display,
-            twins=Twins(self.study.twins, is_on=reuse),
+            cache=ResultCache(self.study.twins, is_on=reuse),
             orders=Orders(self.study, folder, self.display.say, since_ns=since_ns, look_every_s=0),
             clock=lambda: self.now,
         )
