@@ -5,16 +5,13 @@ the next trial starts.
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
 
-from sweeps.config.composer import Config, fingerprint, freeze
+from sweeps.config.composer import Config, freeze
 from sweeps.core import paths
 from sweeps.core.messages import (
     Artifact,
@@ -26,52 +23,29 @@ from sweeps.core.messages import (
     Finished,
     Joined,
     Metrics,
-    Place,
     Progress,
     PruneDecision,
-    RankJob,
     Report,
     Saved,
     Started,
-    Stop,
     Tried,
 )
-from sweeps.core.trials import Search, Suggestion, Totals, TrialResult, Why
-from sweeps.driver.display import Display, TrialView
+from sweeps.core.trials import Search, Suggestion, Totals, TrialResult
+from sweeps.driver.display import Display
+from sweeps.driver.limits import Limits, Stopper, StopWord
 from sweeps.driver.resume_points import ResumePoints
 from sweeps.driver.reuse import KnownData, ResultCache, identity
-from sweeps.driver.trial_runs import TrialRuns, TrialSetup
+from sweeps.driver.trial_runs import TrialRuns, TrialSetup, rank_job
 from sweeps.driver.trials import NUM_PARAMS, Job, Trial, Usage
 from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 from sweeps.search.replicates import combined, means
 from sweeps.tracking.store import RunRecorder
 
-__all__ = ["Driver", "Limits", "StopWord"]
+__all__ = ["Driver", "Limits"]
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often the loop looks at the clock, the signals and the display
-
-StopWord = Literal["", "drain", "now"]
-"""What an order says to a driver: nothing, to start no more trials, or to stop the running ones, too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When to stop; see `study` and `launcher` in the configuration.
-
-    `device_s_before` is what earlier runs have used of the device-hours, and `devices_per_slot` how many devices a
-    training uses.
-    """
-
-    num_trials: int
-    timeout_s: float | None = None
-    device_hours: float | None = None
-    device_s_before: float = 0.0
-    devices_per_slot: float = 1.0
-    trial_timeout_s: float | None = None
-    max_failures: int | None = None
-    grace_s: float = 20.0
 
 
 class Driver:
@@ -115,7 +89,6 @@ class Driver:
         self._display = display
         self._known_data = KnownData()
         self._cache = cache or ResultCache(is_on=False)
-        self._orders = orders
         self._on_ended = on_ended
         self._clock = clock
         self._began = clock()
@@ -129,21 +102,29 @@ class Driver:
             device_s_before=limits.device_s_before,
             clock=clock,
         )
-        self._is_draining = self._is_told_to_stop = False
         self._resume_points = ResumePoints(recorder, setup.runs)
-        self._num_interrupts = 0
-        self._is_killing = False
         self.totals = Totals()
+        self._stopper = Stopper(
+            limits,
+            self._running,
+            totals=self.totals,
+            usage=self._usage,
+            launcher=launcher,
+            display=display,
+            commands=orders,
+            clock=clock,
+        )
+        self.interrupt = self._stopper.interrupt
 
     def run(self) -> Totals:
         """Drive until a limit is reached or the user interrupts, and return what happened.
 
         The first Ctrl-C lets running trials stop after their step and record themselves; the second kills them.
         """
-        with _counting_interrupts(self), self._recording_what_is_cut_off():
+        with self._stopper.counting_interrupts(), self._recording_what_is_cut_off():
             while True:
-                self._read_commands()
-                self._apply_limits()
+                self._stopper.read_commands()
+                self._stopper.apply_limits()
                 while self._free and self._wants_more() and self._start_next():
                     pass
                 if not self._running:
@@ -160,7 +141,11 @@ class Driver:
             for trial in list(self._open.values()):  # whose trainings have ended, but not all of them have begun
                 self._finish_trial(trial)
             self._put_back()
-        if self._is_draining and not self.totals.stopped and self._search.num_finished < self._limits.num_trials:
+        if (
+            self._stopper.is_draining
+            and not self.totals.stopped
+            and self._search.num_finished < self._limits.num_trials
+        ):
             self.totals.stopped = "stop"
         self.totals.elapsed_s = self._clock() - self._began
         return self.totals
@@ -176,17 +161,13 @@ class Driver:
                 self._runs.end(run, TrialResult(state="interrupted", reason="the driver failed"))
             raise
 
-    def interrupt(self) -> None:
-        """Ask for the end: gracefully the first time, at once the second."""
-        self._num_interrupts += 1
-
     # --- the rules -----------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
         return not self.totals.stopped and (self._wants_new_trial() or self._untrained() is not None)
 
     def _wants_new_trial(self) -> bool:
-        if self._is_draining:
+        if self._stopper.is_draining:
             return False
         if self._cache.released:
             return True
@@ -200,55 +181,6 @@ class Driver:
         """
         waiting = (t for t in self._open.values() if t.waiting and not t.why_pruned)
         return next((trial for trial in waiting if not (is_idle and trial.num_running)), None)
-
-    def _why_stop(self) -> Why:
-        timeout_s, max_failures = self._limits.timeout_s, self._limits.max_failures
-        if self._num_interrupts:
-            return "interrupt"
-        if self._is_told_to_stop:
-            return "stop"
-        if timeout_s is not None and self._clock() - self._began >= timeout_s:
-            return "timeout"
-        if self._limits.device_hours is not None and self._usage.device_s >= 3600 * self._limits.device_hours:
-            return "device_hours"
-        if max_failures is not None and self.totals.count("failed") > max_failures:
-            return "failures"
-        return ""
-
-    def _read_commands(self) -> None:
-        """Carry out what was ordered since the last look."""
-        word = self._orders()
-        self._is_told_to_stop |= word == "now"
-        if word == "drain" and not self._is_draining:
-            self._is_draining = True
-            self._display.stopping("drain", len(self._running))
-
-    def _apply_limits(self) -> None:
-        """Pass on to the trials what a limit or the user wants."""
-        if not self.totals.stopped:
-            self.totals.stopped = self._why_stop()
-            if self.totals.stopped:
-                self._display.stopping(self.totals.stopped, len(self._running))
-                for job in self._running.values():
-                    self._stop(job, self.totals.stopped)
-        self._stop_the_overdue()
-        if self._num_interrupts > 1 and not self._is_killing:
-            self._is_killing = True
-            for number in self._running:
-                self._launcher.kill(number)
-        for job in self._running.values():
-            if job.must_end_by is not None and self._clock() > job.must_end_by:
-                job.must_end_by = None
-                self._launcher.kill(job.number)
-
-    def _stop_the_overdue(self) -> None:
-        limit_s = self._limits.trial_timeout_s
-        if limit_s is None:
-            return
-        for job in self._running.values():
-            if not job.why_stopped and self._usage.of(job.trial) >= limit_s:
-                job.trial.is_overdue = True
-                self._stop(job, f"study.trial_timeout_s={limit_s:g} is over")
 
     # --- the acts ------------------------------------------------------------------------------------
 
@@ -312,7 +244,7 @@ class Driver:
         if resumes:
             job.resume_step = self._resume_points.step(job.run, job.folder, config)
         freeze(config, job.folder)
-        self._launcher.start(job.number, self._rank_job(job), slot.devices)
+        self._launcher.start(job.number, rank_job(job, self._setup, self._known_data.find(config)), slot.devices)
         self._running[job.number] = job
         trial.num_running += 1
         self._runs.start(
@@ -325,35 +257,7 @@ class Driver:
             resumes=resumes,
             step=job.resume_step or 0,
         )
-        self._display.trial_started(
-            TrialView(
-                number=trial.number,
-                replicate=None if is_whole else replicate,
-                job=job.number,
-                values=trial.values,
-                slot=slot.index,
-                began_s=job.began_s,
-                resume_step=job.resume_step,
-                is_enqueued=trial.suggestion.is_enqueued,
-            )
-        )
-
-    def _rank_job(self, job: Job) -> RankJob:
-        setup = self._setup
-        return RankJob(
-            folder=str(job.folder),
-            place=setup.place or Place(),
-            python_path=setup.python_path,
-            allowed_modules=setup.allowed_modules,
-            threads=job.slot.threads,
-            environment=(*setup.environment, *job.slot.environment),
-            answers=setup.answers,
-            resume_step=job.resume_step,
-            hidden={fingerprint(job.config): hidden} if (hidden := setup.hidden(job.config)) else {},
-            stop_after=setup.stop_after,
-            provenance=setup.provenance,
-            known_data=self._known_data.find(job.config),
-        )
+        self._display.trial_started(job.view(None if is_whole else replicate))
 
     # --- the results that trials of the same configuration share
 
@@ -395,13 +299,6 @@ class Driver:
         self._cache.released.clear()
 
     # --- what trainings say
-
-    def _stop(self, job: Job, why: str) -> None:
-        if job.why_stopped:
-            return
-        job.why_stopped = why
-        job.must_end_by = self._clock() + self._limits.grace_s
-        self._launcher.order(job.number, Stop())
 
     def _on_event(self, number: int, event: Event) -> None:
         job = self._running[number]
@@ -519,18 +416,3 @@ class Driver:
         self.totals.outcomes.append(result)
         self._display.trial_ended(result)
         self._on_ended(result)
-
-
-@contextmanager
-def _counting_interrupts(driver: Driver) -> Any:
-    """Let Ctrl-C and SIGTERM count, instead of raising wherever the driver happens to be."""
-
-    def count(signum: int, frame: FrameType | None) -> None:
-        driver.interrupt()
-
-    before = {signum: signal.signal(signum, count) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -17,7 +17,7 @@ from sweeps.core import paths
 from sweeps.core.errors import SpaceError, StoreError
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.text import values_text
-from sweeps.driver.driver import StopWord
+from sweeps.driver.limits import StopWord
 from sweeps.search.study import Study
 
 __all__ = ["Enqueue", "Halt", "Inbox", "Letter", "Orders", "Unreadable"]

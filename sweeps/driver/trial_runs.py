@@ -11,16 +11,17 @@ from typing import Any
 from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
-from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
+from sweeps.core.messages import Failed, MetricPoint, Place, RankJob, StopAfter
 from sweeps.core.secrets import Hidden
 from sweeps.core.text import escaped, link, number
 from sweeps.core.trials import Suggestion, TrialResult
+from sweeps.driver.trials import Job
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
 from sweeps.tracking.store import RunRecorder
 from sweeps.tracking.ui import PARENT, Pages, RunKey
 
-__all__ = ["InterruptedRun", "TrialRuns", "TrialSetup"]
+__all__ = ["InterruptedRun", "TrialRuns", "TrialSetup", "rank_job"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -214,3 +215,21 @@ class TrialRuns:
         trace = folder / paths.TRACE
         for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
             self._recorder.artifact(run, file)
+
+
+def rank_job(job: Job, setup: TrialSetup, known_data: Mapping[str, Any] | None) -> RankJob:
+    """Return what the ranks of a training run are started with."""
+    return RankJob(
+        folder=str(job.folder),
+        place=setup.place or Place(),
+        python_path=setup.python_path,
+        allowed_modules=setup.allowed_modules,
+        threads=job.slot.threads,
+        environment=(*setup.environment, *job.slot.environment),
+        answers=setup.answers,
+        resume_step=job.resume_step,
+        hidden={fingerprint(job.config): hidden} if (hidden := setup.hidden(job.config)) else {},
+        stop_after=setup.stop_after,
+        provenance=setup.provenance,
+        known_data=known_data,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from sweeps.config.composer import Config
 from sweeps.core.messages import Failed, Finished
 from sweeps.core.trials import Search, Suggestion, TrialResult
+from sweeps.driver.display import TrialView
 from sweeps.launchers.slots import Slot
 from sweeps.tracking.ui import RunKey
 
@@ -86,6 +87,19 @@ class Job:
     must_end_by: float | None = None
     why_stopped: str = ""
     why_not_admitted: str = ""
+
+    def view(self, replicate: int | None) -> TrialView:
+        """Return what a display shows of the training run; `replicate` is None if it is the whole trial."""
+        return TrialView(
+            number=self.trial.number,
+            replicate=replicate,
+            job=self.number,
+            values=self.trial.values,
+            slot=self.slot.index,
+            began_s=self.began_s,
+            resume_step=self.resume_step,
+            is_enqueued=self.trial.suggestion.is_enqueued,
+        )
 
     def result(self) -> TrialResult:
         """Return how the training run ended: by its final message, unless it was cut off."""
