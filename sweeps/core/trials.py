@@ -5,7 +5,7 @@ There are two searches: `search/study.py` and `driver/single_run.py`.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -81,6 +81,17 @@ class TrialResult:
     def errors(self) -> dict[str, float]:
         """The standard errors of the objectives that are means of several replicates."""
         return {name: self.metrics[name + SEM] for name in self.objectives if name + SEM in self.metrics}
+
+    def recorded_as(self, recorded: "TrialResult") -> "TrialResult":
+        """Return the result with the state, the reason, the objectives and the constraints that a search recorded."""
+        return replace(
+            self,
+            state=recorded.state,
+            value=next(iter(recorded.objectives.values()), self.value),
+            reason=recorded.reason or self.reason,
+            objectives=recorded.objectives,
+            infeasible=recorded.infeasible,
+        )
 
 
 class Search:

@@ -1,7 +1,6 @@
-"""The loop that drives a study: ask, lease a slot, start, hear, tell. The only writer of every store.
+"""The loop that drives a study: ask, lease a slot, start, handle events, tell. The only writer of every store.
 
-The rules are small functions of the state; the loop applies them. There is no batch: as soon as any slot is free
-the next trial starts.
+There is no batch: as soon as any slot is free the next trial starts.
 """
 
 import logging
@@ -60,8 +59,8 @@ class Driver:
         recorder: Records runs.
         display: Shows what happens.
         cache: The trials whose result a trial of the same configuration takes.
-        orders: Looks whether somebody has ordered the study to stop, and carries out what else was ordered.
-        on_ended: Called with each trial that has ended, after it was told and recorded.
+        commands: Carries out the commands to the study, and returns whether it is to stop.
+        on_ended: Called with each trial that has ended, after it was recorded.
         clock: The time in seconds; monotonic.
     """
 
@@ -76,7 +75,7 @@ class Driver:
         recorder: RunRecorder,
         display: Display,
         cache: ResultCache | None = None,
-        orders: Callable[[], StopWord] = lambda: "",
+        commands: Callable[[], StopWord] = lambda: "",
         on_ended: Callable[[TrialResult], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,10 +110,9 @@ class Driver:
             usage=self._usage,
             launcher=launcher,
             display=display,
-            commands=orders,
+            commands=commands,
             clock=clock,
         )
-        self.interrupt = self._stopper.interrupt
 
     def run(self) -> Totals:
         """Drive until a limit is reached or the user interrupts, and return what happened.
@@ -138,7 +136,7 @@ class Driver:
                 self.totals.work_s += time.perf_counter() - began
                 self._usage.save(self._open.values())
                 self._display.tick()
-            for trial in list(self._open.values()):  # whose trainings have ended, but not all of them have begun
+            for trial in list(self._open.values()):  # stopped before all of its replicates have begun
                 self._finish_trial(trial)
             self._put_back()
         if (
@@ -161,6 +159,10 @@ class Driver:
                 self._runs.end(run, TrialResult(state="interrupted", reason="the driver failed"))
             raise
 
+    def interrupt(self) -> None:
+        """Stop: gracefully the first time, at once the second."""
+        self._stopper.interrupt()
+
     # --- the rules -----------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
@@ -175,9 +177,9 @@ class Driver:
         return self._search.num_finished + num_asked < self._limits.num_trials and not self._search.is_exhausted
 
     def _untrained(self, *, is_idle: bool = False) -> Trial | None:
-        """Return the first trial that has trainings to begin; if `is_idle`, one of which none runs.
+        """Return the first trial with training runs to begin; if `is_idle`, one of which none runs.
 
-        One by one, what the first trainings of a trial came to can spare the others.
+        One by one, since the first results of a trial can spare the others.
         """
         waiting = (t for t in self._open.values() if t.waiting and not t.why_pruned)
         return next((trial for trial in waiting if not (is_idle and trial.num_running)), None)
@@ -185,7 +187,7 @@ class Driver:
     # --- the acts ------------------------------------------------------------------------------------
 
     def _start_next(self) -> bool:
-        """Start the next training, and return whether it has taken a slot: a trial may share another's result."""
+        """Start the next training run, and return whether it has taken a slot: a duplicate takes none."""
         began = time.perf_counter()
         trial = self._untrained(is_idle=True)
         if trial is None and self._wants_new_trial():
@@ -198,7 +200,7 @@ class Driver:
         return is_started
 
     def _begin(self) -> Trial | None:
-        """Ask for a trial, and begin it or go on with it; None if it shares another one's result."""
+        """Ask for a trial, and begin or resume it; None if it shares another one's result."""
         suggestion = self._cache.released.popleft() if self._cache.released else self._search.ask()
         number, is_whole = suggestion.number, self._setup.replicates == 1
         config = self._setup.compose(suggestion.values, number, 0 if is_whole else None)
@@ -292,13 +294,13 @@ class Driver:
         self._report_end(replace(result, number=number, values=suggestion.values, reused_from=source))
 
     def _put_back(self) -> None:
-        """Let what was suggestion, but not begun, wait for another run of the study."""
+        """Leave duplicates that have not begun to a later run of the study."""
         for suggestion in self._cache.released:
             why = self.totals.stopped or "stop"
             self._search.tell(suggestion.number, "interrupted", None, why, metrics={}, cause=None)
         self._cache.released.clear()
 
-    # --- what trainings say
+    # --- what training runs report
 
     def _on_event(self, number: int, event: Event) -> None:
         job = self._running[number]
@@ -392,14 +394,7 @@ class Driver:
         recorded = self._search.tell(
             trial.number, result.state, result.value, result.reason, metrics=result.metrics, cause=result.cause
         )
-        result = replace(
-            result,
-            state=recorded.state,
-            value=next(iter(recorded.objectives.values()), self._value(result)),
-            reason=recorded.reason or result.reason,
-            objectives=recorded.objectives,
-            infeasible=recorded.infeasible,
-        )
+        result = replace(result, value=self._value(result)).recorded_as(recorded)
         is_whole = self._setup.replicates == 1
         if is_whole:
             self._resume_points.ended(trial.number, trial.folder, is_interrupted=result.state == "interrupted")

@@ -156,11 +156,11 @@ class LocalLauncher(Launcher):
             rank, group = trial.ranks[index], trial.group
             has_exited = rank.process.sentinel in ready
             for event in self._received(rank):
-                events += [(number, passed) for passed in group.hear(index, event, self._now())]
+                events += [(number, passed) for passed in group.on_event(index, event, self._now())]
             if has_exited:
                 exit_code = _bury(trial.ranks.pop(index))
                 crash = _crash(rank.log) if -exit_code in _CRASHES else ""
-                events += [(number, passed) for passed in group.gone(index, exit_code, self._now(), crash)]
+                events += [(number, passed) for passed in group.on_exit(index, exit_code, self._now(), crash)]
         for number in list(self._trials):
             events += [(number, event) for event in self._look_after(number)]
         return events
@@ -197,11 +197,11 @@ class LocalLauncher(Launcher):
     def _look_after(self, number: int) -> list[Event]:
         """Let the rules of the group see the time, and do what follows from them."""
         trial = self._trials[number]
-        events = trial.group.look(self._now(), lambda index: _describe(trial.ranks[index].process))
+        events = trial.group.on_tick(self._now(), lambda index: _describe(trial.ranks[index].process))
         if any(isinstance(event, Failed) and event.cause == "stalled" for event in events):
             for rank in trial.ranks.values():
                 _signal(rank.process, signal.SIGUSR1)  # write down where it is, see `trial`
-        if trial.group.must_die(self._now()):
+        if trial.group.should_kill(self._now()):
             self.kill(number)
         if trial.group.is_over:
             del self._trials[number]

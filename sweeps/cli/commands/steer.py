@@ -12,7 +12,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.text import values_text
 from sweeps.core.urls import store_options
-from sweeps.driver.inbox import Enqueue, Halt, Inbox
+from sweeps.driver.inbox import Enqueue, Inbox, StopCommand
 
 __all__ = ["enqueue", "is_driven", "stop"]
 
@@ -63,7 +63,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
     if not is_driven(folder):
         raise StudyError(f"No driver works on study {name!r}, so there is nothing to stop.")
     inbox = Inbox(folder)
-    letter = inbox.write(Halt(is_now=is_now))
+    letter = inbox.write(StopCommand(is_now=is_now))
     deadline = time.monotonic() + _HEARD_WITHIN_S
     while inbox.holds(letter) and time.monotonic() < deadline:
         if not is_driven(folder):

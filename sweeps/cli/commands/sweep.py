@@ -316,7 +316,7 @@ class _Sweep:
             recorder=recorder,
             display=display,
             cache=ResultCache(study.twins, is_on=self._config["study"]["reuse"]),
-            orders=Orders(study, folder, display.say, since_ns=since_ns),
+            commands=Orders(study, folder, display.say, since_ns=since_ns),
             on_ended=on_ended,
         )
         stopped: Why | None = None  # unless the driver comes to an end of its own

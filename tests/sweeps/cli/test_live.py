@@ -59,7 +59,7 @@ def test_a_trial_that_goes_on_says_from_where() -> None:
     display.trial_started(
         TrialView(number=3, values={"optimizer.lr": 0.1}, slot=0, job=0, began_s=0.0, resume_step=840)
     )
-    assert "trial 3 goes on from step 840" in out.getvalue()
+    assert "trial 3 resumed at step 840" in out.getvalue()
 
 
 def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
@@ -265,7 +265,7 @@ def test_a_trial_that_somebody_asked_for_says_so() -> None:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("drain", "no trial is started any more"),
+        ("drain", "no new trials"),
         ("stop", "running trials finish their step"),
         ("device_hours", "study.device_hours is used up"),
     ],
