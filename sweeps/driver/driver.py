@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.config.composer import Config, freeze
-from sweeps.core import paths
 from sweeps.core.messages import (
     Artifact,
     CheckPassed,
@@ -206,15 +205,8 @@ class Driver:
         config = self._setup.compose(suggestion.values, number, 0 if is_whole else None)
         if self._is_duplicate(suggestion, config):
             return None
-        trial = self._open[number] = Trial(
-            suggestion=suggestion,
-            folder=self._setup.folder(number),
-            config=config,
-            began_s=time.time(),
-            waiting=list(range(self._setup.replicates)),
-            used_s=suggestion.elapsed_s,
-            used_device_s=suggestion.device_s,
-        )
+        trial = Trial.begin(suggestion, self._setup.folder(number), config, self._setup.replicates)
+        self._open[number] = trial
         if not is_whole:
             resumes = self._runs.resumes(number, trial.folder, config)
             freeze(config, trial.folder)
@@ -230,18 +222,7 @@ class Driver:
         slot = min(self._free, key=lambda slot: slot.index)
         is_whole = self._setup.replicates == 1
         config = trial.config if is_whole else self._setup.compose(trial.values, trial.number, replicate)
-        job = Job(
-            number=trial.number * self._setup.replicates + replicate,
-            trial=trial,
-            replicate=replicate,
-            run=trial.number if is_whole else f"{trial.number}/{replicate}",
-            slot=slot,
-            folder=trial.folder if is_whole else paths.replicate_dir(trial.folder, replicate),
-            config=config,
-            began_s=time.time(),
-            slot_free_s=self._free.pop(slot),
-            leased_s=self._clock(),
-        )
+        job = trial.job(replicate, self._setup.replicates, config, slot, self._free.pop(slot), self._clock())
         resumes = self._runs.resumes(job.run, job.folder, config)
         if resumes:
             job.resume_step = self._resume_points.step(job.run, job.folder, config)

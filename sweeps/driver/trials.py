@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config.composer import Config
+from sweeps.core import paths
 from sweeps.core.messages import Failed, Finished
 from sweeps.core.trials import Search, Suggestion, TrialResult
 from sweeps.driver.display import TrialView
@@ -36,6 +37,37 @@ class Trial:
     is_overdue: bool = False
     used_s: float  # by training runs that have ended, those before an interruption included
     used_device_s: float
+
+    @classmethod
+    def begin(cls, suggestion: Suggestion, folder: Path, config: Config, num_replicates: int) -> "Trial":
+        """Begin a trial, or continue one that was interrupted."""
+        return cls(
+            suggestion=suggestion,
+            folder=folder,
+            config=config,
+            began_s=time.time(),
+            waiting=list(range(num_replicates)),
+            used_s=suggestion.elapsed_s,
+            used_device_s=suggestion.device_s,
+        )
+
+    def job(
+        self, replicate: int, num_replicates: int, config: Config, slot: Slot, slot_free_s: float, leased_s: float
+    ) -> "Job":
+        """Return the training run of a replicate; that of a single one is the trial itself."""
+        is_whole = num_replicates == 1
+        return Job(
+            number=self.number * num_replicates + replicate,
+            trial=self,
+            replicate=replicate,
+            run=self.number if is_whole else f"{self.number}/{replicate}",
+            slot=slot,
+            folder=self.folder if is_whole else paths.replicate_dir(self.folder, replicate),
+            config=config,
+            began_s=time.time(),
+            slot_free_s=slot_free_s,
+            leased_s=leased_s,
+        )
 
     @property
     def number(self) -> int:

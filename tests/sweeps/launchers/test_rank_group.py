@@ -122,7 +122,7 @@ def test_an_abort_of_a_library_is_a_lost_line() -> None:
 
 
 def test_an_abort_of_a_single_rank_is_its_own() -> None:
-    (verdict,) = joined(1).gone(0, -6, 2.0)
+    (verdict,) = joined(1).on_exit(0, -6, 2.0)
     assert verdict.message == "killed by SIGABRT"  # type: ignore[union-attr]
 
 
@@ -160,4 +160,4 @@ def test_a_rank_that_is_done_may_wait_for_the_others() -> None:
 
 
 def test_without_a_time_out_silence_is_never_a_failure() -> None:
-    assert joined(patience=Patience(stall_s=None)).look(1e9, nothing) == []
+    assert joined(patience=Patience(stall_s=None)).on_tick(1e9, nothing) == []
