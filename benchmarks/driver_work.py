@@ -86,7 +86,7 @@ def measure(folder: Path) -> tuple[float, float, float]:
         launcher=InstantLauncher(),
         recorder=recorder,
         display=Display(),
-        on_ended=parent.tell,
+        on_ended=parent.add,
     )
     began, began_cpu = time.perf_counter(), time.process_time()
     totals = driver.run()

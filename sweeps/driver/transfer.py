@@ -104,7 +104,8 @@ def start_warm(
         composed=_composed(composer),
     )
     for loan in loans:
-        say(f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
+        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
+        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
         _say_reasons(say, loan.misfits)
 
 
