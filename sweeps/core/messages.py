@@ -10,7 +10,6 @@ from typing import Any, Literal
 from sweeps.core.secrets import Hidden
 
 __all__ = [
-    "Answer",
     "Artifact",
     "Cause",
     "CheckPassed",
@@ -27,6 +26,7 @@ __all__ = [
     "Order",
     "Place",
     "Progress",
+    "PruneDecision",
     "RankJob",
     "Report",
     "Saved",
@@ -116,8 +116,8 @@ class RankJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The driver's answer to a report: go on, or prune and why."""
+class PruneDecision:
+    """Whether to prune a trial, and why; the driver's answer to each report."""
 
     prune: bool
     reason: str = ""
@@ -128,7 +128,7 @@ class Stop:
     """Stop after the running step; the trial is recorded as interrupted."""
 
 
-Order = Answer | Stop
+Order = PruneDecision | Stop
 
 
 # --- the ranks' events -------------------------------------------------------------------------------

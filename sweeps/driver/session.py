@@ -20,7 +20,7 @@ from sweeps.driver.inspect import inspect_models
 from sweeps.driver.jobs import JobBuilder, python_path
 from sweeps.driver.preflight import Compose, Corner, check
 from sweeps.driver.preflight_report import CheckReport
-from sweeps.driver.trial_runs import RunRecorder, TrialSetup
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.rank_group import Patience
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
@@ -30,7 +30,8 @@ from sweeps.search.space.space import Space
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
-from sweeps.tracking.recorder import Recorder, RunStore
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import RunRecorder, RunStore
 
 __all__ = [
     "CommandLine",

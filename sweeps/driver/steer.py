@@ -12,7 +12,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.text import values_text
 from sweeps.core.urls import store_options
-from sweeps.driver.inbox import Enqueue, Halt, Inbox
+from sweeps.driver.inbox import Enqueue, Inbox, StopCommand
 
 __all__ = ["enqueue", "is_driven", "stop"]
 
@@ -63,7 +63,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
     if not is_driven(folder):
         raise StudyError(f"No driver works on study {name!r}, so there is nothing to stop.")
     inbox = Inbox(folder)
-    letter = inbox.write(Halt(is_now=is_now))
+    letter = inbox.write(StopCommand(is_now=is_now))
     deadline = time.monotonic() + _HEARD_WITHIN_S
     while inbox.holds(letter) and time.monotonic() < deadline:
         if not is_driven(folder):
@@ -71,7 +71,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
             return f"The driver of study {name!r} has just ended."
         time.sleep(0.02)
     what = (
-        "the running trials stop after their step and wait to go on"
+        "the running trials stop after their step and can be resumed"
         if is_now
         else "it starts no more trials, and ends when the running ones have ended; with --now they stop, too"
     )

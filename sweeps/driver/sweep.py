@@ -13,12 +13,12 @@ from sweeps.config.composer import Composer, to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StudyError
 from sweeps.core.text import run_name
-from sweeps.core.trials import Outcome, Totals, Why
+from sweeps.core.trials import Totals, TrialResult, Why
 from sweeps.driver.display import Heading
 from sweeps.driver.driver import Limits
 from sweeps.driver.forecast import Budget
 from sweeps.driver.inbox import Orders
-from sweeps.driver.reuse import Twins
+from sweeps.driver.reuse import ResultCache
 from sweeps.driver.session import CommandLine, Reporter, Session, lease_slots, ranks_of
 from sweeps.driver.study_run import ENDS, StudyRun
 from sweeps.driver.sweep_setup import SweepPlan, plan_sweep, recorded_command, require_logged, storage_url
@@ -32,8 +32,9 @@ from sweeps.search.samplers import seed_of
 from sweeps.search.storage import Storage, open_storage
 from sweeps.search.study import Study
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey, Unsent
-from sweeps.tracking.ui import PARENT
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import Unsent
+from sweeps.tracking.ui import PARENT, RunKey
 
 __all__ = ["SweepResult", "enqueue_first", "only_driver", "resume", "sweep"]
 
@@ -159,7 +160,7 @@ class _Sweep:
         final = FinalReport(study.name, folder, recorder, uri=uri, is_on=config["study"]["report"])
         display = self._reporter.display(self._heading(study, limits, parent.best))
 
-        def on_ended(outcome: Outcome) -> None:
+        def on_ended(outcome: TrialResult) -> None:
             parent.add(outcome)
             final.prepare()
 
@@ -171,8 +172,8 @@ class _Sweep:
                 limits,
                 recorder,
                 display,
-                twins=Twins(study.twins, is_on=config["study"]["reuse"]),
-                orders=Orders(study, folder, display.say, since_ns=since_ns),
+                cache=ResultCache(study.twins, is_on=config["study"]["reuse"]),
+                commands=Orders(study, folder, display.say, since_ns=since_ns),
                 on_ended=on_ended,
             )
             stopped = totals.stopped

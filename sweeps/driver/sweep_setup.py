@@ -12,9 +12,9 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
-from sweeps.driver.driver import NUM_PARAMS
 from sweeps.driver.preflight import Corner
 from sweeps.driver.session import CommandLine
+from sweeps.driver.trials import NUM_PARAMS
 from sweeps.search.objectives import Constraint, parse_constraints, parse_objectives, require_judgeable
 from sweeps.search.replicates import Replication, replication
 from sweeps.search.samplers import ENUMERATING, build_pruner, build_sampler

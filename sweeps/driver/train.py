@@ -2,25 +2,26 @@
 
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.config.composer import Composer, Config
 from sweeps.core import paths
-from sweeps.core.messages import MetricPoint, Place
-from sweeps.core.trials import Outcome, Totals
+from sweeps.core.messages import Place
+from sweeps.core.trials import Totals, TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Limits
 from sweeps.driver.preflight import Corner
 from sweeps.driver.session import CommandLine, Reporter, Session, common_tags, lease_slots
-from sweeps.driver.single_run import OneRun
-from sweeps.driver.trial_runs import RunRecorder, TrialSetup
+from sweeps.driver.single_run import SingleRun
+from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.slots import Slot, num_cores
 from sweeps.launchers.torchrun import devices_overrides, given_place
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, Recorder, RunKey, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import RunRecorder, Unsent
 
 __all__ = ["TrainResult", "only_corner", "train"]
 
@@ -44,37 +45,9 @@ class TrainResult:
     unsent: Unsent | None
 
     @property
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrialResult | None:
         """How the run ended; None if it never started."""
         return self.totals.outcomes[0] if self.totals.outcomes else None
-
-
-class _Unrecorded:
-    """The record of a rank whose run another process records."""
-
-    def start(self, run: RunKey, name: str, **more: object) -> None:
-        """Leave it to rank 0."""
-
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
-        """Leave it to rank 0."""
-
-    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
-        """Leave it to rank 0."""
-
-    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
-        """Leave it to rank 0."""
-
-    def note(self, run: RunKey, note: Note) -> None:
-        """Leave it to rank 0."""
-
-    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
-        """Leave it to rank 0."""
-
-    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
-        """Leave it to rank 0."""
-
-    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
-        """Leave it to rank 0: nothing is written here."""
 
 
 def train(command: CommandLine, reporter: Reporter) -> TrainResult:
@@ -139,7 +112,7 @@ def _lead(session: Session, folder: Path, recorder: Recorder, *, is_one_of_sever
 
 def _follow(session: Session, folder: Path) -> TrainResult:
     """Train as a rank that records nothing; its folder stays if it fails."""
-    totals = _drive(session, folder, _Unrecorded(), Display())
+    totals = _drive(session, folder, RunRecorder(), Display())
     if totals.count("failed") == 0:
         shutil.rmtree(folder)
     return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, unsent=None)
@@ -166,7 +139,7 @@ def _drive(session: Session, folder: Path, recorder: RunRecorder, display: Displ
         provenance=provenance.digest,
     )
     limits = Limits(num_trials=1, grace_s=base["launcher"]["grace_s"])
-    return session.drive(OneRun(), setup, limits, recorder, display)
+    return session.drive(SingleRun(), setup, limits, recorder, display)
 
 
 def _name(session: Session, folder: Path) -> str:

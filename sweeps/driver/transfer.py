@@ -21,7 +21,7 @@ from sweeps.search.space.space import Space
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunStore
+from sweeps.tracking.store import RunStore
 
 if TYPE_CHECKING:
     from sweeps.search.storage import Storage
@@ -103,7 +103,8 @@ def start_warm(
         composed=_composed(composer),
     )
     for loan in loans:
-        say(f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
+        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
+        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
         _say_reasons(say, loan.misfits)
 
 

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from sweeps.core.messages import Answer, Progress, Report, Started
+from sweeps.core.messages import Progress, PruneDecision, Report, Started
 from sweeps.worker.channel import Channel
 from sweeps.worker.process_group import Ranks
 
@@ -35,7 +35,7 @@ __all__ = [
     "stop",
 ]
 
-_GO = Answer(prune=False)
+_GO = PruneDecision(prune=False)
 _LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 _WORDS_OF_A_TRAINING_LOSS = {"train", "training", "loss", "epoch"}
 
@@ -154,7 +154,7 @@ class Reporter(Checkpoint):
             if snapshot.epoch == trainer.current_epoch:
                 snapshot.metrics = logged | snapshot.metrics
 
-        def ask() -> Answer:
+        def ask() -> PruneDecision:
             _require_number(logged, filter(_is_training_loss, logged), trainer)
             if self._is_reported or self._metric not in logged:
                 return _GO
@@ -166,7 +166,7 @@ class Reporter(Checkpoint):
 
         self._obey(trainer, ask)
 
-    def _obey(self, trainer: pl.Trainer, ask: Callable[[], Answer]) -> None:
+    def _obey(self, trainer: pl.Trainer, ask: Callable[[], PruneDecision]) -> None:
         """Let rank 0 report if it is time to, and do what the driver answers; what it raises, all ranks raise."""
         answer = self._ranks.decide(ask)
         if answer.prune and self.pruned is None:
@@ -194,7 +194,7 @@ class Reporter(Checkpoint):
         self._snapshots = {when: one for when, one in self._snapshots.items() if when in needed}
         self._snapshots[snapshot.moment] = snapshot
 
-    def _report(self, snapshot: Snapshot) -> Answer:
+    def _report(self, snapshot: Snapshot) -> PruneDecision:
         """Note the objective of a snapshot, and pass it on.
 
         Raises:

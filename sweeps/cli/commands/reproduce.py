@@ -23,12 +23,12 @@ from sweeps.core.errors import ConfigError
 from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.session import common_tags, open_recorder, start_launcher
-from sweeps.driver.single_run import OneRun
+from sweeps.driver.single_run import SingleRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
@@ -42,7 +42,8 @@ from sweeps.reproduce.verdict import Evidence, Verdict, data_changes
 from sweeps.results.reader import open_reader
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunStore, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import RunStore, Unsent
 
 __all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce", "run"]
 
@@ -81,7 +82,7 @@ class Reproduction:
 
     original: str
     verdict: Verdict
-    outcome: Outcome | None = None
+    outcome: TrialResult | None = None
     run_id: str | None = None
     folder: Path | None = None
     unsent: Unsent | None = None
@@ -298,7 +299,7 @@ class _Reproducing:
 
     # --- training
 
-    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> Outcome:
+    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> TrialResult:
         objective = self._config["objective"]
         self._provenance.write(folder)
         heading = Heading(
@@ -309,10 +310,10 @@ class _Reproducing:
             num_trials=1,
             is_sweep=False,
         )
-        display: Display = Display() if self._is_quiet else make_display(heading, self._console)
+        display = Display() if self._is_quiet else make_display(heading, self._console)
         link = {"lightsweep.derived_from" if self._deriving else tags.REPRODUCES: self._original.run.run_id}
         driver = Driver(
-            search=OneRun(),
+            search=SingleRun(),
             setup=TrialSetup(
                 compose=lambda values, number, replicate: self._config,
                 folder=lambda number: folder,
@@ -345,7 +346,7 @@ class _Reproducing:
 
     # --- after training
 
-    def _verdict(self, outcome: Outcome, folder: Path, run_id: str | None) -> Verdict:
+    def _verdict(self, outcome: TrialResult, folder: Path, run_id: str | None) -> Verdict:
         if outcome.state == "failed" and "allowed module" in outcome.reason:
             raise ConfigError(f"{outcome.reason}{_HINT}")
         problems = {"failed": f"The training failed: {outcome.reason}", "interrupted": "It was interrupted."}

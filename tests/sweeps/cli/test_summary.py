@@ -11,7 +11,7 @@ from sweeps.cli.summary import conclude
 from sweeps.core.trials import Totals, Why
 from sweeps.driver.sweep import SweepResult
 from sweeps.results.summary import NO_BEST, BestTrial, StudySummary
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.store import Unsent
 
 SUMMARY = StudySummary(
     name="s",
