@@ -25,7 +25,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.composer import build
+from sweeps.config.instantiate import build
 from sweeps.core.errors import ConfigError, SpaceError, StudyError
 from sweeps.search.optuna_private import FIXED_PARAMS, BruteForce, CmaEs, restart_trial, set_system_attr
 from sweeps.search.space.space import Space

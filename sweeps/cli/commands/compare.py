@@ -1,8 +1,10 @@
 """Print trials as a table, CSV, JSON or Markdown."""
 
+import argparse
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TextIO
@@ -12,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.arguments import uri_of
+from sweeps.cli.console import SafeConsole
+from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, distinct, duration, finite, number, plain, short_names
 from sweeps.core.trials import SEM
 from sweeps.results.groups import Group
 from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, resolve
 
-__all__ = ["Format", "print_csv", "print_groups", "print_markdown", "print_rows"]
+__all__ = ["Format", "print_csv", "print_groups", "print_markdown", "print_rows", "run"]
 
 Format = Literal["table", "csv", "json", "md"]
 _STYLES = {
@@ -315,3 +320,32 @@ def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out
         console.width = sum(max(map(cell_len, column)) + 2 for column in zip(shown, *cells, strict=True))
     console.print(table)
     console.width = width
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print trials and runs as the arguments choose them."""
+    from sweeps.results.groups import grouped
+    from sweeps.results.select import Selection, parse_where, selected_rows
+
+    selection = Selection(
+        where=None if args.where is None else parse_where(args.where),
+        is_front=args.pareto,
+        metric=args.metric,
+        sort=args.sort,
+        is_descending=args.is_descending,
+        top=None if args.group_by else args.top,
+    )
+    if args.group_by and (args.sort or args.columns):
+        raise UsageError("--group-by has columns and an order of its own: leave --sort and --columns out.")
+    rows = selected_rows(uri_of(args), args.studies, selection, args.group_by or None)
+    if args.group_by:
+        groups = grouped(rows, args.group_by, args.metric, args.is_descending)
+        print_groups(groups[: args.top], args.format, console=SafeConsole(), out=sys.stdout)
+    else:
+        print_rows(rows, args.format, console=SafeConsole(), out=sys.stdout, metric=args.metric, columns=args.columns)
+    if not rows and (args.where is not None or args.pareto):
+        print("No trial is left: none passes what was asked for.", file=sys.stderr)
+    elif not rows:
+        where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
+        print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
+    return 0
