@@ -12,7 +12,7 @@ Rows in the order of the leaderboard: best first, and last what counts for nothi
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -37,7 +37,6 @@ __all__ = [
     "resolve",
     "row_of",
     "rows_of",
-    "some_params",
     "sorted_rows",
     "with_fronts",
 ]
@@ -110,12 +109,15 @@ def rows_of(runs: Iterable[ServerRun]) -> list[TrialRow]:
     return with_fronts([row_of(run) for run in runs])
 
 
-def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
-    """Return what the tags of one run say; whether it is on a Pareto front needs the others.
+def row_of(
+    run: ServerRun, params: dict[str, Any] | None = None, metrics: Mapping[str, float] | None = None
+) -> TrialRow:
+    """Return the row of a run, by its tags; whether it is on a Pareto front needs the other rows.
 
     Args:
-        run: With its tags.
-        params: The parameters, if they are known already.
+        run: The run.
+        params: Its parameters, if not all that are in its tag.
+        metrics: Its metrics, if not those of `run`.
     """
     tag = run.tags.get
     is_trial = tag(tags.KIND) == "trial"
@@ -134,7 +136,9 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
         metric=metric,
         direction=direction,
         value=value,
-        metrics={key: unbounded(number) for key, number in sorted(run.metrics.items())},
+        metrics={
+            key: unbounded(number) for key, number in sorted((run.metrics if metrics is None else metrics).items())
+        },
         params=plain_mapping(tag(tags.PARAMS)) if params is None else params,
         duration_s=trained_s,
         reason=tag(tags.REASON, ""),
@@ -210,7 +214,6 @@ def _finite(text: str | None, default: float) -> float:
 
 
 _UNREADABLE = (ValueError, RecursionError)  # also numbers of thousands of digits, and thousands of brackets
-_decode_at = json.JSONDecoder().raw_decode
 
 
 def plain_mapping(text: str | None) -> dict[str, Any]:
@@ -222,43 +225,6 @@ def plain_mapping(text: str | None) -> dict[str, Any]:
     except _UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def some_params(names: Collection[str]) -> Callable[[str | None], dict[str, Any]]:
-    """Return what takes from such a text the parameters that some names may mean: those that end in the same words.
-
-    It is `plain_mapping`, and leaves the others out where that is easy: in a text without braces or backslashes in its
-    values every quote begins or ends a text, and one before a colon ends a key.
-
-    Args:
-        names: As typed: `params.optimizer.lr`, `optimizer.lr` or `lr`.
-    """
-    words = sorted({name.rpartition(".")[2] for name in names})
-    if not all(word and json.dumps(word) == f'"{word}"' for word in words):
-        return plain_mapping
-
-    def take(text: str | None) -> dict[str, Any]:
-        if text is None or not _is_easy(text):
-            return plain_mapping(text)
-        found: dict[str, Any] = {}
-        for word in words:
-            start = text.find(f'{word}":')
-            while start > 0:
-                end = start + len(word)
-                if text[start - 1] in '".':
-                    key = text[text.rfind('"', 0, start) + 1 : end]
-                    try:
-                        found[key], end = _decode_at(text, end + 3 if text[end + 2 : end + 3] == " " else end + 2)
-                    except _UNREADABLE:
-                        return plain_mapping(text)
-                start = text.find(f'{word}":', end)
-        return found
-
-    return take
-
-
-def _is_easy(text: str) -> bool:
-    return text[:1] == "{" and text[-1:] == "}" and "\\" not in text and '" :' not in text and text.find("{", 1) < 0
 
 
 FIELDS = ("study", "trial", "state", "value", "duration_s", "metric", "infeasible", "is_on_front", "run_id")

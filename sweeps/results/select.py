@@ -314,6 +314,14 @@ class Selection:
         Raises:
             UsageError: No row has a name that was given, or no study has a front.
         """
+        return self.order(self.narrow(rows))
+
+    def narrow(self, rows: list[TrialRow]) -> list[TrialRow]:
+        """Filter, and sort by a name if one is given: all of `pick` that needs no values of the rows.
+
+        Raises:
+            UsageError: No row has a name that was given, or no study has a front.
+        """
         if self.metric is not None:
             require_metric(rows, self.metric)
         by = None if self.sort is None else resolve(self.sort, rows)
@@ -323,11 +331,15 @@ class Selection:
                 raise UsageError("--pareto is for studies of several objectives, and these have one each.")
             kept = [row for row in kept if row.is_on_front]
         if by is None:
-            is_known = any(self.metric in (row.metric, *row.metrics) for row in kept)
-            ordered = sorted_rows(kept, self.metric if is_known else None, self.is_descending)
-        else:
-            ordered = _by_value([(by.of(row), row) for row in kept], bool(self.is_descending))
-        return ordered[: self.top]
+            return kept
+        return _by_value([(by.of(row), row) for row in kept], bool(self.is_descending))[: self.top]
+
+    def order(self, kept: list[TrialRow]) -> list[TrialRow]:
+        """Sort by value what `narrow` has kept, unless it is sorted by a name."""
+        if self.sort is not None:
+            return kept
+        is_known = any(self.metric in (row.metric, *row.metrics) for row in kept)
+        return sorted_rows(kept, self.metric if is_known else None, self.is_descending)[: self.top]
 
 
 def _by_value(found: Sequence[tuple[Any, TrialRow]], is_descending: bool) -> list[TrialRow]:
@@ -366,11 +378,13 @@ def selected_rows(
     names += only or ()
     if selection.metric is not None:
         names.append(f"metrics.{selection.metric}")
+    if selection.is_front:
+        names.append("is_on_front")
 
     def choose(rows: list[TrialRow]) -> list[TrialRow]:
-        chosen = selection.pick(rows)
+        chosen = selection.order(rows)
         for name in only or ():
             resolve(name, chosen, LATE_FIELDS)
         return chosen
 
-    return chosen_rows(uri, studies, choose, names=names, in_full=only is None)
+    return chosen_rows(uri, studies, choose, names=names, narrow=selection.narrow, in_full=only is None)
