@@ -155,33 +155,32 @@ def _all_rows(connection: sa.Connection, studies: Sequence[str]) -> Rows:
 
 
 class _NamedRow:
-    """A run with its named parameters and metrics alone: 300 bytes, and a `TrialRow` has 1,000."""
+    """A run with its named parameters and metrics alone, in a third of the memory of a `TrialRow`."""
 
-    __slots__ = ("_metric_keys", "_param_keys", "_values", "began_ms", "run_id")
+    __slots__ = ("_metric_keys", "_metrics", "_param_keys", "_params", "began_ms", "run_id")
     objectives: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
         run_id: str,
-        began_ms: int,
+        began_ms: int | None,
         param_keys: tuple[str, ...],
+        params: tuple[Any, ...],
         metric_keys: tuple[str, ...],
-        values: tuple[Any, ...],
+        metrics: tuple[float, ...],
     ) -> None:
         self.run_id = run_id
-        self.began_ms = began_ms
-        self._param_keys = param_keys
-        self._metric_keys = metric_keys
-        self._values = values
+        self.began_ms = began_ms or 0
+        self._param_keys, self._params = param_keys, params
+        self._metric_keys, self._metrics = metric_keys, metrics
 
     @property
     def params(self) -> dict[str, Any]:
-        return dict(zip(self._param_keys, self._values, strict=False))
+        return dict(zip(self._param_keys, self._params, strict=True))
 
     @property
     def metrics(self) -> dict[str, float]:
-        found = zip(self._metric_keys, self._values[len(self._param_keys) :], strict=True)
-        return {key: value for key, value in found if value is not None}
+        return dict(zip(self._metric_keys, self._metrics, strict=True))
 
 
 def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collection[str]) -> list[_NamedRow]:
@@ -210,10 +209,15 @@ def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collec
                 text = joined({tags.PARAMS: text, **further[run_id]})[tags.PARAMS]
             params = plain_mapping(text)
             keys = among(tuple(params))
-            values = [params[key] for key in keys]
-            for value, is_nan in zip(points[::2], points[1::2], strict=True):
-                values.append(math.nan if is_nan else None if value is None else unbounded(value))
-            rows.append(_NamedRow(run_id, began_ms or 0, keys, metrics, tuple(values)))
+            known, last = metrics, points[::2]
+            if None in last:
+                known = tuple([key for key, value in zip(metrics, last, strict=True) if value is not None])
+            last = [
+                math.nan if is_nan else unbounded(value)
+                for value, is_nan in zip(last, points[1::2], strict=True)
+                if value is not None
+            ]
+            rows.append(_NamedRow(run_id, began_ms, keys, tuple([params[key] for key in keys]), known, tuple(last)))
     rows.sort(key=attrgetter("began_ms", "run_id"))  # here, since SQLite would sort with all that rows have, on disk
     return rows
 

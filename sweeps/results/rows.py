@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from sweeps.core.errors import UsageError, did_you_mean
@@ -35,6 +36,7 @@ __all__ = [
     "plain_mapping",
     "require_metric",
     "resolve",
+    "resolve_all",
     "row_of",
     "rows_of",
     "sorted_rows",
@@ -216,12 +218,15 @@ def _finite(text: str | None, default: float) -> float:
 _UNREADABLE = (ValueError, RecursionError)  # also numbers of thousands of digits, and thousands of brackets
 
 
+_decode = json.JSONDecoder().decode  # `json.loads` without its options
+
+
 def plain_mapping(text: str | None) -> dict[str, Any]:
     """Parse a JSON object; anything else, such as what somebody has edited, is empty."""
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        found = _decode(text)
     except _UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
@@ -250,7 +255,7 @@ class Field:
         """Return what the row has; None for nothing."""
         if self.kind == "field":
             return getattr(row, self.key)
-        found: dict[str, Any] = getattr(row, self.kind)
+        found: dict[str, Any] = row.params if self.kind == "params" else row.metrics
         return found.get(self.key)
 
 
@@ -265,16 +270,27 @@ def resolve(name: str, rows: Collection[TrialRow], fields: Collection[str] = FIE
     Raises:
         UsageError: No row has it; names the nearest.
     """
-    params = {key: None for row in rows for key in row.params}
-    metrics = {key: None for row in rows for key in row.metrics}
+    return resolve_all([name], rows, fields)[name]
+
+
+def resolve_all(names: Iterable[str], rows: Collection[TrialRow], fields: Collection[str] = FIELDS) -> dict[str, Field]:
+    """Find what is meant by each of several names, see `resolve`."""
+    params = dict.fromkeys(chain.from_iterable(row.params for row in rows))
+    metrics = dict.fromkeys(chain.from_iterable(row.metrics for row in rows))
+    return {name: _resolve(name, params, metrics, fields, not rows) for name in names}
+
+
+def _resolve(
+    name: str, params: Collection[str], metrics: Collection[str], fields: Collection[str], is_empty: bool
+) -> Field:
     head, _, tail = name.partition(".")
     if name in fields:
         return Field(name=name, kind="field", key=name)
-    if head == "params" and (tail in params or not rows):
+    if head == "params" and (tail in params or is_empty):
         return Field(name=name, kind="params", key=tail)
-    if head == "metrics" and (tail in metrics or not rows):
+    if head == "metrics" and (tail in metrics or is_empty):
         return Field(name=name, kind="metrics", key=tail)
-    if name in params or not rows:
+    if name in params or is_empty:
         return Field(name=name, kind="params", key=name)
     if name in metrics:
         return Field(name=name, kind="metrics", key=name)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from sweeps.core.errors import UsageError
 from sweeps.results.queries import chosen_rows, top_rows
-from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, require_metric, resolve, sorted_rows
+from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, require_metric, resolve, resolve_all, sorted_rows
 
 __all__ = ["Selection", "Where", "parse_where", "selected_rows"]
 
@@ -46,6 +46,7 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 _SAME = {"==": "=", "<>": "!="}
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 _RESERVED = {"and", "or", "not", "in", "like", "contains", *_WORDS}
+_KINDS = {bool: "true or false", int: "numbers", float: "numbers"}
 _MAX_DEPTH = 50
 _MOST_DIGITS = 18  # of a whole number
 _SIGNS = "= != < <= > >= in like contains"
@@ -80,7 +81,7 @@ class Where:
         Raises:
             UsageError: No row has one of the names, or what it names is never of the kind that it is compared with.
         """
-        fields = {name: resolve(name, rows) for name in self.names}
+        fields = resolve_all(self.names, rows)
         for name, literal, start in self._literals:
             kinds = set()
             for row in rows:
@@ -143,7 +144,10 @@ class _Parser:
         tests = [self._both()]
         while self._takes("and"):
             tests.append(self._both())
-        return tests[0] if len(tests) == 1 else lambda row, fields: all(test(row, fields) for test in tests)
+        if len(tests) == 1:
+            return tests[0]
+        first, *others = tests  # most rows fail the first
+        return lambda row, fields: first(row, fields) and all(test(row, fields) for test in others)
 
     def _both(self) -> _Test:
         self._depth += 1
@@ -265,14 +269,12 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "numbers" if isinstance(value, int | float) else "texts"
+    return _KINDS.get(type(value), "texts")
 
 
 def _plain(value: Any) -> Any:
     """Return lists and mappings as their text."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return json.dumps(value) if type(value) in (list, dict) else value
 
 
 def _value(row: TrialRow, fields: Mapping[str, Field], name: str) -> Any:

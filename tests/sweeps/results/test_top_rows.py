@@ -254,7 +254,7 @@ def test_the_database_sorts_where_one_number_decides(
 ) -> None:
     read: list[int] = []
     in_full = queries.row_of
-    monkeypatch.setattr(queries, "row_of", lambda run, **more: read.append(1) or in_full(run, **more))
+    monkeypatch.setattr(queries, "row_of", lambda *run, **more: read.append(1) or in_full(*run, **more))
     uri = fill(*STORES[store] * 20, has_value_metrics=AGES[age])
 
     top_rows(uri, [], 3, metric)
