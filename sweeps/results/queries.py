@@ -1,4 +1,8 @@
-"""Read runs back: by SQL over MLflow's own tables, a hundred times sooner than by MLflow's client, or from a server."""
+"""Read rows of trials: by SQL over MLflow's tables, which is far faster than MLflow's client, or from a server.
+
+All reading by SQL goes one way: `_named_rows` finds the runs with the parameters and metrics that are named, `_judged`
+adds what rows are judged by, and `_in_full` reads the rest, each for the runs that are left.
+"""
 
 import math
 from collections import defaultdict
@@ -113,7 +117,7 @@ def top_rows(
     """Read the first `top` of the rows of `trial_rows` as `sorted_rows` sorts them, reading little else.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
         UsageError: No row has such a metric; names the nearest.
     """
@@ -310,7 +314,7 @@ def _value_metrics(connection: sa.Connection) -> dict[str, str]:
 
 
 def _all_have_metrics(connection: sa.Connection, names: Collection[str]) -> bool:
-    """Tell whether the value of every trial and train is a metric, too."""
+    """Tell whether the value of every trial and train is also a metric."""
     has_metric = sa.exists().where(LATEST.c.run_uuid == TAGS.c.run_uuid, LATEST.c.key.in_(names))
     query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.VALUE, sa.not_(has_metric)).limit(_CHUNK)
     without = list(connection.scalars(query))  # the runs of studies, whose value is that of their best

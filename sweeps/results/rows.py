@@ -1,12 +1,7 @@
-"""A trial as a row: what the tags of its run say.
+"""Trials as rows: made from the tags of their runs, looked into by name, sorted as a leaderboard.
 
-The tag that holds the searched parameters as JSON: all of them, or some without parsing the rest.
-
-To parse the parameters of 20,000 runs takes a second; a condition looks at two of fifty.
-
-What of a row can be named on the command line: fields, parameters and metrics.
-
-Rows in the order of the leaderboard: best first, and last what counts for nothing.
+A name is a field, `params.KEY`, `metrics.KEY` or the end of a parameter, as in `lightsweep compare --columns`. The
+leaderboard has the best row first, and last the rows that have no value or were dropped.
 """
 
 import json
@@ -49,7 +44,7 @@ _STATES = {"FINISHED": "complete", "KILLED": "interrupted"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """A trial, or a single `train`, as it stands in the store.
+    """A trial, or a single `train`, as the store has it.
 
     Attributes:
         study: The study's name; None for a `train`.
@@ -242,9 +237,9 @@ class Field:
     """Something that a row may have.
 
     Attributes:
-        name: As it was typed.
-        kind: Where it stands in a row.
-        key: How it is called there.
+        name: As it was given.
+        kind: Which part of a row holds it.
+        key: Its name there.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Conditions on rows: `params.model.depth >= 3 and metrics.val/acc > 0.9`. Parsed and evaluated here, never SQL.
+"""Select the rows that `lightsweep compare` shows: conditions (`--where`) and orders.
 
     condition   = either {"or" either}
     either      = both {"and" both}
@@ -6,10 +6,9 @@
     comparison  = NAME ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "like" | "contains") VALUE
                 | NAME ["not"] "in" "[" VALUE {"," VALUE} "]"
 
-A name is `params.KEY`, `metrics.KEY`, a field, or whatever else `fields.resolve` knows; odd ones stand in backticks. A
-value is a number, a text in quotes, true, false or null. What a row does not have passes no comparison but `= null`.
-
-Which rows `lightsweep compare` shows, and in which order.
+A name is `params.KEY`, `metrics.KEY`, a field, or anything else that `rows.resolve` knows; odd names need backticks. A
+value is a number, a text in quotes, true, false or null. A missing value passes no comparison except `= null`.
+Conditions are evaluated here and never become SQL.
 """
 
 import json
@@ -66,7 +65,7 @@ class Where:
     """A parsed condition.
 
     Attributes:
-        text: As it was typed.
+        text: As it was given.
         names: The names in it.
     """
 
@@ -370,7 +369,7 @@ def selected_rows(
         only: Names beside which nothing but the values of the rows is looked at; None for rows in full.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
         UsageError: No row has a name that was given; names the nearest.
     """
