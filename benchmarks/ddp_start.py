@@ -1,6 +1,5 @@
 """From a free slot to the first training step of a trial of several ranks, and the same by Lightning's launcher."""
 
-import io
 import os
 import subprocess
 import sys
@@ -8,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import Result, median, scratch
-from rich.console import Console
 
-from sweeps.cli.commands.sweep import sweep
 from sweeps.config.composer import Composer, freeze
-from sweeps.driver.session import CommandLine
+from sweeps.driver.session import CommandLine, Reporter
+from sweeps.driver.sweep import sweep
 
 
 def latencies(ranks: int, num_trials: int) -> list[float]:
@@ -27,7 +25,7 @@ def latencies(ranks: int, num_trials: int) -> list[float]:
         "pruner=none",
         "launcher.slots=1",
     )
-    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Console(file=io.StringIO()))
+    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Reporter())
     assert all(outcome.state == "complete" for outcome in result.totals.outcomes)
     ordered = sorted(result.totals.outcomes, key=lambda outcome: outcome.number)
     return [outcome.start_latency_s for outcome in ordered[1:]]  # the first had waited for the check

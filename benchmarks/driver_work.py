@@ -2,18 +2,19 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 from harness import Result, median, scratch
 
 from sweeps.config.composer import Composer
 from sweeps.core import paths
-from sweeps.core.messages import Event, Exited, Finished, MetricPoint, Metrics, Order, RankJob, Report
+from sweeps.core.messages import Event, Exited, Finished, MetricPoint, Metrics, RankJob, Report
 from sweeps.core.text import run_name
 from sweeps.core.urls import default_uri
+from sweeps.driver.display import Display
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.study_run import StudyRun
 from sweeps.driver.trial_runs import TrialSetup
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 from sweeps.search.samplers import build_pruner, build_sampler
 from sweeps.search.space.declare import parse_space
@@ -25,7 +26,7 @@ from sweeps.tracking.recorder import Recorder
 _TRIALS, _EPOCHS, _STEPS = 64, 5, 21
 
 
-class InstantLauncher:
+class InstantLauncher(Launcher):
     """Delivers the events of a real trial without training it, by default as many as one of digits has."""
 
     def __init__(self, epochs: int = _EPOCHS, steps: int = _STEPS) -> None:
@@ -33,9 +34,7 @@ class InstantLauncher:
         self._steps = steps
         self._events: list[tuple[int, Event]] = []
 
-    def prepare(self, num_ranks: int) -> None: ...
-
-    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
+    def start(self, number: int, job: RankJob, num_ranks: int = 1) -> None:
         value = 0.9
         for epoch in range(self._epochs):
             now = int(time.time() * 1000)
@@ -50,17 +49,6 @@ class InstantLauncher:
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         events, self._events = self._events, []
         return events
-
-    def order(self, number: int, order: Order) -> None: ...
-
-    def kill(self, number: int) -> None: ...
-
-
-class Silence:
-    """Shows nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
 
 
 def measure(folder: Path) -> tuple[float, float, float]:
@@ -89,16 +77,14 @@ def measure(folder: Path) -> tuple[float, float, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags=run_tags,
-            python_path=(),
-            allowed_modules=(),
             answers=True,
         ),
         slots=[Slot(index=0, threads=1)],
         limits=Limits(num_trials=_TRIALS),
         launcher=InstantLauncher(),
         recorder=recorder,
-        display=Silence(),
-        on_ended=parent.tell,
+        display=Display(),
+        on_ended=parent.add,
     )
     began, began_cpu = time.perf_counter(), time.process_time()
     totals = driver.run()

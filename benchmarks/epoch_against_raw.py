@@ -15,11 +15,11 @@ from lightning_modules.data.pixels import Pixels
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
 from sweeps.config.composer import Composer
-from sweeps.core.messages import Answer, Event, Report
+from sweeps.core.messages import Event, PruneDecision, Report
 from sweeps.worker.building import build_module
 from sweeps.worker.callbacks import Telemetry
-from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import DerivedRandomness, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 60_000, 64, 7
 
@@ -36,8 +36,8 @@ class NoChannel:
 
     def log(self, metrics: dict[str, float], step: int) -> None: ...
 
-    def report(self, report: Report) -> Answer:
-        return Answer(prune=False)
+    def report(self, report: Report) -> PruneDecision:
+        return PruneDecision(prune=False)
 
 
 def raw(batches: Any) -> float:

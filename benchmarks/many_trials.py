@@ -12,14 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-from driver_work import InstantLauncher, Silence
+from driver_work import InstantLauncher
 from harness import Result, median, scratch
 
 from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.text import run_name
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.core.urls import default_uri
+from sweeps.driver.display import Display
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.study_run import StudyRun
 from sweeps.driver.trial_runs import TrialSetup
@@ -73,7 +74,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
     run_tags = parent.open([])
     samples = Samples()
 
-    def note(outcome: Outcome) -> None:
+    def note(outcome: TrialResult) -> None:
         """Record what a sweep records of its progress, and take the samples."""
         parent.add(outcome)
         samples.add()
@@ -85,15 +86,13 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags={**run_tags, tags.KIND: "trial"},
-            python_path=(),
-            allowed_modules=(),
             answers=False,
         ),
         slots=[Slot(index=0, threads=1)],
         limits=Limits(num_trials=num_trials),
         launcher=InstantLauncher(epochs=1, steps=1),
         recorder=recorder,
-        display=Silence(),
+        display=Display(),
         on_ended=note,
     )
     samples.add()

@@ -11,9 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from sweeps.config.composer import ALLOWED_MODULES, build, load_frozen
+from sweeps.config.composer import ALLOWED_MODULES, load_frozen
+from sweeps.config.instantiate import build
 from sweeps.worker.building import build_module
-from sweeps.worker.fit import quieten
+from sweeps.worker.trainer import quieten
 
 
 class Clock(pl.Callback):

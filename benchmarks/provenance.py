@@ -20,10 +20,10 @@ from sweeps.reproduce.provenance import capture, imported_sources
 from sweeps.reproduce.trace import Epoch, Segment, TraceFile
 from sweeps.worker.building import build_module
 from sweeps.worker.callbacks import Telemetry
-from sweeps.worker.fit import DerivedRandomness, quieten, trainer_for
 from sweeps.worker.hashing import data_content
 from sweeps.worker.process_group import Ranks
 from sweeps.worker.tracer import Tracer, environment_of, weights_hash
+from sweeps.worker.trainer import DerivedRandomness, quieten, trainer_for
 
 _SAMPLES, _BATCH, _ROUNDS = 25_600, 64, 7
 

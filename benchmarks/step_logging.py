@@ -1,6 +1,5 @@
 """What it costs training to have the loss of every step in MLflow: a whole `train`, and MLFlowLogger as the peer."""
 
-import io
 import logging
 import time
 import warnings
@@ -11,13 +10,12 @@ import pytorch_lightning as pl
 import torch
 from harness import Result, median, scratch
 from pytorch_lightning.loggers import MLFlowLogger
-from rich.console import Console
 from torch.nn import functional
 
 from lightning_modules.data.tensor_batches import TensorBatches
 from lightning_modules.nets.mlp import MLP
-from sweeps.cli.commands.sweep import sweep
-from sweeps.driver.session import CommandLine
+from sweeps.driver.session import CommandLine, Reporter
+from sweeps.driver.sweep import sweep
 
 _ROUNDS, _PEER_STEPS = 5, 400
 
@@ -37,7 +35,7 @@ def ours(every: int, number: int) -> float:
         "test=false",
         f"tracking.log_every_n_steps={every}",
     )
-    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Console(file=io.StringIO()))
+    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Reporter())
     (outcome,) = result.totals.outcomes
     assert outcome.state == "complete"
     return float(outcome.duration_s)

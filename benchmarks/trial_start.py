@@ -1,14 +1,12 @@
 """From a free slot to the first training step: tell, ask, compose, freeze, fork, build the data and the net."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 from harness import Result, median, scratch
-from rich.console import Console
 
-from sweeps.cli.commands.sweep import sweep
-from sweeps.driver.session import CommandLine
+from sweeps.driver.session import CommandLine, Reporter
+from sweeps.driver.sweep import sweep
 
 
 def latencies(start_method: str, num_trials: int, slots: int) -> list[float]:
@@ -22,7 +20,7 @@ def latencies(start_method: str, num_trials: int, slots: int) -> list[float]:
         f"launcher.slots={slots}",
         f"launcher.start_method={start_method}",
     )
-    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Console(file=io.StringIO()))
+    result: Any = sweep(CommandLine(overrides=overrides, config_name="sweep"), Reporter())
     assert all(outcome.state == "complete" for outcome in result.totals.outcomes)
     ordered = sorted(result.totals.outcomes, key=lambda outcome: outcome.number)
     return [outcome.start_latency_s for outcome in ordered[slots:]]  # the first ones had waited for the check

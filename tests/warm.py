@@ -138,7 +138,8 @@ class _Server:
         folder = tempfile.mkdtemp(prefix="lightsweep-warm-")
         self.address = f"{folder}/socket"
         reads, self._lifeline = os.pipe()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        strange = ("PYTEST_", "LIGHTSWEEP_")  # a launcher that starts sets LIGHTSWEEP_PRELOAD for its own server
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
         environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment["OPENBLAS_NUM_THREADS"] = "1"
         self._process = subprocess.Popen(
@@ -151,6 +152,7 @@ class _Server:
         os.close(reads)
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
+            self._process.kill()
             raise RuntimeError(f"the warm server did not start: status {self._process.wait()}")
         atexit.register(self.close)
 

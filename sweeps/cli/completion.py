@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.config.study_file import recorded_studies
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError, StoreError
-from sweeps.core.safe_yaml import read_yaml
 
 __all__ = ["complete", "script"]
 
@@ -114,19 +114,7 @@ def _option(typed: Sequence[str], *names: str) -> str | None:
 
 def _studies(store_dir: str) -> list[str]:
     """Name the studies of a store."""
-    return sorted(_records(store_dir))
-
-
-def _records(store_dir: str) -> dict[str, Mapping[str, Any]]:
-    """Return the records that `resume` reads, by the name of the study."""
-    found = {}
-    for record in Path(store_dir).glob(f"*/{paths.STUDY}"):
-        try:
-            stored = read_yaml(record)
-            found[str(stored["study"])] = stored
-        except (OSError, StoreError, TypeError, KeyError):  # half written, or not ours: nothing to offer
-            continue
-    return found
+    return sorted(recorded_studies(Path(store_dir)))
 
 
 def _runs(store_dir: str, word: str) -> list[str]:
@@ -161,7 +149,7 @@ def _models(typed: Sequence[str], word: str) -> list[str]:
 
 def _steering(command: str, typed: Sequence[str], word: str) -> list[str]:
     """Offer the studies, and after one of them, to `enqueue`, the keys that it searches."""
-    records = _records(_option(typed, "--store-dir") or "mlruns")
+    records = recorded_studies(Path(_option(typed, "--store-dir") or "mlruns"))
     study = next((item for item in typed if item in records), None)
     if study is None:
         return _matching((f"{name} " for name in sorted(records)), word)

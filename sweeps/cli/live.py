@@ -15,17 +15,13 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.driver.display import Display, Ended, Heading, TrialView
+from sweeps.core.trials import TrialResult
+from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
 from sweeps.results.summary import BestTrial
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.store import Unsent
 
-__all__ = [
-    "LineDisplay",
-    "LiveDisplay",
-    "make_display",
-    "warn_unsent",
-]
+__all__ = ["LineDisplay", "LiveDisplay", "make_display", "warn_unsent"]
 
 _REFRESH_S = 0.25
 _MOST_UNSENT = 10  # that are named
@@ -35,8 +31,8 @@ _WHY = {
     "timeout": "study.timeout_s is over: stopping the running trials.",
     "device_hours": "study.device_hours is used up: stopping the running trials.",
     "failures": "More trials failed than study.max_failures allows: stopping.",
-    "drain": "Told to stop: no trial is started any more, and the running ones train to their end.",
-    "stop": "Told to stop now: running trials finish their step and wait to go on.",
+    "drain": "Stopping: no new trials; waiting for running trials to finish.",
+    "stop": "Stopping now: running trials finish their step; they can be resumed.",
 }
 
 
@@ -45,15 +41,15 @@ def make_display(heading: Heading, console: Console) -> Display:
     return LiveDisplay(heading, console) if console.is_terminal else LineDisplay(heading, console)
 
 
-class _Tally:
+class _Progress:
     """Counts ended trials, keeps the best and looks ahead; what both displays know."""
 
     def __init__(self, heading: Heading, clock: Callable[[], float]) -> None:
         self.heading = heading
         self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
         before = heading.best_before
-        self.best: Ended | BestTrial | None = before[0] if before and not heading.objectives else None
-        self.front: list[Ended | BestTrial] = [*before] if heading.objectives else []
+        self.best: TrialResult | BestTrial | None = before[0] if before and not heading.objectives else None
+        self.front: list[TrialResult | BestTrial] = [*before] if heading.objectives else []
         self._clock = clock
         self._began_s = clock()
         self._running: dict[int, TrialView] = {}
@@ -96,7 +92,7 @@ class _Tally:
             device_s=self.heading.device_s_before + budget.devices_per_slot * slot_s,
         )
 
-    def add(self, outcome: Ended) -> None:
+    def add(self, outcome: TrialResult) -> None:
         if outcome.replicate is not None:
             self._num_replicates[outcome.number] = self._num_replicates.get(outcome.number, 0) + 1
             self._shares[outcome.number] = self._num_replicates[outcome.number] / self.heading.replicates
@@ -125,19 +121,19 @@ class _Tally:
         better = value > self.best.value
         return better if self.heading.direction == "maximize" else value < self.best.value
 
-    def _add_to_front(self, outcome: Ended) -> None:
+    def _add_to_front(self, outcome: TrialResult) -> None:
         trials = [*self.front, outcome]
         points = [[trial.objectives[name] for name in self.heading.objectives] for trial in trials]
         is_best = on_front(points, list(self.heading.objectives.values()))
         self.front = [trial for trial, is_kept in zip(trials, is_best, strict=True) if is_kept]
 
-    def mark(self, outcome: Ended) -> str:
+    def mark(self, outcome: TrialResult) -> str:
         """Say whether a trial is the best, or one of the best, up to now."""
         if any(trial is outcome for trial in self.front):
             return "on the front"
         return "best so far" if self.best is outcome and self.heading.is_sweep else ""
 
-    def line(self, outcome: Ended) -> str:
+    def line(self, outcome: TrialResult) -> str:
         """Say in one line how a trial ended."""
         head = f"{self.noun(outcome.number, outcome.replicate)} {outcome.state}"
         if outcome.state == "complete" and outcome.value is not None:
@@ -161,51 +157,45 @@ class LineDisplay(Display):
     """One line an event, for logs and pipes."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
-        self._tally = _Tally(heading, clock)
+        self._state = _Progress(heading, clock)
         self._console = console
         self._forecasts_at = _forecasts_at(heading)
         self._print(heading.title)
 
     def trial_started(self, trial: TrialView) -> None:
-        """Say so."""
-        self._tally.start(trial)
-        how = "started" if trial.resume_step is None else f"goes on from step {trial.resume_step}"
+        """Print that it started, or was resumed."""
+        self._state.start(trial)
+        how = "started" if trial.resume_step is None else f"resumed at step {trial.resume_step}"
         text = f"{values_text(trial.values)}{' (enqueued)' if trial.is_enqueued else ''}"
-        self._print(f"{self._tally.noun(trial.number, trial.replicate)} {how}  {text}".rstrip())
+        self._print(f"{self._state.noun(trial.number, trial.replicate)} {how}  {text}".rstrip())
 
     def trial_progressed(self, job: int, progress: Progress) -> None:
-        """Say nothing: a line for each would be too many."""
-        self._tally.progress(job, progress)
+        """Print nothing: a line for each would be too many."""
+        self._state.progress(job, progress)
 
     def trial_reported(self, job: int, value: float, step: int) -> None:
-        """Say so for a single run."""
-        if not self._tally.heading.is_sweep:
-            self._print(f"validation {step + 1}  {self._tally.heading.metric}={number(value)}")
+        """Print the value of a single run."""
+        if not self._state.heading.is_sweep:
+            self._print(f"validation {step + 1}  {self._state.heading.metric}={number(value)}")
 
-    def trial_ended(self, outcome: Ended) -> None:
-        """Say how, and now and then how the sweep will go on."""
-        self._tally.add(outcome)
-        self._print(self._tally.line(outcome))
-        if self._tally.num_ended in self._forecasts_at:
-            self._forecasts_at.discard(self._tally.num_ended)
-            ahead = self._tally.forecast()
+    def trial_ended(self, outcome: TrialResult) -> None:
+        """Print how, and now and then a forecast of the sweep."""
+        self._state.add(outcome)
+        self._print(self._state.line(outcome))
+        if self._state.num_ended in self._forecasts_at:
+            self._forecasts_at.discard(self._state.num_ended)
+            ahead = self._state.forecast()
             if ahead is not None:
                 self._print(f"forecast: {_ahead(ahead)}, {ahead.device_s / 3600:.2g} device-hours")
 
     def stopping(self, why: str, num_running: int) -> None:
-        """Say why."""
+        """Print why."""
         self._forecasts_at.clear()
         self._print(_WHY[why])
 
     def say(self, text: str) -> None:
-        """Say it."""
+        """Print it."""
         self._print(text)
-
-    def tick(self) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -223,7 +213,7 @@ class LiveDisplay(Display):
     """A line for each ended trial, and below them a bar for each running one with the state of the study."""
 
     def __init__(self, heading: Heading, console: Console, clock: Callable[[], float] = time.time) -> None:
-        self._tally = _Tally(heading, clock)
+        self._state = _Progress(heading, clock)
         self._console = console
         self._rows: dict[int, _Row] = {}
         self._began = time.monotonic()
@@ -234,13 +224,13 @@ class LiveDisplay(Display):
 
     def trial_started(self, trial: TrialView) -> None:
         """Add a bar."""
-        self._tally.start(trial)
+        self._state.start(trial)
         self._rows[trial.job] = _Row(trial)
         self._draw(is_urgent=True)
 
     def trial_progressed(self, job: int, progress: Progress) -> None:
         """Move its bar."""
-        self._tally.progress(job, progress)
+        self._state.progress(job, progress)
         if job in self._rows:
             self._rows[job].progress = progress
 
@@ -249,19 +239,19 @@ class LiveDisplay(Display):
         if job in self._rows:
             self._rows[job].value = value
 
-    def trial_ended(self, outcome: Ended) -> None:
+    def trial_ended(self, outcome: TrialResult) -> None:
         """Turn its bar into a line."""
         if outcome.job is not None:
             self._rows.pop(outcome.job, None)
-        self._tally.add(outcome)
+        self._state.add(outcome)
         if outcome.replicate is not None and outcome.state == "complete":
-            self._draw(is_urgent=True)  # the trial's own line will tell
+            self._draw(is_urgent=True)  # the trial's own line follows
             return
         style = {"complete": "", "pruned": "dim", "failed": "red", "interrupted": "yellow"}[outcome.state]
-        if self._tally.mark(outcome):
+        if self._state.mark(outcome):
             style = "bold green"
-        # A Text of its own style: a style given to `print` would colour the bars below, too
-        self._live.console.print(Text(self._tally.line(outcome), style=style))
+        # A Text of its own style: a style given to `print` would colour the bars below as well
+        self._live.console.print(Text(self._state.line(outcome), style=style))
         self._draw(is_urgent=True)
 
     def stopping(self, why: str, num_running: int) -> None:
@@ -308,10 +298,10 @@ class LiveDisplay(Display):
         if progress is not None:
             epochs = "" if progress.max_epochs < 0 else f"/{progress.max_epochs}"
             where = f"epoch {progress.epoch + 1}{epochs} step {progress.step}"
-        heading = self._tally.heading
+        heading = self._state.heading
         value = "" if row.value is None else f"{heading.reported or heading.metric}={number(row.value)}"
         return (
-            Text(_name(row.view) if self._tally.heading.is_sweep else "", style="cyan"),
+            Text(_name(row.view) if self._state.heading.is_sweep else "", style="cyan"),
             bar,
             Text(where),
             Text(value, style="green"),
@@ -323,26 +313,26 @@ class LiveDisplay(Display):
         )
 
     def _summary(self, now: float) -> Text:
-        heading, counts = self._tally.heading, self._tally.counts
+        heading, counts = self._state.heading, self._state.counts
         if not heading.is_sweep:
             return Text(f"{heading.title}  {duration(now - self._began)}", style="bold")
-        ended = self._tally.num_ended
+        ended = self._state.num_ended
         finished = heading.num_finished + ended
         words = [f"{count} {state}" for state, count in counts.items() if count]
         text = Text(f"{heading.name}  {finished}/{heading.num_trials} trials", style="bold")
         if words:
             text.append(f"  ({', '.join(words)})", style="not bold")
-        if self._tally.best is not None and self._tally.best.value is not None:
-            best = self._tally.best
+        if self._state.best is not None and self._state.best.value is not None:
+            best = self._state.best
             text.append(f"  best #{best.number} {heading.metric}={number(float(best.value or 0.0))}", style="green")
-        if self._tally.front:
-            text.append(f"  {len(self._tally.front)} on the Pareto front", style="green")
+        if self._state.front:
+            text.append(f"  {len(self._state.front)} on the Pareto front", style="green")
         elapsed = now - self._began
         text.append(f"  {duration(elapsed)}", style="not bold")
         if ended:
             text.append(f", {60 * ended / elapsed:.1f} trials/min", style="not bold")
         is_over = finished >= heading.num_trials
-        ahead = None if self._note or is_over else self._tally.forecast()
+        ahead = None if self._note or is_over else self._state.forecast()
         if ahead is not None:
             text.append(f", {_ahead(ahead)}", style="not bold")
         return text

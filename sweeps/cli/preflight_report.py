@@ -31,7 +31,7 @@ def print_report(
             console.print(f"{name:<12}{text}", markup=False, highlight=False, soft_wrap=True)
     print_warnings(report, console)
     if not report.warnings:
-        console.print("All is well.", style="green", highlight=False)
+        console.print("No problems found.", style="green", highlight=False)
 
 
 def print_warnings(report: CheckReport, console: Console) -> None:

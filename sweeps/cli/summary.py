@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 
 from sweeps.cli.commands.compare import print_rows
-from sweeps.cli.commands.sweep import SweepResult
 from sweeps.cli.live import warn_unsent
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.text import duration, values_text
 from sweeps.core.urls import default_uri
+from sweeps.driver.sweep import SweepResult
 from sweeps.report.advice import Advice
 from sweeps.results.queries import sorted_rows, trial_rows
 from sweeps.results.summary import NO_BEST, StudySummary, counts_text, next_commands, resume_command

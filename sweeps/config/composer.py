@@ -6,7 +6,6 @@ only another choice of a group is composed anew (tens of milliseconds), and kept
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,30 +16,27 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps.config import schema
-from sweeps.config.instantiate import ALLOWED_MODULES, locate
+from sweeps.config.hydra_errors import RANGES, explain, no_such_option, unreadable
+from sweeps.config.hydra_setup import group_options, hydra_compose
+from sweeps.config.instantiate import ALLOWED_MODULES
 from sweeps.config.parts import PARTS, PartsTaken
 from sweeps.config.text_keys import as_typed
 from sweeps.core import paths
-from sweeps.core.errors import ConfigError, StoreError, did_you_mean
+from sweeps.core.errors import ConfigError, StoreError
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.secrets import Hidden, Secrets, withhold
+from sweeps.core.tree import flatten
 
 __all__ = [
     "ALLOWED_MODULES",
     "RANGES",
     "Composer",
-    "build",
     "fingerprint",
-    "flatten",
     "freeze",
-    "initialize",
     "load_frozen",
     "to_yaml",
 ]
 
-_NOTHING = object()
-RANGES = "_search_"
-"""The key under which an option of a group states what to search of its own keys."""
 
 Config = dict[str, Any]
 
@@ -59,7 +55,7 @@ class Composer:
 
     def __init__(self, primary: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> None:
         if config_dir is not None and not config_dir.is_dir():
-            raise ConfigError(f"--config-dir must be a folder, but {str(config_dir)!r} is none.")
+            raise ConfigError(f"--config-dir: {str(config_dir)!r} is not a directory.")
         self.primary = primary
         self.overrides = list(map(as_typed, overrides))
         self.config_dir = config_dir.resolve() if config_dir else None
@@ -98,7 +94,7 @@ class Composer:
     def options(self, group: str) -> list[str]:
         """List the options of a group, the user's own included; empty when there is no such group."""
         if group not in self._options:
-            self._options[group] = _group_options(group, self.config_dir)
+            self._options[group] = group_options(group, self.config_dir)
         return self._options[group]
 
     @property
@@ -181,7 +177,7 @@ class Composer:
                 folder, _, name = str(option).rpartition("/")
                 names = self.options(f"{group}/{folder}" if folder else group)
                 if option is not None and name not in names:
-                    raise _no_such_option(group, str(option), names)
+                    raise no_such_option(group, str(option), names)
 
     def _tree_for(self, choices: tuple[str, ...], keys: tuple[str, ...]) -> DictConfig:
         """Return the tree of these choices, for trials that set these keys; making one takes 5 ms.
@@ -264,93 +260,14 @@ _RUN_KEYS = tuple(field.name for field in fields(schema.RunConfig))
 
 
 def _compose(primary: str, overrides: list[str], config_dir: Path | None) -> DictConfig:
-    from hydra import compose
     from hydra.errors import HydraException
 
     try:
-        with initialize(_home(primary, config_dir)):
-            search_path = _search_path(primary, config_dir)
-            return compose(primary, [*search_path, *map(_without_null, overrides)], return_hydra_config=True)
+        return hydra_compose(primary, overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, primary, overrides, config_dir) from error
+        raise explain(error, primary, overrides, config_dir) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise _unreadable(error, config_dir) from error
-
-
-def _without_null(override: str) -> str:
-    """Say `~system` for `system=null`, which Hydra does not know of a group."""
-    name, _, value = override.partition("=")
-    return f"~{name}" if name in (*PARTS, "data") and value == "null" else override
-
-
-def initialize(home: Path | None = None) -> Any:
-    """Set Hydra up over the shipped configuration, or another folder, as a context manager."""
-    from hydra import initialize_config_dir
-
-    schema.register()
-    if not OmegaConf.has_resolver("mode"):
-        OmegaConf.register_new_resolver("mode", _mode)
-        OmegaConf.register_new_resolver("first", _first)
-    context = initialize_config_dir(str(home or paths.conf_dir()), job_name="lightsweep", version_base="1.3")
-    OmegaConf.register_new_resolver("hydra", _of_hydra, replace=True)  # Hydra's own gives null for what is not there
-    return context
-
-
-def _of_hydra(name: str) -> Any:
-    """Return what Hydra says of the configuration that is resolved, see `Composer`."""
-    from hydra.core.hydra_config import HydraConfig
-
-    node: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
-    found = OmegaConf.select(node, name, default=_NOTHING)
-    if found is _NOTHING:
-        raise ConfigError(
-            f"${{hydra:{name}}} has no value here. What there is: hydra:runtime.choices.GROUP, hydra:job.name, "
-            "hydra:runtime.cwd and other keys of Hydra's that need no job of Hydra's."
-        )
-    return found
-
-
-def _mode(direction: str) -> str:
-    """Say Optuna's `maximize` in Lightning's words."""
-    modes = {"maximize": "max", "minimize": "min"}
-    if direction not in modes:
-        raise ConfigError(
-            f"study.direction (for `train`: objective.direction) must be 'maximize' or 'minimize', but got "
-            f"{direction!r}."
-        )
-    return modes[direction]
-
-
-def _first(values: Any) -> Any:
-    """Return the first of several, or the only one."""
-    return values[0] if isinstance(values, Sequence) and not isinstance(values, str) and values else values
-
-
-def _home(primary: str, config_dir: Path | None) -> Path:
-    """Return the folder that holds the primary config: Hydra looks for it in one place only."""
-    is_own = config_dir is not None and (config_dir / f"{primary}.yaml").is_file()
-    is_shipped = (paths.conf_dir() / f"{primary}.yaml").is_file()
-    return config_dir if config_dir is not None and is_own and not is_shipped else paths.conf_dir()
-
-
-def _search_path(primary: str, config_dir: Path | None) -> list[str]:
-    """Return the override that names the other folder of the two, if there is one."""
-    if config_dir is None:
-        return []
-    from sweeps.config.quoting import quote
-
-    other = config_dir if _home(primary, config_dir) == paths.conf_dir() else paths.conf_dir()
-    return [f"hydra.searchpath={quote([f'file://{other}'])}"]
-
-
-def _group_options(group: str, config_dir: Path | None) -> list[str]:
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.object_type import ObjectType
-
-    with initialize():
-        loader = GlobalHydra.instance().config_loader()
-        options = loader.get_group_options(group, ObjectType.CONFIG, "train", _search_path("train", config_dir))
-    return sorted(options)
+        raise unreadable(error, config_dir) from error
 
 
 def _modules_in(folder: Path) -> Iterator[str]:
@@ -359,130 +276,6 @@ def _modules_in(folder: Path) -> Iterator[str]:
             yield entry.stem
         elif (entry / "__init__.py").is_file():
             yield entry.name
-
-
-# --- one clear message for what Hydra and OmegaConf refuse ---------------------------------------------
-
-
-def _unreadable(error: Exception, config_dir: Path | None) -> ConfigError:
-    """Name the file and the line that cannot be read."""
-    where, what = _place_and_problem(error)
-    folder = config_dir or paths.conf_dir()
-    for path in () if where else sorted([*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")]):
-        try:
-            path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as wrong:
-            line = wrong.object[: wrong.start].count(b"\n") + 1
-            where, what = f"{path}, line {line}", f"it must be UTF-8, but byte {wrong.start} is not ({wrong.reason})"
-            break
-        except OSError:
-            continue
-    return ConfigError(f"{where or 'A configuration file'} cannot be read: {what}.")
-
-
-def _place_and_problem(error: Exception) -> tuple[str, str]:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        context = getattr(error, "context", None)
-        problem = getattr(error, "problem", None)
-        return f"{mark.name}, line {mark.line + 1}", f"not valid YAML: {': '.join(filter(None, (context, problem)))}"
-    if isinstance(error, yaml.reader.ReaderError):
-        return str(error.name), f"not valid YAML: {error.reason} at position {error.position}"
-    return "", " ".join(str(error).split())
-
-
-def _explain(error: Exception, primary: str, overrides: list[str], config_dir: Path | None) -> ConfigError | Exception:
-    """Find the override that is at fault, and say what is wrong with it in the user's words."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-
-    cause: BaseException = error
-    while cause.__cause__ is not None and not isinstance(cause, ConfigError):
-        cause = cause.__cause__
-    if isinstance(cause, ConfigError):
-        return cause
-    if isinstance(error, OverrideParseException):
-        return ConfigError(
-            f"{error.override!r} is not an override. Write key=value, +key=value to add a key, ~key to "
-            "remove one; quote a value that holds commas or brackets, such as 'key=[1,2]'."
-        )
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if not group:
-            return ConfigError(
-                f"There is no primary config {option!r}. It is looked for in "
-                f"{', '.join(str(folder) for folder in (config_dir, paths.conf_dir()) if folder)}."
-            )
-        names = [str(name).split("/")[-1] for name in error.options or _group_options(group, config_dir)]
-        return _no_such_option(group, option, names)
-    culprit = _named(str(error), overrides) or _culprit(primary, overrides, config_dir)
-    first, *more = str(cause).splitlines() or [type(cause).__name__]
-    text = f"{first} {more[0]}" if more and first.endswith("composing config:") else first
-    if culprit is None:
-        return ConfigError(str(error))
-    key, _, value = culprit.partition("=")
-    key = key.lstrip("+~").split("@")[0]
-    if "Could not override" in str(error) or "not in struct" in str(error) or "not in '" in str(error):
-        others = [override for override in overrides if override != culprit]
-        valid = _keys(primary, others, config_dir)
-        if key in valid:
-            return ConfigError(f"{culprit}: {text}")
-        return ConfigError(f"There is no key {key!r}. {did_you_mean(key, valid)}")
-    kind = _expected_type(text)
-    if kind:
-        return ConfigError(f"{key} must be {kind}, but got {value!r}.")
-    return ConfigError(f"{culprit}: {text}")
-
-
-def _no_such_option(group: str, option: str, names: list[str]) -> ConfigError:
-    return ConfigError(f"{group}={option}: there is no such option. {did_you_mean(option, names)}")
-
-
-def _named(message: str, overrides: list[str]) -> str | None:
-    """Return the override that Hydra's message names, which saves composing to find it."""
-    found = re.match(r"Could not override '([^']+)'|Error merging override ([^=]+)=", message)
-    if found is None:
-        return None
-    key = (found[1] or found[2]).lstrip("+~")
-    return next((o for o in reversed(overrides) if o.partition("=")[0].lstrip("+~").split("@")[0] == key), None)
-
-
-def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str | None:
-    """Return the first override with which the command line stops composing."""
-    from hydra import compose
-    from hydra.errors import HydraException
-
-    search_path = _search_path(primary, config_dir)
-    with initialize(_home(primary, config_dir)):
-        for end in range(len(overrides) + 1):
-            try:
-                typed = map(_without_null, overrides[:end])
-                compose(primary, [*search_path, *typed], return_hydra_config=True)
-            except (HydraException, OmegaConfBaseException):
-                return overrides[end - 1] if end else None
-    return None
-
-
-def _keys(primary: str, overrides: list[str], config_dir: Path | None) -> list[str]:
-    tree = OmegaConf.to_container(_compose(primary, overrides, config_dir))
-    assert isinstance(tree, dict)
-    tree.pop("hydra")
-    groups = [entry.name for entry in paths.conf_dir().iterdir() if entry.is_dir()]
-    keys = flatten({str(key): value for key, value in tree.items()})
-    return [*(key for key in keys if not key.startswith("search.") and f".{RANGES}." not in key), *groups]
-
-
-def _expected_type(text: str) -> str:
-    kinds = {
-        "Integer": "an integer",
-        "Float": "a number",
-        "Boolean": "true or false",
-        "bool": "true or false",
-        "String": "a string",
-    }
-    for word, kind in kinds.items():
-        if f"converted to {word}" in text or f"is not a valid {word.lower()}" in text:
-            return kind
-    return ""
 
 
 # --- configurations as data ----------------------------------------------------------------------------
@@ -541,28 +334,6 @@ def _items(value: Any) -> Iterator[Any]:
         yield value
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Map dotted keys to leaves; a list is a leaf, unless it holds mappings."""
-    if isinstance(tree, Mapping) and (tree or not prefix):
-        flat: dict[str, Any] = {}
-        for key, value in tree.items():
-            word = _word(key)
-            found = flatten(value, f"{prefix}.{word}" if prefix else word)
-            while not found.keys().isdisjoint(flat):  # 1 and '1', or a key with a dot in it
-                word = f"'{word}'"
-                found = flatten(value, f"{prefix}.{word}" if prefix else word)
-            flat |= found
-        return flat
-    if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
-        return flatten({str(index): item for index, item in enumerate(tree)}, prefix)
-    return {prefix: tree}
-
-
-def _word(key: Any) -> str:
-    """Return a key as YAML and the command line write it."""
-    return key if isinstance(key, str) else yaml.safe_dump(key).split("\n")[0]
-
-
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Writes what stands in two places twice: a record with aliases is not read, see `untrusted`."""
 
@@ -617,51 +388,3 @@ def _sortable(node: Any) -> Any:
             return {f"{type(key).__name__} {key}": _sortable(value) for key, value in node.items()}
         return {key: _sortable(value) for key, value in node.items()}
     return list(map(_sortable, node)) if isinstance(node, list | tuple) else node
-
-
-# --- objects from data ---------------------------------------------------------------------------------
-
-
-_HYDRA_WORDS = ("_target_", "_partial_", "_convert_")  # `_convert_` has nothing to do: the data is plain
-
-
-def build(node: Config, *, key: str, allowed: Sequence[str], **more: Any) -> Any:
-    """Build the object that `node` describes by `_target_` and keyword arguments, nested ones first.
-
-    Args:
-        node: A mapping with `_target_`; `_partial_: true` returns a function that waits for the rest.
-        key: The dotted key of `node`, for messages.
-        allowed: The modules that a target may come from, checked before and after it is imported.
-        more: Arguments that do not come from the configuration.
-
-    Raises:
-        ConfigError: A target is not allowed or does not exist; an argument is unknown, missing or mistyped.
-    """
-    from functools import partial
-
-    from sweeps.config.instantiate import check_arguments
-
-    target = locate(node.get("_target_"), key=key, allowed=allowed)
-    arguments = {
-        name: _build_nested(value, key=f"{key}.{name}", allowed=allowed)
-        for name, value in node.items()
-        if name not in _HYDRA_WORDS
-    }
-    is_partial = bool(node.get("_partial_", False))
-    check_arguments(target, {**arguments, **more}, key=key, is_partial=is_partial)
-    if is_partial:
-        return partial(target, **arguments, **more)
-    try:
-        return target(**arguments, **more)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {node['_target_']} refuses its arguments: {error}") from error
-
-
-def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            return build(dict(value), key=key, allowed=allowed)
-        return {name: _build_nested(item, key=f"{key}.{name}", allowed=allowed) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)]
-    return value

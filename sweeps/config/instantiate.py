@@ -20,7 +20,7 @@ from sweeps.core import lightning_alias
 from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.core.failure_text import text_of
 
-__all__ = ["ALLOWED_MODULES", "check_arguments", "locate", "whole"]
+__all__ = ["ALLOWED_MODULES", "build", "check_arguments", "locate", "whole"]
 
 ALLOWED_MODULES = (
     "lightning_modules",
@@ -336,3 +336,44 @@ def _words(hint: Any) -> str:
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return f"a list of {_words(args[0])}" if args else "a list"
     return str(getattr(hint, "__name__", hint))
+
+
+_HYDRA_WORDS = ("_target_", "_partial_", "_convert_")  # `_convert_` has nothing to do: the data is plain
+
+
+def build(node: Mapping[str, Any], *, key: str, allowed: Sequence[str], **more: Any) -> Any:
+    """Build the object that `node` describes by `_target_` and keyword arguments, nested ones first.
+
+    Args:
+        node: A mapping with `_target_`; `_partial_: true` returns a function that waits for the rest.
+        key: The dotted key of `node`, for messages.
+        allowed: The modules that a target may come from, checked before and after it is imported.
+        more: Arguments that do not come from the configuration.
+
+    Raises:
+        ConfigError: A target is not allowed or does not exist; an argument is unknown, missing or mistyped.
+    """
+    target = locate(node.get("_target_"), key=key, allowed=allowed)
+    arguments = {
+        name: _build_nested(value, key=f"{key}.{name}", allowed=allowed)
+        for name, value in node.items()
+        if name not in _HYDRA_WORDS
+    }
+    is_partial = bool(node.get("_partial_", False))
+    check_arguments(target, {**arguments, **more}, key=key, is_partial=is_partial)
+    if is_partial:
+        return functools.partial(target, **arguments, **more)
+    try:
+        return target(**arguments, **more)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {node['_target_']} refuses its arguments: {error}") from error
+
+
+def _build_nested(value: Any, *, key: str, allowed: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(dict(value), key=key, allowed=allowed)
+        return {name: _build_nested(item, key=f"{key}.{name}", allowed=allowed) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_build_nested(item, key=f"{key}.{index}", allowed=allowed) for index, item in enumerate(value)]
+    return value

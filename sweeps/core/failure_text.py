@@ -58,7 +58,7 @@ def story(error: BaseException, hide: Hide = str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return `str(error)`, or why there is none."""
+    """Return `str(error)`, or why it cannot be had."""
     try:
         return str.__str__(str(error))
     except BaseException as second:  # whatever the user's `__str__` does

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from sweeps.core.secrets import Hidden
 
 __all__ = [
-    "Answer",
     "Artifact",
     "Cause",
     "CheckPassed",
@@ -27,6 +26,7 @@ __all__ = [
     "Order",
     "Place",
     "Progress",
+    "PruneDecision",
     "RankJob",
     "Report",
     "Saved",
@@ -73,8 +73,8 @@ class RankJob:
     """What a rank is started with.
 
     Attributes:
-        kind: `fit` trains; `look` looks at the data; `inspect` tells what the models are, see `building`; the others
-            try the config and those in folders below `folder` before any trial, see `preflight`.
+        kind: `fit` trains; `inspect_data` reads the data; `inspect` the models, see `building`; the others try the
+            config and those in folders below `folder` before any trial, see `preflight`.
         folder: The trial's folder; its `config.yaml` is all the rank knows of the configuration.
         place: Its place among the ranks of the trial.
         python_path: Folders from which the user's modules are imported.
@@ -93,7 +93,7 @@ class RankJob:
         hidden: What the frozen configs hide, by their fingerprints; it is in no file.
     """
 
-    kind: Literal["fit", "check", "measure", "compare", "look", "inspect"] = "fit"
+    kind: Literal["fit", "check", "measure", "compare", "inspect_data", "inspect"] = "fit"
     folder: str
     place: Place = Place()
     python_path: tuple[str, ...] = ()
@@ -116,8 +116,8 @@ class RankJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The driver's answer to a report: go on, or prune and why."""
+class PruneDecision:
+    """Whether to prune a trial, and why; the driver's answer to each report."""
 
     prune: bool
     reason: str = ""
@@ -128,7 +128,7 @@ class Stop:
     """Stop after the running step; the trial is recorded as interrupted."""
 
 
-Order = Answer | Stop
+Order = PruneDecision | Stop
 
 
 # --- the ranks' events -------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
 
     Raises:
         OSError: It cannot be opened.
-        StoreError: It is no file, but a link, a device, a pipe or a folder.
+        StoreError: It is not a file, but a link, a device, a pipe or a folder.
     """
     with _file(path, link=f"{path} must be a file, but is a link, which is not followed.") as (file, status):
         yield file, _is_own(status)

@@ -20,6 +20,7 @@ from urllib.parse import quote, quote_plus
 
 import yaml
 
+from sweeps.core.tree import KeyPath, leaves, map_leaves, texts
 from sweeps.core.urls import hide_password, is_secret, passwords_in
 
 __all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
@@ -87,7 +88,7 @@ class Secrets:
 
     @contextmanager
     def public_copy(self, path: Path) -> Iterator[Path | None]:
-        """Give a file that may be published: itself, or a copy with the secrets hidden; None if it is no text.
+        """Give a file that may be published: itself, or a copy with the secrets hidden; None if it is not text.
 
         Other files than texts are searched for the secrets of the configuration alone.
         """
@@ -149,59 +150,32 @@ def withhold(tree: Mapping[str, Any], secrets: Secrets) -> tuple[dict[str, Any],
     A value below a secret key is hidden, unless it is null, true or false, or an interpolation, which only says where
     the value is; so are secrets and the passwords of URLs in any text.
     """
-    by_key = list(_below_secret_keys(tree, (), is_below=False))
+    by_key = [(path, value) for path, value in leaves(tree) if _is_withheld(path, value)]
     secrets.add(value for _, value in by_key)
-    secrets.add(password for text in _texts(tree) for password in passwords_in(text))
+    secrets.add(password for text in texts(tree) for password in passwords_in(text))
     places = dict(by_key)
     hidden: list[tuple[tuple[str | int, ...], Any]] = []
 
-    def shown(value: Any, place: tuple[str | int, ...]) -> Any:
-        if isinstance(value, Mapping):
-            return {key: shown(item, (*place, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [shown(item, (*place, index)) for index, item in enumerate(value)]
+    def shown(value: Any, place: KeyPath) -> Any:
         told = HIDDEN if place in places else secrets.hide(value) if isinstance(value, str) else value
         if told is not value and told != value:
             hidden.append((place, value))
         return told
 
-    public = {key: shown(value, (key,)) for key, value in tree.items()}
-    return public, tuple(hidden)
+    return map_leaves(tree, shown), tuple(hidden)
 
 
 def reveal(tree: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
     """Put back what `withhold` has hidden."""
     values = dict(hidden)
-
-    def whole(value: Any, place: tuple[str | int, ...]) -> Any:
-        if isinstance(value, Mapping):
-            return {key: whole(item, (*place, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [whole(item, (*place, index)) for index, item in enumerate(value)]
-        return values.get(place, value)
-
-    return {key: whole(value, (key,)) for key, value in tree.items()} if values else dict(tree)
+    return map_leaves(tree, lambda leaf, path: values.get(path, leaf)) if values else dict(tree)
 
 
-def _below_secret_keys(
-    node: Any, place: tuple[str | int, ...], *, is_below: bool
-) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _below_secret_keys(value, (*place, key), is_below=is_below or is_secret(str(key)))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _below_secret_keys(value, (*place, index), is_below=is_below)
-    elif is_below and node is not None and not isinstance(node, bool) and "${" not in str(node) and node != "":
-        yield place, node
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping | list):
-        for item in node.values() if isinstance(node, Mapping) else node:
-            yield from _texts(item)
-    elif isinstance(node, str):
-        yield node
+def _is_withheld(path: KeyPath, value: Any) -> bool:
+    """Whether a leaf is below a secret key, and is a value rather than a switch or an interpolation."""
+    if value is None or isinstance(value, bool) or value == "" or "${" in str(value):
+        return False
+    return any(is_secret(str(key)) for key in path)
 
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:

@@ -1,18 +1,17 @@
-"""What a driver asks and tells: a search proposes trials and takes their results.
+"""Trials between the driver and the search: what is suggested, how each ended, and the totals of a driver.
 
-There are two: `study.Study`, and the single run of `run_train`.
-
-What became of a trial, and of all trials of a driver.
+There are two searches: `search/study.py` and `driver/single_run.py`.
 """
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
-from sweeps.core.messages import Cause
+from sweeps.core.messages import Cause, PruneDecision
 
-__all__ = ["SEM", "Ask", "EndState", "Outcome", "Result", "Reused", "Search", "Told", "Totals", "Verdict", "Why"]
+__all__ = ["SEM", "EndState", "Search", "Suggestion", "Totals", "TrialResult", "Why"]
 
 SEM = "_sem"
 """what the name of a mean's standard error ends with"""
@@ -21,7 +20,7 @@ EndState = Literal["complete", "pruned", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Suggestion:
     """A trial to run.
 
     Attributes:
@@ -40,39 +39,27 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a trial is to be pruned, and why."""
+class TrialResult:
+    """How a trial, or one of its replicates, ended: from the rank's final message to the record.
 
-    prune: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """How the end of a trial was recorded, which may differ from how it was told.
+    A search may record another state than it was given: `failed` if an objective is missing, `pruned` if the trial
+    diverged or ran out of memory.
 
     Attributes:
-        state: `failed` if an objective is missing, `pruned` if the trial diverged or ran out of memory.
-        reason: Why it did not complete.
-        objectives: The values that the trial is judged by, with the names of their metrics.
-        infeasible: Which constraints the trial violates, in words; empty if none.
-    """
-
-    state: EndState
-    reason: str = ""
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    infeasible: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a training, or all trainings of a trial, came to.
-
-    Attributes:
-        value: The reported metric at its best.
+        value: The reported metric at its best; once recorded, the first objective, if known.
         metrics: The metrics at the best checkpoint; of several replicates the means, and beside them the standard
             errors of the means, named `..._sem`.
+        reason: Why it did not complete.
         cause: Why it failed.
+        objectives: The values by which a complete trial is judged, by the names of their metrics.
+        infeasible: Which constraints the trial violates, in words; empty if none.
+        number: The trial's number.
+        values: The searched values.
+        duration_s: Seconds from its start to its end.
+        start_latency_s: Seconds from the moment its slot was free to its first step.
+        replicate: The replicate that ended; None if it is the trial.
+        job: The training run that ended; None if others ended before the trial did.
+        reused_from: The trial of the same configuration whose result this one has.
     """
 
     state: EndState
@@ -80,73 +67,88 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     cause: Cause | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    infeasible: str = ""
+    number: int = 0
+    values: Mapping[str, Any] = field(default_factory=dict)
+    duration_s: float = 0.0
+    start_latency_s: float | None = None
+    replicate: int | None = None
+    job: int | None = None
+    reused_from: int | None = None
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """The standard errors of the objectives that are means of several replicates."""
+        return {name: self.metrics[name + SEM] for name in self.objectives if name + SEM in self.metrics}
+
+    def recorded_as(self, recorded: "TrialResult") -> "TrialResult":
+        """Return the result with the state, the reason, the objectives and the constraints that a search recorded."""
+        return replace(
+            self,
+            state=recorded.state,
+            value=next(iter(recorded.objectives.values()), self.value),
+            reason=recorded.reason or self.reason,
+            objectives=recorded.objectives,
+            infeasible=recorded.infeasible,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reused:
-    """The end of a trial that has the result of another one: how it was recorded, its value, its metrics."""
+class Search:
+    """Proposes trials and records their results; by default it keeps nothing and lets every trial train."""
 
-    told: Told
-    value: float | None
-    metrics: Mapping[str, float]
+    @property
+    def num_finished(self) -> int:
+        """Trials that count against the total."""
+        return 0
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no trial is left to propose."""
+        return False
 
-class Search(Protocol):
-    """Where trials come from and what becomes of their results."""
-
-    def ask(self) -> Ask:
+    def ask(self) -> Suggestion:
         """Propose a trial."""
-        ...
+        raise NotImplementedError
 
-    def admit(self, metrics: Mapping[str, float]) -> Verdict:
-        """Judge what is known of a trial before it trains."""
-        ...
+    def admit(self, metrics: Mapping[str, float]) -> PruneDecision:
+        """Judge a trial by the metrics that it has before it trains."""
+        return PruneDecision(prune=False)
 
-    def report(self, number: int, value: float, step: int) -> Verdict:
-        """Take an intermediate value and say whether to go on."""
-        ...
+    def report(self, number: int, value: float, step: int) -> PruneDecision:
+        """Take an intermediate value and decide whether to prune."""
+        return PruneDecision(prune=False)
 
     def tell(
         self,
         number: int,
         state: EndState,
-        value: float | None,
-        reason: str,
+        value: float | None = None,
+        reason: str = "",
         *,
-        metrics: Mapping[str, float],
-        cause: Cause | None,
-    ) -> Told:
-        """Take a result, and return what was recorded; an interrupted trial is proposed again some day."""
-        ...
+        metrics: Mapping[str, float] = MappingProxyType({}),
+        cause: Cause | None = None,
+    ) -> TrialResult:
+        """Take a result, and return the state and the objectives as recorded; propose an interrupted trial again."""
+        return TrialResult(state=state, reason=reason)
 
-    def begin_replicates(self, number: int, *, is_anew: bool) -> Mapping[int, Result]:
-        """Return the results that a trial of several trainings has already; forget them if it begins anew."""
-        ...
+    def begin_replicates(self, number: int, *, restart: bool) -> Mapping[int, TrialResult]:
+        """Return the results that a replicated trial has already; forget them at a restart."""
+        return {}
 
-    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
-        """Keep the result of one of several trainings, and say whether the trial needs the others."""
+    def add_replicate(self, number: int, replicate: int, result: TrialResult) -> PruneDecision:
+        """Keep the result of a replicate, and decide whether to skip the remaining ones."""
+        return PruneDecision(prune=False)
 
     def note(self, number: int, key: str, value: Any) -> None:
-        """Keep a fact about a running trial, plain data; it is written with what is written next."""
-        ...
+        """Keep a fact about a running trial, plain data; it is written with the next write."""
 
-    def reuse(self, number: int, source: int) -> Reused:
-        """End a trial with the reports and the result of another one, and return them."""
-        ...
+    def reuse(self, number: int, source: int) -> TrialResult:
+        """End a trial with the reports and the result of another one, and return it."""
+        raise NotImplementedError
 
     def flush(self) -> None:
-        """Make sure that what was reported is not lost."""
-        ...
-
-    @property
-    def num_finished(self) -> int:
-        """Trials that count against the total."""
-        ...
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether there is nothing left to ask for."""
-        ...
+        """Make sure that no report is lost."""
 
 
 Why = Literal["", "interrupt", "timeout", "device_hours", "failures", "stop"]
@@ -154,41 +156,10 @@ Why = Literal["", "interrupt", "timeout", "device_hours", "failures", "stop"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of a trial.
-
-    Attributes:
-        value: The first objective; of a trial that did not complete, as far as it is known.
-        objectives: All of them, of a complete trial.
-        errors: The standard errors of the objectives, of a trial of several replicates.
-        values: What was searched.
-        infeasible: Which constraints it violates.
-        replicate: The replicate that ended; None if it is the trial.
-        job: The training that ended; None if others ended before the trial did.
-        reused_from: The trial of the same configuration whose result this one has.
-    """
-
-    number: int
-    state: EndState
-    value: float | None
-    values: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    reason: str
-    duration_s: float
-    start_latency_s: float | None
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
-    infeasible: str = ""
-    replicate: int | None = None
-    job: int | None = None
-    reused_from: int | None = None
-
-
-@dataclass(slots=True, kw_only=True)
 class Totals:
     """What became of a run of the driver; `stopped` says why it ended early, if it did."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[TrialResult] = field(default_factory=list)
     stopped: Why = ""
     elapsed_s: float = 0.0
     work_s: float = 0.0

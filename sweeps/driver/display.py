@@ -1,14 +1,15 @@
-"""What a driver reports while it runs, for whoever shows it; `cli/live.py` does, in a terminal and elsewhere."""
+"""What the driver reports while it works, and to whom: the terminal's displays are in `cli/live.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sweeps.core.messages import Progress
+from sweeps.core.trials import TrialResult
 from sweeps.driver.forecast import Budget
 from sweeps.results.summary import BestTrial
 
-__all__ = ["Display", "Ended", "Heading", "TrialView"]
+__all__ = ["Display", "Heading", "TrialView"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,45 +66,29 @@ class TrialView:
     """whether somebody asked for it"""
 
 
-class Ended(Protocol):
-    """What a display reads of a trial that has ended; see `driver.Outcome`."""
-
-    number: int
-    state: Any
-    value: float | None
-    values: Mapping[str, Any]
-    reason: str
-    duration_s: float
-    objectives: Mapping[str, float]
-    errors: Mapping[str, float]
-    infeasible: str
-    replicate: int | None
-    job: int | None
-
-
 class Display:
-    """Hears what happens and does nothing; what shows it overrides what it needs. Every call returns at once."""
+    """Shows nothing; a subclass shows what it overrides. Every call returns at once."""
 
     def trial_started(self, trial: TrialView) -> None:
-        """A trial starts."""
+        """Show that a trial, or one of its replicates, has started."""
 
     def trial_progressed(self, job: int, progress: Progress) -> None:
-        """A training is so far."""
+        """Show how far a training run is."""
 
     def trial_reported(self, job: int, value: float, step: int) -> None:
-        """A training has an intermediate value."""
+        """Show the intermediate value of a training run."""
 
-    def trial_ended(self, outcome: Ended) -> None:
-        """A trial, or one of several trainings of a trial, has ended."""
+    def trial_ended(self, outcome: TrialResult) -> None:
+        """Show how a trial, or one of its replicates, has ended."""
 
     def stopping(self, why: str, num_running: int) -> None:
-        """No trial is started any more."""
+        """Show that no trial is started any more, and why."""
 
     def say(self, text: str) -> None:
-        """Something happened to the study."""
+        """Show a message."""
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Let time pass; called several times a second."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Show nothing more."""

@@ -1,7 +1,4 @@
-"""Orders to a study, as small files which its driver reads: the driver stays the only writer of every table.
-
-Carry out the orders to a study, in its driver.
-"""
+"""Commands to a study, as small files that its driver reads: the driver stays the only writer of every table."""
 
 import secrets
 import time
@@ -17,10 +14,10 @@ from sweeps.core import paths
 from sweeps.core.errors import SpaceError, StoreError
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.text import values_text
-from sweeps.driver.driver import StopWord
+from sweeps.driver.limits import StopWord
 from sweeps.search.study import Study
 
-__all__ = ["Enqueue", "Halt", "Inbox", "Letter", "Orders", "Unreadable"]
+__all__ = ["Command", "Enqueue", "Inbox", "Orders", "StopCommand", "Unreadable"]
 
 _SUFFIX = ".yaml"
 
@@ -33,22 +30,22 @@ class Enqueue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Halt:
-    """Start no more trials; with `is_now`, stop the running ones after their step, too."""
+class StopCommand:
+    """Start no more trials; with `is_now`, also stop the running ones after their step."""
 
     is_now: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A file that is no order, and why."""
+    """A file that is not a command, and why."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """An order on its way.
+class Command:
+    """A command that its driver has not carried out yet.
 
     Attributes:
         name: Of its file; names sort as they were written.
@@ -57,22 +54,22 @@ class Letter:
     """
 
     name: str
-    order: Enqueue | Halt | Unreadable
+    order: Enqueue | StopCommand | Unreadable
     written_ns: int
 
 
 class Inbox:
-    """The orders to a study which its driver has not carried out yet.
+    """The commands to a study that its driver has not carried out yet.
 
-    An order is there as a whole or not at all, and stays until it is forgotten. Who carries one out must be able to
-    tell, by the name of its letter, that it is done already: a crash may come before it is forgotten.
+    A command is there as a whole or not at all, and stays until it is forgotten. Carrying one out again must do
+    nothing, by the name of its file: a crash may come before it is forgotten.
     """
 
     def __init__(self, study_folder: Path) -> None:
         self._folder = paths.inbox_dir(study_folder)
 
-    def write(self, order: Enqueue | Halt) -> str:
-        """Leave an order, behind all others, and return the name of its letter.
+    def write(self, order: Enqueue | StopCommand) -> str:
+        """Leave a command, behind all others, and return the name of its file.
 
         Raises:
             StoreError: The folder of the study, or that of its orders, is a link.
@@ -85,21 +82,21 @@ class Inbox:
         paths.write_text(self._file(name), yaml.safe_dump({"order": kind, **asdict(order)}, sort_keys=False))
         return name
 
-    def read(self) -> list[Letter]:
-        """Return the orders in the sequence in which they were written."""
+    def read(self) -> list[Command]:
+        """Return the commands in the sequence in which they were written."""
         read = ((name, _parse(self._file(name))) for name in self._names())
-        return [Letter(name=name, order=order, written_ns=_written_ns(name)) for name, order in read if order]
+        return [Command(name=name, order=order, written_ns=_written_ns(name)) for name, order in read if order]
 
     def holds(self, name: str) -> bool:
-        """Tell whether an order is still to be carried out."""
+        """Tell whether a command is still to be carried out."""
         return self._file(name).exists()
 
     def forget(self, name: str) -> None:
-        """Take an order away."""
+        """Delete a command."""
         self._file(name).unlink(missing_ok=True)
 
     def refuse(self, name: str) -> Path:
-        """Put an order that cannot be carried out aside, and return the file in which it stays."""
+        """Put aside a command that cannot be carried out, and return the file in which it stays."""
         kept = self._file(name).with_suffix(".refused")
         with suppress(FileNotFoundError):  # somebody took it away meanwhile
             self._file(name).rename(kept)
@@ -121,33 +118,33 @@ def _written_ns(name: str) -> int:
     return int(stamp) if stamp.isdecimal() else 0
 
 
-def _parse(file: Path) -> Enqueue | Halt | Unreadable | None:
-    """Read an order; None if it was taken away meanwhile."""
+def _parse(file: Path) -> Enqueue | StopCommand | Unreadable | None:
+    """Read a command; None if it was taken away meanwhile."""
     try:
         match read_yaml(file):
             case {"order": "enqueue", "values": dict() as values}:
                 return Enqueue(values={str(key): value for key, value in values.items()})
             case {"order": "halt", "is_now": bool() as is_now}:
-                return Halt(is_now=is_now)
+                return StopCommand(is_now=is_now)
     except FileNotFoundError:
         return None
     except (OSError, StoreError) as error:
         return Unreadable(why=str(error).splitlines()[0])
-    return Unreadable(why="it is no order that this version knows")
+    return Unreadable(why="it is not a command that this version knows")
 
 
 _LOOK_EVERY_S = 0.25
 
 
 class Orders:
-    """Carries out the orders to a study; called by its driver, on every turn of its loop.
+    """Carries out the commands to a study; called by its driver, on every turn of its loop.
 
     Args:
         study: The study, which this driver alone works on.
         folder: The study's folder.
-        say: Tells the user of the driver what happened.
-        since_ns: When this driver took the study over, in nanoseconds since the epoch: what was to stop an earlier
-            one does not concern it.
+        say: Shows the user of the driver a message.
+        since_ns: When this driver took the study over, in nanoseconds since the epoch: earlier stop
+            commands do not concern it.
         look_every_s: How long not to look again.
     """
 
@@ -168,7 +165,7 @@ class Orders:
         self._looked_s = -look_every_s
 
     def __call__(self) -> StopWord:
-        """Carry out what was ordered since the last look, and return whether the driver is to stop."""
+        """Carry out the commands since the last call, and return whether the driver is to stop."""
         now = time.monotonic()
         if now - self._looked_s < self._look_every_s:
             return ""
@@ -180,7 +177,7 @@ class Orders:
                     self._enqueue(letter.name, values)
                 case Unreadable(why=why):
                     self._refuse(letter.name, why)
-                case Halt(is_now=is_now):
+                case StopCommand(is_now=is_now):
                     if letter.written_ns >= self._since_ns and word != "now":
                         word = "now" if is_now else "drain"
                     self._inbox.forget(letter.name)
@@ -197,4 +194,4 @@ class Orders:
 
     def _refuse(self, name: str, why: str) -> None:
         kept = self._inbox.refuse(name)
-        self._say(f"warning: an order cannot be carried out: {why} It is kept in {kept}.")
+        self._say(f"warning: a command cannot be carried out: {why} It is kept in {kept}.")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sweeps.config.composer import Composer, Config, fingerprint, freeze
+from sweeps.config.composer import Composer, Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import Event, Exited, Failed, Inspected, RankJob
-from sweeps.driver.session import python_path
+from sweeps.driver.jobs import JobBuilder
 from sweeps.launchers.slots import Slot
 
 __all__ = ["inspect_models"]
@@ -34,7 +34,12 @@ class InspectionLauncher(Protocol):
 
 
 def inspect_models(
-    launcher: InspectionLauncher, composer: Composer, configs: Sequence[Config], slot: Slot, store_dir: Path
+    launcher: InspectionLauncher,
+    composer: Composer,
+    jobs: JobBuilder,
+    configs: Sequence[Config],
+    slot: Slot,
+    store_dir: Path,
 ) -> bool:
     """Let the composer know which parts the models of these configs take; return whether something new was learned.
 
@@ -52,15 +57,7 @@ def inspect_models(
             freeze(dict(config), folder if number == 0 else paths.trial_dir(folder, number))
         launcher.start(
             _INSPECTION,
-            RankJob(
-                kind="inspect",
-                folder=str(folder),
-                python_path=python_path(composer),
-                allowed_modules=composer.allowed_modules,
-                threads=slot.threads,
-                environment=slot.environment,
-                hidden={fingerprint(dict(config)): composer.hidden(dict(config)) for config in asked},
-            ),
+            jobs.job("inspect", folder, slot, list(map(dict, asked))),
         )
         heard = _heard(launcher)
         failed = next((event for event in heard if isinstance(event, Failed)), None)

@@ -18,18 +18,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sweeps.config.composer import Composer, Config, fingerprint, freeze
+from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
 from sweeps.core.text import memory, shortened
-from sweeps.driver.preflight_report import CheckReport, Point, Room, Size, Unused, text_of
-from sweeps.driver.session import python_path
+from sweeps.driver.jobs import JobBuilder
+from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Point, Size, Unused, text_of
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space
 
-__all__ = ["check", "dead_places", "suspects", "variants"]
+__all__ = ["check", "places_without_effect", "suspects", "variants"]
 
 _CHECK = -1  # the number of the check among the trials
 _LIMIT_S = 20.0  # for running the corners after the first
@@ -66,7 +66,7 @@ class CheckLauncher(Protocol):
 
 def check(
     launcher: CheckLauncher,
-    composer: Composer,
+    jobs: JobBuilder,
     corners: Sequence[Corner],
     slots: Sequence[Slot],
     store_dir: Path,
@@ -79,7 +79,7 @@ def check(
 
     Args:
         launcher: Starts the processes.
-        composer: The composed command line.
+        jobs: Builds what they are started with.
         corners: The points to try, with their configs; for a single run its config alone, without values.
         slots: The leases; the check runs in the first.
         store_dir: The store, in which the check's log stays if what fails is no error of usage.
@@ -93,7 +93,7 @@ def check(
     """
     points = [point for point, _ in corners]
     configs = [config for _, config in corners]
-    bench = _Bench(launcher, composer, slots[0], paths.check_dir(store_dir), judged)
+    bench = _Bench(launcher, jobs, slots[0], paths.check_dir(store_dir), judged)
     try:
         tried, last_word = bench.run("check", configs)
         if isinstance(last_word, Failed):
@@ -103,7 +103,7 @@ def check(
             tried=tried,
             prints=[fingerprint(config) for config in configs],
             passed=last_word,
-            room=_room(last_word, slots),
+            available=_available(last_word, slots),
         )
         search = None if space is None or compose is None else (space, compose)
         report = view.report(search, bench)
@@ -118,12 +118,12 @@ class _Bench:
     """Runs checks in processes of their own, one at a time, in one folder."""
 
     def __init__(
-        self, launcher: CheckLauncher, composer: Composer, slot: Slot, folder: Path, judged: Sequence[str] = ()
+        self, launcher: CheckLauncher, jobs: JobBuilder, slot: Slot, folder: Path, judged: Sequence[str] = ()
     ) -> None:
         self.folder = folder
         self._judged = tuple(judged)
         self._launcher = launcher
-        self._composer = composer
+        self._jobs = jobs
         self._slot = slot
         self._num_runs = 0
         self._is_running = False
@@ -146,17 +146,7 @@ class _Bench:
         self._is_running = True
         self._launcher.start(
             _CHECK,
-            RankJob(
-                kind=kind,
-                folder=str(folder),
-                python_path=python_path(self._composer),
-                allowed_modules=self._composer.allowed_modules,
-                threads=self._slot.threads,
-                environment=self._slot.environment,
-                limit_s=self.left_s,
-                judged=self._judged,
-                hidden={fingerprint(config): self._composer.hidden(config) for config in configs},
-            ),
+            self._jobs.job(kind, folder, self._slot, configs, limit_s=self.left_s, judged=self._judged),
             self._slot.devices,
         )
         heard = self._heard_to_the_end()
@@ -211,7 +201,7 @@ class _View:
     tried: Sequence[Tried]
     prints: Sequence[str]
     passed: CheckPassed
-    room: Room
+    available: AvailableMemory
 
     def report(self, search: tuple[Space, Compose] | None, bench: _Bench) -> CheckReport:
         """Judge what was seen, and look once more where that is needed."""
@@ -239,8 +229,8 @@ class _View:
             metrics=self.passed.metrics,
             smallest=min(sizes, key=lambda size: size.num_parameters),
             largest=max(sizes, key=lambda size: size.num_parameters),
-            hungriest=max(measured, key=lambda size: size.memory.total if size.memory else 0, default=None),
-            room=self.room,
+            peak_memory=max(measured, key=lambda size: size.memory.total if size.memory else 0, default=None),
+            available=self.available,
             unread=tuple(unread),
             idle=tuple(idle),
             unused=self._unused(),
@@ -252,7 +242,7 @@ class _View:
     def _unread(self, space: Space, compose: Compose) -> list[str]:
         """Return the places whose values leave the whole configuration of a run as it is."""
         places = suspects(space, self.points, self.prints)
-        return dead_places(space, self.points, places, lambda point: fingerprint(compose(point)))
+        return places_without_effect(space, self.points, places, lambda point: fingerprint(compose(point)))
 
     def _idle(self, space: Space, compose: Compose, bench: _Bench, unread: Sequence[str]) -> list[str]:
         """Return the places that are read, but change nothing of what the first batches of any corner compute."""
@@ -271,15 +261,15 @@ class _View:
         if isinstance(last_word, Failed):  # a combination of no corner; a trial there will say so
             return []
         known = {text: one.digest for text, one in zip(asked, tried, strict=False)}  # as far as the time went
-        return dead_places(space, self.points, places, lambda point: known.get(text_of(point)))
+        return places_without_effect(space, self.points, places, lambda point: known.get(text_of(point)))
 
     def _measured(self, point: Point, config: Config, bench: _Bench) -> tuple[Size | None, str | None]:
         """Run the point that joins what is large; return its size, or why there is none."""
         expected = _extrapolated(self.points, self.tried)
-        if expected > self.room.num_bytes:  # or the kernel would choose what to kill
+        if expected > self.available.num_bytes:  # or the kernel would choose what to kill
             return None, (
                 f"may take {memory(expected)} a rank (extrapolated from the corners), but "
-                f"{memory(self.room.num_bytes)} are free: trials there may fail. This was not tried."
+                f"{memory(self.available.num_bytes)} are free: trials there may fail. This was not tried."
             )
         if bench.left_s <= 0:
             return None, None
@@ -348,12 +338,12 @@ def _extrapolated(points: Sequence[Point], tried: Sequence[Tried]) -> float:
 # --- the memory that there is --------------------------------------------------------------------------
 
 
-def _room(passed: CheckPassed, slots: Sequence[Slot]) -> Room:
+def _available(passed: CheckPassed, slots: Sequence[Slot]) -> AvailableMemory:
     if passed.device_bytes is not None:
         uses = [gpu for slot in slots for gpu in slot.gpus]
         sharing = max((uses.count(gpu) for gpu in uses), default=1)  # a trial has one rank on each of its GPUs
-        return Room(where="gpu", num_bytes=passed.device_bytes, num_ranks=sharing)
-    return Room(where="host", num_bytes=host_memory_bytes(), num_ranks=sum(slot.devices for slot in slots))
+        return AvailableMemory(where="gpu", num_bytes=passed.device_bytes, num_ranks=sharing)
+    return AvailableMemory(where="host", num_bytes=host_memory_bytes(), num_ranks=sum(slot.devices for slot in slots))
 
 
 def host_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -407,7 +397,7 @@ def variants(space: Space, points: Sequence[Point], place: str) -> list[tuple[Po
     return found
 
 
-def dead_places(
+def places_without_effect(
     space: Space, points: Sequence[Point], places: Sequence[str], behaviour: Callable[[Point], Hashable | None]
 ) -> list[str]:
     """Return those of the places that change nothing in any of the points, as far as all could be tried."""

@@ -8,7 +8,7 @@ from sweeps.config.quoting import quote
 from sweeps.core.messages import Memory
 from sweeps.core.text import duration, memory, some_of
 
-__all__ = ["CheckReport", "Point", "Room", "Size", "Unused", "text_of"]
+__all__ = ["AvailableMemory", "CheckReport", "Point", "Size", "Unused", "text_of"]
 
 Point = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class AvailableMemory:
     """The memory that there is.
 
     Attributes:
@@ -56,8 +56,8 @@ class CheckReport:
         metrics: What is logged.
         smallest: The point with the fewest parameters.
         largest: The point with the most.
-        hungriest: The point that takes the most memory; None if that was not measured.
-        room: What memory there is.
+        peak_memory: The point that takes the most memory; None if that was not measured.
+        available: What memory is free.
         unread: Searched places that no part of a run's configuration reads.
         idle: Searched places that are read, but change nothing of what is computed.
         unused: Parameters without a gradient.
@@ -72,8 +72,8 @@ class CheckReport:
     metrics: tuple[str, ...]
     smallest: Size
     largest: Size
-    hungriest: Size | None
-    room: Room
+    peak_memory: Size | None
+    available: AvailableMemory
     unread: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
@@ -104,13 +104,13 @@ class CheckReport:
         if self.combination is not None:
             values, why = self.combination
             found.append(f"Large values together, {text_of(values)}, {why}")
-        if self.hungriest is not None and self.hungriest.memory is not None:
-            needed = self.hungriest.memory.total * self.room.num_ranks
-            if needed > self.room.num_bytes:
+        if self.peak_memory is not None and self.peak_memory.memory is not None:
+            needed = self.peak_memory.memory.total * self.available.num_ranks
+            if needed > self.available.num_bytes:
                 found.append(
-                    f"{self._ranks} may take about {memory(needed)} (estimated{_with(self.hungriest.values)}), but "
-                    f"{memory(self.room.num_bytes)} of memory are free on the {self._place}: set fewer launcher.slots, "
-                    "or smaller models and batches."
+                    f"{self._ranks} may take about {memory(needed)} (estimated{_with(self.peak_memory.values)}), but "
+                    f"{memory(self.available.num_bytes)} of memory are free on the {self._place}: set fewer "
+                    "launcher.slots, or smaller models and batches."
                 )
         if self.num_run < self.num_corners:
             found.append(
@@ -125,7 +125,7 @@ class CheckReport:
         def size(it: Size) -> dict[str, Any]:
             return {"num_parameters": it.num_parameters, "params": dict(it.values)}
 
-        hungriest = self.hungriest
+        peak_memory = self.peak_memory
         found: dict[str, Any] = {
             "corners": self.num_corners,
             "run": self.num_run,
@@ -134,7 +134,11 @@ class CheckReport:
             "smallest": size(self.smallest),
             "largest": size(self.largest),
             "memory": None,
-            "available": {"where": self.room.where, "bytes": self.room.num_bytes, "ranks": self.room.num_ranks},
+            "available": {
+                "where": self.available.where,
+                "bytes": self.available.num_bytes,
+                "ranks": self.available.num_ranks,
+            },
             "unread": list(self.unread),
             "idle": list(self.idle),
             "unused": [
@@ -143,8 +147,8 @@ class CheckReport:
             ],
             "warnings": self.warnings,
         }
-        if hungriest is not None and hungriest.memory is not None:
-            parts = hungriest.memory
+        if peak_memory is not None and peak_memory.memory is not None:
+            parts = peak_memory.memory
             found["memory"] = {
                 "bytes": parts.total,
                 "parameters": parts.parameters,
@@ -152,17 +156,17 @@ class CheckReport:
                 "optimizer": parts.optimizer,
                 "activations": parts.activations,
                 "peak": parts.peak,
-                "params": dict(hungriest.values),
+                "params": dict(peak_memory.values),
             }
         return found
 
     @property
     def _ranks(self) -> str:
-        return "1 rank" if self.room.num_ranks == 1 else f"{self.room.num_ranks} ranks at once"
+        return "1 rank" if self.available.num_ranks == 1 else f"{self.available.num_ranks} ranks at once"
 
     @property
     def _place(self) -> str:
-        return "GPU" if self.room.where == "gpu" else "host"
+        return "GPU" if self.available.where == "gpu" else "host"
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what a table shows: what, and how much."""
@@ -173,11 +177,11 @@ class CheckReport:
         if largest.num_parameters > smallest.num_parameters:
             sizes += f"{_with(smallest.values)}, to {largest.num_parameters:,}{_with(largest.values)}"
         found = [("corners", count), ("parameters", sizes)]
-        if self.hungriest is not None and self.hungriest.memory is not None:
-            parts = self.hungriest.memory
-            found.append(("memory", f"about {memory(parts.total)} a rank{_with(self.hungriest.values)}; an estimate"))
+        if self.peak_memory is not None and self.peak_memory.memory is not None:
+            parts = self.peak_memory.memory
+            found.append(("memory", f"about {memory(parts.total)} a rank{_with(self.peak_memory.values)}; an estimate"))
             found.append(("", _parts(parts)))
-        free = f"{memory(self.room.num_bytes)} on the {self._place}, for {self._ranks}"
+        free = f"{memory(self.available.num_bytes)} on the {self._place}, for {self._ranks}"
         return [*found, ("free", free), ("logged", ", ".join(self.metrics))]
 
 

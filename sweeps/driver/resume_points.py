@@ -1,4 +1,4 @@
-"""The steps from which interrupted trainings go on: noted in their runs, with the files for them kept."""
+"""The steps from which interrupted training runs resume: noted in their runs, their files kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,32 +7,33 @@ from pathlib import Path
 
 from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
-from sweeps.driver.trial_runs import InterruptedRun, RunRecorder
+from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunKey
+from sweeps.tracking.store import RunRecorder
+from sweeps.tracking.ui import RunKey
 
-__all__ = ["GoingOn"]
+__all__ = ["ResumePoints"]
 
 
 @dataclass(slots=True)
 class _Steps:
-    """Those of a run: the last one saved, the last one given to the recorder, and the last one that the store has."""
+    """Steps of a run: the last one saved, the last one given to the recorder, the last one that the store has."""
 
     saved: int | None = None
     given: int | None = None
     written: int | None = None
 
 
-class GoingOn:
-    """Knows from where each training goes on, should it be interrupted or its driver be killed.
+class ResumePoints:
+    """Knows the step from which each training run resumes if it is interrupted or its driver is killed.
 
-    That is the step that its run has as a tag, since then all metrics before are recorded, too. The store may be slow
-    while a training saves on and on: so one step at a time is on its way to the store, and there are always the files
-    of the step that the store has, of the one that it may have and of the last one, however far they are apart.
+    It is the step in a tag of its run, so all metrics before it are recorded as well. The store may be slower than
+    the training run saves: one step at a time is on its way to the store, and the files of three steps are kept: the
+    step that the store has, the one that it may have, and the last one.
 
     Args:
         recorder: Writes the tags.
-        interrupted: The runs of trials that were interrupted before.
+        interrupted: Runs that were interrupted before.
     """
 
     def __init__(self, recorder: RunRecorder, interrupted: Mapping[RunKey, InterruptedRun]) -> None:
@@ -42,14 +43,14 @@ class GoingOn:
             self._steps[run] = _Steps(before.resume_step, before.resume_step, before.resume_step)
 
     def step(self, run: RunKey, folder: Path, config: Config) -> int | None:
-        """Return the step from which a training goes on; None if its state there is no longer on the disk."""
+        """Return the step from which a training run resumes; None if its state is no longer on the disk."""
         step = self._steps[run].saved if run in self._steps else None
         if step is None or not paths.resume_point(folder, fingerprint(config), step).is_file():
             return None
         return step
 
     def saved(self, run: RunKey, folder: Path, step: int) -> None:
-        """Note that a training has saved its state at a step, and drop the files that it no longer needs."""
+        """Note that a training run has saved its state at a step, and delete the files that it no longer needs."""
         steps = self._steps.setdefault(run, _Steps())
         steps.saved = step
         if steps.given == steps.written:
@@ -60,7 +61,7 @@ class GoingOn:
                 path.unlink(missing_ok=True)
 
     def ended(self, run: RunKey, folder: Path, *, is_interrupted: bool) -> None:
-        """Note where an interrupted training goes on, or drop what one that has ended needs no more."""
+        """Note where an interrupted training run resumes; delete the files of one that has ended."""
         if not is_interrupted:
             for path in paths.resume_points(folder):
                 path.unlink(missing_ok=True)

@@ -1,14 +1,13 @@
-"""Which trial has trained which configuration, so that none is trained twice.
+"""Results and data contents that trials of the same configuration share, so that nothing is done twice."""
 
-What the driver has heard of the data: a trial of the same data need not look at it again.
-"""
-
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.config.composer import Config, fingerprint
+from sweeps.core.trials import EndState, Suggestion
 
-__all__ = ["KnownData", "Twins", "identity"]
+__all__ = ["KnownData", "ResultCache", "identity"]
 
 _RECORDING = ("store_dir", "tracking")  # where and how a run is recorded does not change its result
 
@@ -35,17 +34,27 @@ def _without(node: Any, seed: int) -> Any:
     return None if type(node) is int and node == seed else node
 
 
-class Twins:
+class ResultCache:
     """The trials whose result a trial of the same configuration takes: those that ended well, and those that run.
 
     Args:
         ended: The trials of earlier runs that are complete or pruned, by their identity.
         is_on: Whether results are reused at all.
+
+    Attributes:
+        released: Duplicates whose trial has ended: they take its result, or are trained if it has none.
     """
 
     def __init__(self, ended: Mapping[str, int] | None = None, *, is_on: bool = True) -> None:
         self.is_on = is_on
+        self.released: deque[Suggestion] = deque()
         self._by_identity = dict(ended or {})
+        self._duplicates: dict[int, list[Suggestion]] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """How many duplicates wait for a trial to end."""
+        return sum(map(len, self._duplicates.values()))
 
     def find(self, own: str) -> int | None:
         """Return the first trial of this identity."""
@@ -55,9 +64,15 @@ class Twins:
         """Take note of a trial that starts."""
         self._by_identity.setdefault(own, number)
 
-    def drop(self, number: int) -> None:
-        """Forget a trial that has no result to give: it failed, or waits to go on."""
-        self._by_identity = {own: other for own, other in self._by_identity.items() if other != number}
+    def wait(self, number: int, duplicate: Suggestion) -> None:
+        """Let a duplicate wait for a trial that runs."""
+        self._duplicates.setdefault(number, []).append(duplicate)
+
+    def release(self, number: int, state: EndState) -> None:
+        """Release the duplicates of a trial that has ended; forget it if it has no result to give."""
+        if state not in ("complete", "pruned"):
+            self._by_identity = {own: other for own, other in self._by_identity.items() if other != number}
+        self.released.extend(self._duplicates.pop(number, ()))
 
 
 _DRAWN_FROM = ("seed", "model", "system")  # what `setup` draws comes after the weights, from the trial's seed

@@ -10,18 +10,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sweeps.config.composer import Config, flatten
+from sweeps.config.composer import Config
 from sweeps.core.messages import MetricPoint
 from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
-from sweeps.core.trials import Outcome, Why
+from sweeps.core.tree import flatten
+from sweeps.core.trials import TrialResult, Why
 from sweeps.driver.session import common_tags
 from sweeps.driver.transfer import record_move
 from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.results.summary import BestTrial, StudySummary, next_commands
 from sweeps.search.study import Study
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, RunKey, RunStore
-from sweeps.tracking.ui import PARENT, Pages, is_untouched, saved_view
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import RunStore
+from sweeps.tracking.ui import PARENT, Pages, RunKey, is_untouched, saved_view
 
 __all__ = ["ENDS", "NUM_LEADERS", "StudyRun", "study_text"]
 
@@ -103,7 +105,7 @@ class StudyRun:
         }
         known = store.find_study(study.name)
         if known.parent is not None:
-            recorder.go_on(PARENT, known.parent)
+            recorder.resume(PARENT, known.parent)
             recorder.tags(PARENT, own)
             self._adopt(store, known.running, known.interrupted)
             record_move(study, store, known.parent)
@@ -118,7 +120,7 @@ class StudyRun:
         self._describe("running")
         return common
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: TrialResult) -> None:
         """Log that a trial has ended: the progress of the study, and the metrics of the best trial so far."""
         study, best_before = self._study, self._leaders[:1]
         self._rank(outcome)
@@ -194,7 +196,7 @@ class StudyRun:
         ]
         return _sorted(leaders, self._objectives)
 
-    def _rank(self, outcome: Outcome) -> None:
+    def _rank(self, outcome: TrialResult) -> None:
         """Put a trial that has ended among the leaders if it is one; of one objective without looking at the others."""
         if outcome.state != "complete" or outcome.infeasible or not outcome.objectives:
             return

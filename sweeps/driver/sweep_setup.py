@@ -1,6 +1,7 @@
 """The command line of a sweep: compose it, build its space, refuse what makes no sense, and compose its trials."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,101 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, SpaceError, did_you_mean
 from sweeps.core.seeds import derive_seed
 from sweeps.core.urls import sqlite_url
-from sweeps.driver.driver import NUM_PARAMS
+from sweeps.driver.preflight import Corner
 from sweeps.driver.session import CommandLine
-from sweeps.search.objectives import parse_constraints, parse_objectives
-from sweeps.search.replicates import Replication
-from sweeps.search.samplers import ENUMERATING
+from sweeps.driver.trials import NUM_PARAMS
+from sweeps.search.objectives import Constraint, parse_constraints, parse_objectives, require_judgeable
+from sweeps.search.replicates import Replication, replication
+from sweeps.search.samplers import ENUMERATING, build_pruner, build_sampler
 from sweeps.search.space.declare import key_of, parse_space, split_overrides
 from sweeps.search.space.overrides import with_further
 from sweeps.search.space.space import Space
 
 __all__ = [
+    "SweepPlan",
     "build_space",
-    "compose_trial",
     "judged_metrics",
+    "plan_sweep",
     "read_sweep",
     "recorded_command",
     "recorded_storage",
     "require_in_space",
     "require_logged",
-    "require_same_devices",
     "require_sound",
     "storage_url",
 ]
+
+
+@dataclass(slots=True, kw_only=True)
+class SweepPlan:
+    """A sweep as its command line describes it, checked as far as no process is needed.
+
+    Attributes:
+        config: The resolved base.
+        objectives: The metrics that trials are judged by, each with `maximize` or `minimize`.
+        reported: The metric that trainings report, and its direction.
+    """
+
+    composer: Composer
+    config: Config
+    space: Space
+    objectives: dict[str, str]
+    constraints: tuple[Constraint, ...]
+    reported: tuple[str, str]
+    replication: Replication
+    sampler: Any
+    pruner: Any
+
+    @property
+    def prunes(self) -> bool:
+        """Whether reports within a training can lead to pruning."""
+        judges_no_epochs = ("optuna.pruners.NopPruner", "optuna.pruners.WilcoxonPruner")
+        return self.config["pruner"]["_target_"] not in judges_no_epochs
+
+    @property
+    def judged(self) -> list[str]:
+        """The metrics of the objectives and constraints."""
+        return [*self.objectives, *(constraint.metric for constraint in self.constraints)]
+
+    def trial(self, values: Mapping[str, Any], number: int = 0, replicate: int | None = 0) -> Config:
+        """Compose the config of a trial, or of one of its replicates, with the seed that its number gives."""
+        seed = derive_seed(self.config["seed"], number) & 0x7FFFFFFF
+        if replicate is None:
+            return self.composer.trial(values, seed)
+        changes = self.replication.changes(replicate, seed=self.config["seed"], trial_seed=seed)
+        return self.composer.trial({**changes, **values}, seed)
+
+    def corners(self) -> list[Corner]:
+        """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
+        return [(values, self.trial(values)) for values in self.space.corners()]
+
+
+def plan_sweep(command: CommandLine) -> SweepPlan:
+    """Compose the command line of a sweep, build all that it names, and refuse what makes no sense.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
+    composer, config, space = read_sweep(command)
+    require_sound(config)
+    require_in_space(config["study"]["enqueue"], space)
+    objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
+    sampler = build_sampler(config["sampler"], space, config["allowed_modules"], num_objectives=len(objectives))
+    pruner = build_pruner(config["pruner"], config["allowed_modules"])
+    replicates = replication(config, space.keys)
+    reported = (config["objective"]["metric"], config["objective"]["direction"])
+    require_judgeable(pruner, objectives, reported, replicates)
+    return SweepPlan(
+        composer=composer,
+        config=config,
+        space=space,
+        objectives={metric: direction.name.lower() for metric, direction in objectives.items()},
+        constraints=parse_constraints(config["study"]["constraints"]),
+        reported=reported,
+        replication=replicates,
+        sampler=sampler,
+        pruner=pruner,
+    )
 
 
 def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
@@ -48,8 +122,8 @@ def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:
     config = composer.base()
     if "study" not in config:
         raise ConfigError(
-            f"--config-name={command.config_name} is no sweep: its defaults need sweep_schema, search, sampler, "
-            "pruner, study and launcher, as in conf/sweep.yaml."
+            f"--config-name={command.config_name} is not a sweep config: its defaults must include sweep_schema, "
+            "search, sampler, pruner, study and launcher, as in conf/sweep.yaml."
         )
     return composer, config, build_space(composer, config, command.overrides)
 
@@ -66,7 +140,7 @@ def build_space(composer: Composer, config: Config, overrides: Sequence[str]) ->
     )
     if not space:
         raise ConfigError(
-            "There is nothing to search. Type a sweep expression such as "
+            "The search space is empty. Add a sweep expression, such as "
             "'optimizer.lr=tag(log,interval(1e-4,1e-1))', or choose a space: search="
             f"{'|'.join(composer.options('search'))}."
         )
@@ -118,22 +192,6 @@ def recorded_storage(name: str, store_dir: Path) -> str:
     return storage_url(Composer(command.config_name, plain, command.config_dir).base())
 
 
-def compose_trial(
-    composer: Composer,
-    config: Config,
-    replication: Replication,
-    values: Mapping[str, Any],
-    number: int = 0,
-    replicate: int | None = 0,
-) -> Config:
-    """Compose the config of a trial, with the seed that its number gives; or of one of its replicates."""
-    seed = derive_seed(config["seed"], number) & 0x7FFFFFFF
-    if replicate is None:
-        return composer.trial(values, seed)
-    changes = replication.changes(replicate, seed=config["seed"], trial_seed=seed)
-    return composer.trial({**changes, **values}, seed)
-
-
 def require_sound(config: Config) -> None:
     """Refuse numbers and words of `study` that mean nothing."""
     study = config["study"]
@@ -173,12 +231,3 @@ def require_logged(config: Config, logged: Sequence[str], late: Sequence[str] = 
                     f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
                     f"{did_you_mean(metric, known)}"
                 )
-
-
-def require_same_devices(config: Config, corners: Sequence[Config]) -> None:
-    """Refuse a space in which trials differ in what the slots are cut to."""
-    for key in ("accelerator", "devices", "num_nodes"):
-        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
-            raise ConfigError(
-                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
-            )

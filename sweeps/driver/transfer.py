@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.composer import Composer, Config, load_frozen
+from sweeps.config.study_file import read_choices
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
-from sweeps.core.safe_yaml import read_yaml
 from sweeps.search.objectives import parse_constraints
 from sweeps.search.replicates import replication
 from sweeps.search.space.compatibility import Composed, Look
@@ -21,7 +21,7 @@ from sweeps.search.space.space import Space
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import RunStore
+from sweeps.tracking.store import RunStore
 
 if TYPE_CHECKING:
     from sweeps.search.storage import Storage
@@ -46,10 +46,9 @@ def check_warm_start(config: Config, storage: "Storage") -> None:
 def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of groups that hold for every trial of a study, with those now chosen."""
     now = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
-    record = folder / paths.STUDY
-    if not record.is_file():
+    before = read_choices(folder)
+    if before is None:
         return now
-    before = _choices(record)
     return {group: option for group, option in now.items() if group in before and before[group] == option}
 
 
@@ -104,7 +103,8 @@ def start_warm(
         composed=_composed(composer),
     )
     for loan in loans:
-        say(f"warm start: {loan.num_taken} trials of {loan.lender} are known; {len(loan.misfits)} do not fit")
+        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
+        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
         _say_reasons(say, loan.misfits)
 
 
@@ -157,8 +157,7 @@ class _Past:
     def __init__(self, folder: Path, composer: Composer) -> None:
         self._folder = folder
         self._composer = composer
-        record = folder / paths.STUDY
-        self._choices = _choices(record) if record.is_file() else {}
+        self._choices = read_choices(folder) or {}
 
     def of(self, number: int) -> Look | None:
         """Return what is known of a trial; None if it has not begun."""
@@ -189,11 +188,6 @@ def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> Loo
         return node
 
     return look
-
-
-def _choices(record: Path) -> dict[str, Any]:
-    found = read_yaml(record)
-    return dict(found.get("choices") or {}) if isinstance(found, dict) else {}
 
 
 # --- what the terminal says ----------------------------------------------------------------------------

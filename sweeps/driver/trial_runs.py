@@ -1,69 +1,35 @@
-"""The runs of trials and of their replicates in the record: how they begin, go on, and end."""
+"""The recorded runs of trials and of their replicates: how they begin, resume and end."""
 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from sweeps.config.composer import Config, fingerprint, flatten, load_frozen
+from sweeps.config.composer import Config, fingerprint, load_frozen
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
-from sweeps.core.messages import Failed, MetricPoint, Place, StopAfter
-from sweeps.core.secrets import Hidden
+from sweeps.core.messages import Failed, MetricPoint, RankJob, StopAfter
 from sweeps.core.text import escaped, link, number
-from sweeps.core.trials import Ask, Told
+from sweeps.core.tree import flatten
+from sweeps.core.trials import Suggestion, TrialResult
+from sweeps.driver.jobs import JobBuilder
+from sweeps.driver.trials import Job
 from sweeps.reproduce.provenance import artifact_name
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Note, RunKey
-from sweeps.tracking.ui import PARENT, Pages
+from sweeps.tracking.store import RunRecorder
+from sweeps.tracking.ui import PARENT, Pages, RunKey
 
-__all__ = ["InterruptedRun", "RunRecorder", "TrialRuns", "TrialSetup"]
+__all__ = ["InterruptedRun", "TrialRuns", "TrialSetup", "rank_job"]
 
 _LOG = logging.getLogger(__name__)
 
 
-class RunRecorder(Protocol):
-    """Records runs without letting the driver wait; see `Recorder`."""
-
-    def start(
-        self,
-        run: RunKey,
-        name: str,
-        *,
-        params: Mapping[str, object],
-        run_tags: Mapping[str, str],
-        parent: RunKey | None = None,
-    ) -> None:
-        """Create a run."""
-
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
-        """Go on with an interrupted run."""
-
-    def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
-        """Add metric points."""
-
-    def tags(self, run: RunKey, run_tags: Mapping[str, str]) -> None:
-        """Set tags."""
-
-    def note(self, run: RunKey, note: Note) -> None:
-        """Describe a run."""
-
-    def artifact(self, run: RunKey, path: Path, artifact_path: str = "") -> None:
-        """Keep a file."""
-
-    def end(self, run: RunKey, status: str, run_tags: Mapping[str, str]) -> None:
-        """End a run."""
-
-    def when_written(self, run: RunKey, do: Callable[[], None]) -> None:
-        """Call `do`, in any thread, once what was asked for so far of a run is in the store."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptedRun:
-    """A run that an interrupted trial has, and the step from which it goes on (None: from its beginning)."""
+    """The run of an interrupted trial, and the step from which it resumes (None: from its start)."""
 
     run_id: str
     resume_step: int | None
@@ -71,7 +37,7 @@ class InterruptedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSetup:
-    """How to make a trial of proposed values.
+    """How to make a trial of suggested values.
 
     Attributes:
         compose: Values, trial number and replicate to the config of the run; a trial of several replicates has a
@@ -80,39 +46,33 @@ class TrialSetup:
         name: Trial number and values to the run's name.
         run_tags: The tags that every run gets.
         answers: Whether reports can lead to pruning.
+        jobs: Builds what the ranks are started with.
         replicates: How often a trial is trained.
         noun: What one of its trainings is called, if they are several.
         objective: The first metric of the study, if trainings report another one.
         has_parent: Whether the runs belong to the run of a study.
-        place: The place of the rank in a group that others start, too; else the launcher gives the places.
-        environment: Variables that every rank gets, beside those of its slot.
         provenance: The hash of what is known of code, packages and machine.
         stop_after: Where each training stops; None for its end.
-        runs: The runs of trials and replicates that were interrupted; they go on in these.
-        hidden: What a config hides, for the ranks alone.
+        runs: The runs of trials and replicates that were interrupted; they resume in these.
     """
 
     compose: Callable[[Mapping[str, Any], int, int | None], Config]
     folder: Callable[[int], Path]
     name: Callable[[int, Mapping[str, Any]], str]
     run_tags: Mapping[str, str]
-    python_path: tuple[str, ...]
-    allowed_modules: tuple[str, ...]
     answers: bool
+    jobs: JobBuilder = field(default_factory=JobBuilder)
     replicates: int = 1
     noun: str = "replicate"
     objective: str | None = None
     has_parent: bool = True
-    place: Place | None = None
-    environment: tuple[tuple[str, str], ...] = ()
     provenance: str = ""
     stop_after: StopAfter | None = None
     runs: Mapping[RunKey, InterruptedRun] = field(default_factory=dict)
-    hidden: Callable[[Config], Hidden] = lambda config: ()
 
 
 class TrialRuns:
-    """Records what happens to trials, in runs that are new or that were interrupted.
+    """Records what happens to trials, in new runs or in those that were interrupted.
 
     Args:
         recorder: Writes them.
@@ -122,7 +82,7 @@ class TrialRuns:
     def __init__(self, recorder: RunRecorder, setup: TrialSetup) -> None:
         self._recorder = recorder
         self._setup = setup
-        self._recorded: set[RunKey] = set()  # runs that this driver has made or gone on with
+        self._recorded: set[RunKey] = set()  # runs that this driver has created or resumed
 
     @property
     def _provenance(self) -> dict[str, str]:
@@ -132,8 +92,8 @@ class TrialRuns:
         """Tell whether there is a run of it."""
         return run in self._recorded or run in self._setup.runs
 
-    def goes_on(self, run: RunKey, folder: Path, config: Config) -> bool:
-        """Tell whether there is a run with the same config; with another one what was interrupted begins anew."""
+    def resumes(self, run: RunKey, folder: Path, config: Config) -> bool:
+        """Tell whether there is a run with the same config to resume; with another config the trial restarts."""
         if not self.has(run):
             return False
         if not (folder / paths.CONFIG).is_file():
@@ -146,21 +106,21 @@ class TrialRuns:
     def start(
         self,
         run: RunKey,
-        proposed: Ask,
+        suggestion: Suggestion,
         folder: Path,
         config: Config,
         *,
         replicate: int | None = None,
         slot: int | None = None,
-        goes_on: bool = False,
+        resumes: bool = False,
         step: int = 0,
         reused_from: int | None = None,
     ) -> None:
-        """Create the run of a trial or of a replicate, or go on with the one that was interrupted."""
+        """Create the run of a trial or of a replicate, or resume the one that was interrupted."""
         place = {} if slot is None else {tags.SLOT: str(slot)}
-        if goes_on:
+        if resumes:
             run_id = None if run in self._recorded else self._setup.runs[run].run_id
-            self._recorder.go_on(run, run_id, step=step)
+            self._recorder.resume(run, run_id, step=step)
             now = {tags.STATE: "running", tags.REASON: "", **self._provenance, **place}
             self._recorder.tags(run, now)
             self._describe(run, "running")
@@ -171,22 +131,22 @@ class TrialRuns:
             **self._setup.run_tags,
             **self._provenance,
             **place,
-            tags.TRIAL: str(proposed.number),
+            tags.TRIAL: str(suggestion.number),
             tags.STATE: "running",
-            tags.PARAMS: json.dumps(dict(proposed.values)),
-            tags.FOLDER: self._setup.folder(proposed.number).name,
+            tags.PARAMS: json.dumps(dict(suggestion.values)),
+            tags.FOLDER: self._setup.folder(suggestion.number).name,
         }
-        name = self._setup.name(proposed.number, proposed.values)
+        name = self._setup.name(suggestion.number, suggestion.values)
         parent: RunKey | None = PARENT if self._setup.has_parent else None
         if replicate is not None:
             run_tags |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-            name, parent = f"#{proposed.number} {self._setup.noun} {replicate}", proposed.number
-        if proposed.is_enqueued:
+            name, parent = f"#{suggestion.number} {self._setup.noun} {replicate}", suggestion.number
+        if suggestion.is_enqueued:
             run_tags[tags.ENQUEUED] = "true"
         if reused_from is not None:
             run_tags[tags.REUSED_FROM] = str(reused_from)
         # A searched group (`optimizer`) is no key of the config, but a column to sort and to group by
-        params = {**proposed.values, **flatten(config)}
+        params = {**suggestion.values, **flatten(config)}
         self._recorder.start(run, name, params=params, run_tags=run_tags, parent=parent)
         self._describe(run, "running")
         self._recorder.artifact(run, folder / paths.CONFIG)
@@ -198,19 +158,19 @@ class TrialRuns:
         now_ms = int(time.time() * 1000)
         self._recorder.metrics(run, [MetricPoint(key, value, step, now_ms) for key, value in metrics.items()])
 
-    def end(self, run: RunKey, told: Told, value: float | None, reason: str, *, trained_s: float | None = None) -> None:
-        """End a run as the search was told; `trained_s` is given where that is less than from start to end."""
-        status, run_tags = tags.ending(told.state, value, reason)
-        if len(told.objectives) > 1:
-            run_tags[tags.VALUES] = json.dumps(dict(told.objectives))
+    def end(self, run: RunKey, result: TrialResult, *, trained_s: float | None = None) -> None:
+        """End a run; `trained_s` is given where that is less than from start to end."""
+        status, run_tags = tags.ending(result.state, result.value, result.reason)
+        if len(result.objectives) > 1:
+            run_tags[tags.VALUES] = json.dumps(dict(result.objectives))
         if trained_s is not None:
             run_tags[tags.TRAINED_S] = f"{trained_s:.3f}"
-        if told.infeasible:
-            run_tags[tags.INFEASIBLE] = told.infeasible
-        self._describe(run, told.state, value, reason, told.infeasible)
+        if result.infeasible:
+            run_tags[tags.INFEASIBLE] = result.infeasible
+        self._describe(run, result.state, result.value, result.reason, result.infeasible)
         metric = self._setup.run_tags.get(tags.METRIC)
-        if value is not None and metric:
-            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): value}, 0)
+        if result.value is not None and metric:
+            self.values(run, {tags.value_metric(metric, self._setup.run_tags[tags.DIRECTION]): result.value}, 0)
         self._recorder.end(run, status, run_tags)
 
     def _describe(
@@ -238,15 +198,30 @@ class TrialRuns:
 
         self._recorder.note(run, note)
 
-    def story(self, run: RunKey, folder: Path, word: Failed) -> None:
-        """Keep what tells why a training failed."""
-        if word.traceback:
-            story = folder / "traceback.txt"
+    def keep_failure(self, run: RunKey, folder: Path, failed: Failed) -> None:
+        """Keep the artifacts of a failure: the traceback, the logs of the ranks, the trace."""
+        if failed.traceback:
+            file = folder / "traceback.txt"
             try:
-                paths.write_text(story, word.traceback)
-                self._recorder.artifact(run, story)
+                paths.write_text(file, failed.traceback)
+                self._recorder.artifact(run, file)
             except OSError as error:  # the disk is full: the other trials may still get through
-                _LOG.error("the story of %s is not kept: %s", run, error)
+                _LOG.error("the traceback of %s is not kept: %s", run, error)
         trace = folder / paths.TRACE
         for file in (*paths.rank_logs(folder), *([trace] if trace.is_file() else [])):
             self._recorder.artifact(run, file)
+
+
+def rank_job(job: Job, setup: TrialSetup, known_data: Mapping[str, Any] | None) -> RankJob:
+    """Return what the ranks of a training run are started with."""
+    return setup.jobs.job(
+        "fit",
+        job.folder,
+        job.slot,
+        [job.config],
+        answers=setup.answers,
+        resume_step=job.resume_step,
+        stop_after=setup.stop_after,
+        provenance=setup.provenance,
+        known_data=known_data,
+    )

@@ -21,6 +21,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StudyError
 from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.core.text import storable
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.preload import VARIABLE
 from sweeps.launchers.rank_group import Patience, RankGroup
 from sweeps.worker.main import main as rank_main
@@ -49,7 +50,7 @@ class _Trial:
     group: RankGroup
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts the ranks of trials on this machine and carries events and orders.
 
     **Starting.** `start` returns as soon as the processes exist; the trial's events come from `poll`. With
@@ -155,11 +156,11 @@ class LocalLauncher:
             rank, group = trial.ranks[index], trial.group
             has_exited = rank.process.sentinel in ready
             for event in self._received(rank):
-                events += [(number, passed) for passed in group.hear(index, event, self._now())]
+                events += [(number, passed) for passed in group.on_event(index, event, self._now())]
             if has_exited:
                 exit_code = _bury(trial.ranks.pop(index))
                 crash = _crash(rank.log) if -exit_code in _CRASHES else ""
-                events += [(number, passed) for passed in group.gone(index, exit_code, self._now(), crash)]
+                events += [(number, passed) for passed in group.on_exit(index, exit_code, self._now(), crash)]
         for number in list(self._trials):
             events += [(number, event) for event in self._look_after(number)]
         return events
@@ -196,11 +197,11 @@ class LocalLauncher:
     def _look_after(self, number: int) -> list[Event]:
         """Let the rules of the group see the time, and do what follows from them."""
         trial = self._trials[number]
-        events = trial.group.look(self._now(), lambda index: _describe(trial.ranks[index].process))
+        events = trial.group.on_tick(self._now(), lambda index: _describe(trial.ranks[index].process))
         if any(isinstance(event, Failed) and event.cause == "stalled" for event in events):
             for rank in trial.ranks.values():
                 _signal(rank.process, signal.SIGUSR1)  # write down where it is, see `trial`
-        if trial.group.must_die(self._now()):
+        if trial.group.should_kill(self._now()):
             self.kill(number)
         if trial.group.is_over:
             del self._trials[number]

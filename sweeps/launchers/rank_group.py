@@ -1,6 +1,6 @@
-"""What the ranks of a trial say together: when it has finished, when it has failed and by whose fault.
+"""The state of a trial's ranks together: when it has finished, when it has failed, and which rank caused it.
 
-Pure rules: no process, no pipe, and time is passed in. A launcher hears the ranks and asks what follows.
+Pure rules: no process, no pipe, and time is passed in. A launcher passes on what its ranks report.
 """
 
 import signal
@@ -34,7 +34,7 @@ class Patience:
 class _Rank:
     heard_s: float
     has_joined: bool = False
-    last_word: Finished | CheckPassed | Failed | None = None
+    final_message: Finished | CheckPassed | Failed | None = None
     is_gone: bool = False
     step: int = -1
 
@@ -42,10 +42,10 @@ class _Rank:
 class RankGroup:
     """The ranks of one trial.
 
-    A trial has finished when every rank has said so, whatever their exit codes. It has failed when one rank has
-    failed, died, never joined or fallen silent; then the others are to be killed. What is told as the cause is the
-    first failure of a rank's own: that a rank lost the line to another one counts only if nothing else comes to
-    light within `Patience.settle_s`.
+    A trial has finished when every rank has reported so, whatever their exit codes. It has failed when one rank has
+    failed, died, never joined or fallen silent; then the others are to be killed. The cause that is reported is the
+    first failure of a rank's own: a lost connection to another rank counts only if no other failure arrives within
+    `Patience.settle_s`.
 
     Args:
         size: The number of ranks.
@@ -64,32 +64,32 @@ class RankGroup:
         self._verdict: Finished | CheckPassed | Failed | None = None
         self._kill_at: float | None = None
 
-    def hear(self, rank: int, event: Event, now_s: float) -> list[Event]:
-        """Take what a rank says, and return what the driver is to hear."""
+    def on_event(self, rank: int, event: Event, now_s: float) -> list[Event]:
+        """Take an event of a rank, and return the events for the driver."""
         member = self._ranks[rank]
         member.heard_s = now_s
         match event:
             case Joined():
                 member.has_joined = True
             case Failed():
-                member.last_word = event
+                member.final_message = event
                 return self._fail(rank, event, now_s)
             case Finished() | CheckPassed():
-                member.last_word = event
-                if all(isinstance(other.last_word, (Finished, CheckPassed)) for other in self._ranks):
-                    first = self._ranks[0].last_word
+                member.final_message = event
+                if all(isinstance(other.final_message, (Finished, CheckPassed)) for other in self._ranks):
+                    first = self._ranks[0].final_message
                     assert first is not None
                     if self._patience.stall_s is not None:  # they wait for each other once more before they go
                         self._kill_at = now_s + self._patience.stall_s
-                    return self._conclude(first)
+                    return self._end(first)
             case _:
                 if isinstance(event, Progress):
                     member.step = event.step
                 return [event] if rank == 0 else []
         return []
 
-    def gone(self, rank: int, exit_code: int, now_s: float, crash: str = "") -> list[Event]:
-        """Take that a rank's process has ended, and return what the driver is to hear.
+    def on_exit(self, rank: int, exit_code: int, now_s: float, crash: str = "") -> list[Event]:
+        """Take that a rank's process has ended, and return the events for the driver.
 
         Args:
             rank: The rank.
@@ -99,16 +99,16 @@ class RankGroup:
         """
         member = self._ranks[rank]
         member.is_gone = True
-        if member.last_word is not None or self._verdict is not None:
-            return self._settle(now_s)
+        if member.final_message is not None or self._verdict is not None:
+            return self._blame_lost_peer(now_s)
         # A library that has lost a peer may abort the process
         cause: Cause = "peer" if len(self._ranks) > 1 and exit_code == -signal.SIGABRT else "died"
         message = f"{_how_it_died(exit_code)}{_where(crash)}"
-        member.last_word = Failed(cause=cause, message=message, traceback=crash)
-        return self._fail(rank, member.last_word, now_s)
+        member.final_message = Failed(cause=cause, message=message, traceback=crash)
+        return self._fail(rank, member.final_message, now_s)
 
-    def look(self, now_s: float, describe: Callable[[int], str]) -> list[Event]:
-        """Let time pass, and return what the driver is to hear.
+    def on_tick(self, now_s: float, describe: Callable[[int], str]) -> list[Event]:
+        """Let time pass, and return the events for the driver.
 
         Args:
             now_s: The time.
@@ -117,7 +117,9 @@ class RankGroup:
         if self._verdict is not None:
             return []
         patience = self._patience
-        late = [rank for rank, member in enumerate(self._ranks) if not member.has_joined and member.last_word is None]
+        late = [
+            rank for rank, member in enumerate(self._ranks) if not member.has_joined and member.final_message is None
+        ]
         if late and now_s - self._began_s > patience.join_s:
             who = "the process had not started" if len(self._ranks) == 1 else "not all ranks had started"
             if self._place is not None:
@@ -125,20 +127,20 @@ class RankGroup:
             text = f"{who} within {patience.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
             return self._give_up(text, now_s)
         if patience.stall_s is None:
-            return self._settle(now_s)
+            return self._blame_lost_peer(now_s)
         if any(
-            member.has_joined and member.last_word is None and now_s - member.heard_s > patience.stall_s
+            member.has_joined and member.final_message is None and now_s - member.heard_s > patience.stall_s
             for member in self._ranks
         ):
-            alive = [rank for rank, member in enumerate(self._ranks) if member.last_word is None]
+            alive = [rank for rank, member in enumerate(self._ranks) if member.final_message is None]
             steps = ", ".join(f"rank {rank} at step {self._ranks[rank].step}" for rank in alive)
             where = "" if len(self._ranks) == 1 else f" ({steps})"
             text = f"no progress for {patience.stall_s:g} s (launcher.stall_timeout_s){where}{_seen(alive, describe)}"
             return self._give_up(text, now_s)
-        return self._settle(now_s)
+        return self._blame_lost_peer(now_s)
 
-    def must_die(self, now_s: float) -> bool:
-        """Tell whether what is left of the trial is to be killed."""
+    def should_kill(self, now_s: float) -> bool:
+        """Tell whether the remaining processes of the trial are to be killed."""
         if self._kill_at is not None:
             return now_s >= self._kill_at
         return isinstance(self._verdict, Failed)
@@ -158,23 +160,23 @@ class RankGroup:
         if self._verdict is not None:
             return []
         if failed.cause != "peer":
-            return self._conclude(failed)
+            return self._end(failed)
         if self._suspicion is None:
             self._suspicion, self._settled_at = failed, now_s + self._patience.settle_s
-        return self._settle(now_s)
+        return self._blame_lost_peer(now_s)
 
-    def _settle(self, now_s: float) -> list[Event]:
+    def _blame_lost_peer(self, now_s: float) -> list[Event]:
         """Take a lost line for the cause when nothing else can be, or nothing else has come to light in time."""
         if self._suspicion is None or self._verdict is not None:
             return []
-        has_all = all(isinstance(member.last_word, Failed) for member in self._ranks)
-        return self._conclude(self._suspicion) if has_all or now_s >= self._settled_at else []
+        has_all = all(isinstance(member.final_message, Failed) for member in self._ranks)
+        return self._end(self._suspicion) if has_all or now_s >= self._settled_at else []
 
     def _give_up(self, message: str, now_s: float) -> list[Event]:
         self._kill_at = now_s + self._patience.last_look_s
-        return self._conclude(Failed(cause="stalled", message=message))
+        return self._end(Failed(cause="stalled", message=message))
 
-    def _conclude(self, verdict: Finished | CheckPassed | Failed) -> list[Event]:
+    def _end(self, verdict: Finished | CheckPassed | Failed) -> list[Event]:
         self._verdict = verdict
         return [verdict]
 

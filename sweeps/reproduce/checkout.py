@@ -1,13 +1,9 @@
-"""The code that a run was trained with, as its record tells it: the commit, what was not committed, further files.
+"""The code that a run was trained with: read from its record, shown by git, written into a git worktree of its own.
 
-The record is data that others may have written. `recorded_code` takes of it only what can be meant; `worktree.py` shows
-it, and writes it out when the user has agreed.
-
-Recorded code, looked at by git and then put into a git worktree of its own, in a temporary folder.
-
-`look_at` lets git say what it changes, in an index and an object folder of its own; `checked_out`, which is called when
-the user has seen that and agreed, writes it out. Nothing here runs or imports what is written, and nothing here touches
-the user's working tree, index or branches; hooks do not run.
+The record is data that others may have written. `recorded_code` takes from it only what can be meant; `look_at` lets
+git show what it changes, in an index and an object folder of its own; `checked_out`, which is called when the user has
+seen that and agreed, writes it into a temporary folder. Nothing here runs or imports what is written, and nothing here
+touches the user's working tree, index or branches; hooks do not run.
 """
 
 import base64
@@ -17,7 +13,6 @@ import os
 import posixpath
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.core.errors import StoreError, UsageError
+from sweeps.core.git import GitError, git
 from sweeps.core.text import plain
 from sweeps.reproduce.original import IncompleteError
 from sweeps.reproduce.provenance import KINDS
@@ -52,6 +48,17 @@ COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """the name of a commit, and nothing that git could take for an option"""
 
 _MAX_FILES, _MAX_PATH = 1000, 1000
+_LINK, _SUBMODULE = "120000", "160000"
+_SAFE = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"),
+    *("-c", "gc.auto=0", "-c", "advice.detachedHead=false"),
+)
+_APPLY = ("apply", "--whitespace=nowarn", "--no-ignore-whitespace")
+_DIFF = ("diff", "--cached", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short")
+_RELOCATING = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_EXTERNAL_DIFF"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +195,7 @@ def _place(name: Any, root: str, folder: str, config_dir: str | None) -> str:
     """Return where a recorded file was.
 
     Raises:
-        StoreError: That is neither in the repository nor in the user's --config-dir, or is none of a user's files.
+        StoreError: That is neither in the repository nor in the user's --config-dir, or is not a user's file.
     """
     place = posixpath.normpath(posixpath.join(folder, _relative(name)))
     home = root if is_below(place, root) else config_dir
@@ -242,22 +249,9 @@ def refused(rule: str, got: Any) -> StoreError:
     return StoreError(f"The record of the code is not used: {rule}, but it has {plain(repr(got))[:200]}.")
 
 
-_LINK, _SUBMODULE = "120000", "160000"
-_SAFE = (
-    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"),
-    *("-c", "gc.auto=0", "-c", "advice.detachedHead=false"),
-)
-_APPLY = ("apply", "--whitespace=nowarn", "--no-ignore-whitespace")
-_DIFF = ("diff", "--cached", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short")
-_RELOCATING = (
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_EXTERNAL_DIFF"),
-)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A file that differs from the commit, and by how many lines; None if it is no text."""
+    """A file that differs from the commit, and by how many lines; None if it is binary."""
 
     name: str
     added: int | None
@@ -317,7 +311,7 @@ def repository_here(folder: Path, code: Mapping[str, Any]) -> Path:
     commit, root = code.get("commit"), plain(str(code.get("root")))
     try:
         top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
-    except _GitError as error:
+    except GitError as error:
         raise UsageError(
             f"--at-commit needs the repository of the run, which was {root}: say it in a clone of that. Git says of "
             f"{folder}: {error}"
@@ -325,7 +319,7 @@ def repository_here(folder: Path, code: Mapping[str, Any]) -> Path:
     if isinstance(commit, str) and COMMIT.fullmatch(commit):
         try:
             _git(top, "cat-file", "-e", f"{commit}^{{commit}}")
-        except _GitError as error:
+        except GitError as error:
             raise UsageError(
                 f"The recorded commit {commit} is not in this repository, {top}; it was in {root}. Get it with "
                 "`git fetch`, or go to the repository that has it."
@@ -354,7 +348,7 @@ def look_at(code: RecordedCode, repository: Path) -> Look:
                 _git(repository, *_APPLY, "--cached", "-", stdin=code.patch, more=aside)
             inside = [file for file in code.files if is_below(file.place, code.root)]
             _add(inside, code.root, repository, Path(scratch), aside)
-        except _GitError as error:
+        except GitError as error:
             raise StoreError(
                 f"The recorded difference does not apply to commit {code.commit[:12]}, so that it is not used. Git "
                 f"says: {error}"
@@ -428,7 +422,7 @@ def checked_out(code: RecordedCode, repository: Path) -> Iterator[Checkout]:
             _git(repository, "worktree", "add", "--quiet", "--detach", str(checkout.root), code.commit)
             if code.patch:
                 _git(checkout.root, *_APPLY, "--index", "-", stdin=code.patch)
-        except _GitError as error:
+        except GitError as error:
             raise StoreError(f"Commit {code.commit[:12]} cannot be checked out. Git says: {error}") from error
         for file in code.files:
             _write(checkout, file)
@@ -462,26 +456,14 @@ def _remove(checkout: Checkout, repository: Path) -> None:
     """Remove the worktree, and only this one from git's list: others may lie on a disk that is not there just now."""
     try:
         _git(repository, "worktree", "remove", "--force", "--force", str(checkout.root))
-    except _GitError:
+    except GitError:
         shutil.rmtree(checkout.root, ignore_errors=True)
-        with suppress(_GitError):  # it may never have heard of it
+        with suppress(GitError):  # it may never have heard of it
             _git(repository, "worktree", "remove", "--force", "--force", str(checkout.root))
     shutil.rmtree(checkout.top, ignore_errors=True)
 
 
-class _GitError(Exception):
-    """Git refuses; says in one line why."""
-
-
 def _git(folder: Path, *arguments: str, stdin: bytes = b"", more: Mapping[str, str] | None = None) -> bytes:
+    """Run git as this module needs it: no hooks, no prompts, and as long as a large repository takes."""
     environment = {**git_environment(), "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(more or {})}
-    try:
-        done = subprocess.run(
-            ["git", *_SAFE, *arguments], cwd=folder, input=stdin, capture_output=True, check=False, env=environment
-        )
-    except OSError as error:
-        raise _GitError(f"git cannot be started: {error}") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise _GitError(plain(" ".join(said)[:500]))
-    return done.stdout
+    return git(*_SAFE, *arguments, folder=folder, stdin=stdin, environment=environment, timeout_s=None)

@@ -1,6 +1,6 @@
 """A fresh virtual environment with the versions of all packages that a run was trained with.
 
-Names and versions come from a record that others may have written: what is no plain name with a plain version never
+Names and versions come from a record that others may have written: what is not a plain name with a plain version never
 reaches pip. What pip then installs is whatever the user's index has under that name: it is shown and agreed to before.
 Environments are kept in the user's own cache, never in a store: what lies there is run.
 """
@@ -92,7 +92,7 @@ def recorded_lock(provenance: Mapping[str, Any], today: Mapping[str, Mapping[str
 
     Raises:
         IncompleteError: The record has no packages or no Python.
-        StoreError: Something in it is no name or no version.
+        StoreError: Something in it is not a name or not a version.
     """
     machine, packages = provenance.get("machine"), provenance.get("packages")
     python = machine.get("python") if isinstance(machine, Mapping) else None
@@ -207,7 +207,7 @@ def is_made(lock: Lock) -> bool:
 def made(lock: Lock, python: str, say: Say) -> Path:
     """Make the environment, unless it is there already, and return its Python.
 
-    One process makes it, others wait for that. It is whole once its stamp is written; what is not is made anew.
+    One process makes it, others wait for that. It is whole once its stamp is written; what is not whole is made again.
 
     Args:
         lock: The versions.

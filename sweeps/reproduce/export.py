@@ -85,7 +85,7 @@ def load_exported(folder: Path) -> Original:
     """
     record = parsed_object(_bytes(folder / RECORD))
     if not record:
-        raise IncompleteError(f"{folder} is no export of a run: it has no {RECORD} that can be read.")
+        raise IncompleteError(f"{folder} is not an export of a run: it has no {RECORD} that can be read.")
     try:
         points = {str(key): [(int(step), float(value)) for step, value in of] for key, of in record["points"].items()}
         run: dict[str, Any] = {**record["run"], "tags": dict(record["run"]["tags"])}

@@ -5,7 +5,7 @@ network, is today's: the record may be another's, or of another machine (docs/se
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,12 +14,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.config.composer import Config, flatten
+from sweeps.config.composer import Config
 from sweeps.config.text_keys import is_text
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError, UsageError, did_you_mean
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.secrets import HIDDEN, is_secret
+from sweeps.core.tree import flatten, map_leaves, texts
 from sweeps.core.urls import passwords_in
 
 __all__ = ["as_of_today", "derived", "deriving", "secrets_missing"]
@@ -38,7 +39,7 @@ def as_of_today(
     Args:
         recorded: The record, which others may have written.
         today: A composed configuration.
-        typed: Keys whose values are typed anew.
+        typed: Keys whose values are given on the command line.
         config_dir: The user's own options.
 
     Raises:
@@ -70,9 +71,9 @@ def derived(config: Config, overrides: Sequence[str]) -> Config:
     """Return a config with other values; `${oc.env:NAME}` is the value of a variable, since the user has typed it.
 
     Raises:
-        UsageError: An override is none, or names no key of the config.
+        UsageError: An override is not valid, or names no key of the config.
     """
-    changed: Config = _copied(config)
+    changed: Config = map_leaves(config, lambda leaf, _: leaf)
     keys = flatten(config)
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -106,7 +107,7 @@ def deriving(overrides: Sequence[str], recorded: Config) -> list[str]:
         key = override.partition("=")[0]
         words = key.split(".")
         is_withheld = _is_hidden(keys.get(key)) and any(map(is_secret, words))
-        return is_withheld or words[-1] in _PLACES or any(map(_leads_out, _texts(keys.get(key))))
+        return is_withheld or words[-1] in _PLACES or any(map(_leads_out, texts(keys.get(key))))
 
     return [override for override in overrides if not is_else(override)]
 
@@ -120,7 +121,7 @@ def _value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{key}: {text!r} is no value: {' '.join(str(error).split())[:100]}.") from error
+        raise UsageError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())[:100]}.") from error
     if isinstance(value, date) or (is_text(key) and value is not None):
         value = value if isinstance(value, str) else text  # 2024-11-30 and 1e3 are text there
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
@@ -131,14 +132,8 @@ def _value(key: str, text: str) -> Any:
         raise ConfigError(f"{key} cannot be resolved: {str(error.__cause__ or error).splitlines()[0]}") from error
 
 
-def _copied(tree: Any) -> Any:
-    if isinstance(tree, list):
-        return [_copied(item) for item in tree]
-    return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-
 def _is_hidden(value: Any) -> bool:
-    return any(text == HIDDEN or any(HIDDEN in secret for secret in passwords_in(text)) for text in _texts(value))
+    return any(text == HIDDEN or any(HIDDEN in secret for secret in passwords_in(text)) for text in texts(value))
 
 
 def _option_of(target: Any, config_dir: Path | None) -> Mapping[str, Any]:
@@ -171,7 +166,7 @@ def _require_near(config: Config, option: Mapping[str, Any], typed: Sequence[str
         if key in typed or (key.startswith("data.") and value == option.get(key.partition(".")[2])):
             continue
         part = key.partition(".")[0]
-        for text in _texts(value):
+        for text in texts(value):
             if "://" in text:
                 raise ConfigError(
                     f"{key} of the record is an address, {text!r}, which no option of today has: it is not asked. If "
@@ -186,11 +181,3 @@ def _require_near(config: Config, option: Mapping[str, Any], typed: Sequence[str
 
 def _leads_out(text: str) -> bool:
     return "://" in text or text.startswith(("/", "~")) or ".." in PurePosixPath(text).parts
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)

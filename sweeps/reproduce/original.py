@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.composer import Config, flatten
+from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.safe_yaml import read_config
 from sweeps.core.text import storable
+from sweeps.core.tree import flatten
 from sweeps.reproduce.provenance import artifact_name, differences
 from sweeps.reproduce.trace import Trace, parsed_trace
 from sweeps.reproduce.verdict import Evidence, Points, merged, midway_changes
@@ -148,7 +149,7 @@ def config_of(content: bytes | None) -> Config:
     """Read a frozen config.
 
     Raises:
-        IncompleteError: There is none, it is none, or it lacks parts.
+        IncompleteError: It is missing, not valid, or lacks parts.
     """
     if content is None:
         raise IncompleteError(f"The run has no {paths.CONFIG}, neither as an artifact nor in its folder.")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.core import paths
+from sweeps.core.git import GitError, git
 from sweeps.core.urls import hide_password
 from sweeps.search.space.typed_secrets import hide_typed
 
@@ -133,7 +133,7 @@ def capture(
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return what differs between two captures in words: by `code`, `packages`, `hardware` and `environment`.
 
-    The likeliest to change a training come first. What one of them does not have is no difference, for it is not known.
+    The likeliest to change a training run come first. What only one of them has is not a difference.
     """
     code_then, code_now = _mapping(then.get("code")), _mapping(now.get("code"))
     code: list[str] = []
@@ -310,17 +310,9 @@ def _own_code() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],
-            capture_output=True,
-            timeout=20,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            cwd=folder,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return git("--no-optional-locks", *arguments, folder=folder)
+    except GitError:
         return None
-    return done.stdout if done.returncode == 0 else None
 
 
 # --- packages and machine ------------------------------------------------------------------------------

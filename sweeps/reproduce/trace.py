@@ -142,7 +142,7 @@ def read_trace(path: Path) -> Trace:
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise StoreError(f"{path} is no trace: it has {path.stat().st_size} bytes.")
+            raise StoreError(f"{path} is not a trace: it has {path.stat().st_size} bytes.")
         return parsed_trace(path.read_bytes())
     except FileNotFoundError:
         return Trace()
@@ -155,7 +155,7 @@ def parsed_trace(content: bytes) -> Trace:
         StoreError: It is far too large to be a trace.
     """
     if len(content) > _MAX_BYTES:
-        raise StoreError(f"The record's {paths.TRACE} is no trace: it has {len(content)} bytes.")
+        raise StoreError(f"The record's {paths.TRACE} is not a trace: it has {len(content)} bytes.")
     segments: list[Segment] = []
     epochs: list[Epoch] = []
     data: Mapping[str, Any] = {}

@@ -225,7 +225,7 @@ def midway_changes(trace: Trace) -> list[tuple[int, dict[str, list[str]]]]:
 
 
 def merged(one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the words of both, by kind, each once; a package, too, whose version torch may name otherwise."""
+    """Return the words of both, by kind, each once, also a package whose version torch may name otherwise."""
     kinds = dict.fromkeys((*one, *other))
     found = {kind: list(dict.fromkeys((*one.get(kind, ()), *other.get(kind, ())))) for kind in kinds}
     if "packages" in found:

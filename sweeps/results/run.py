@@ -225,8 +225,8 @@ def _frozen(run: StoredRun, folder: Path | None) -> dict[str, str]:
     for place in filter(None, places):
         file = place / paths.CONFIG
         if file.is_file() and not file.is_symlink():
-            from sweeps.config.composer import flatten
             from sweeps.core.safe_yaml import read_yaml
+            from sweeps.core.tree import flatten
 
             try:
                 tree = read_yaml(file)

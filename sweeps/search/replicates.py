@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.seeds import derive_seed
-from sweeps.core.trials import SEM, Result
+from sweeps.core.trials import SEM, TrialResult
 
 __all__ = ["Replication", "combined", "means", "replication"]
 
@@ -94,7 +94,9 @@ def _require_not_searched(keys: tuple[str, ...], searched: tuple[str, ...], beca
             raise ConfigError(f"{key} is what {because} tells trainings of a trial apart by, so it is not searched.")
 
 
-def combined(results: Mapping[int, Result], count: int, why_pruned: str = "", noun: str = "replicate") -> Result:
+def combined(
+    results: Mapping[int, TrialResult], count: int, why_pruned: str = "", noun: str = "replicate"
+) -> TrialResult:
     """Return what a trial came to.
 
     Args:
@@ -112,7 +114,7 @@ def combined(results: Mapping[int, Result], count: int, why_pruned: str = "", no
     for index, result in sorted(results.items()):
         if result.state in ("pruned", "failed"):
             reason = f"{noun} {index}: {result.reason}"
-            return Result(
+            return TrialResult(
                 state=result.state,
                 value=result.value if value is None else value,
                 metrics=dict(result.metrics) | metrics,
@@ -120,11 +122,11 @@ def combined(results: Mapping[int, Result], count: int, why_pruned: str = "", no
                 cause=result.cause,
             )
     if why_pruned:
-        return Result(state="pruned", value=value, metrics=metrics, reason=why_pruned)
+        return TrialResult(state="pruned", value=value, metrics=metrics, reason=why_pruned)
     if len(complete) < count:
         reasons = [result.reason for result in results.values() if result.state == "interrupted"]
-        return Result(state="interrupted", reason=reasons[0] if reasons else f"{len(complete)} of {count} {noun}s")
-    return Result(state="complete", value=value, metrics=metrics)
+        return TrialResult(state="interrupted", reason=reasons[0] if reasons else f"{len(complete)} of {count} {noun}s")
+    return TrialResult(state="complete", value=value, metrics=metrics)
 
 
 def means(metrics: list[Mapping[str, float]]) -> dict[str, float]:

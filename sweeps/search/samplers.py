@@ -31,7 +31,7 @@ from optuna.samplers._brute_force import _TreeNode
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config.composer import build
+from sweeps.config.instantiate import build
 from sweeps.core.errors import ConfigError, SpaceError, StoreError, StudyError
 from sweeps.search.space.space import Space
 

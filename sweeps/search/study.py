@@ -7,7 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -22,8 +22,8 @@ from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import StoreError, StudyError
-from sweeps.core.messages import Cause
-from sweeps.core.trials import Ask, EndState, Result, Reused, Told, Verdict
+from sweeps.core.messages import Cause, PruneDecision
+from sweeps.core.trials import EndState, Search, Suggestion, TrialResult
 from sweeps.search.identity import create_or_check
 from sweeps.search.objectives import (
     Constraint,
@@ -81,7 +81,7 @@ class _AskTellStudy(optuna.Study):
         self.is_stopped = True
 
 
-class Study:
+class Study(Search):
     """A study, asked and told by one driver.
 
     **Durability**
@@ -219,7 +219,7 @@ class Study:
 
     # --- asking and telling
 
-    def ask(self) -> Ask:
+    def ask(self) -> Suggestion:
         """Start a trial: one that was interrupted or enqueued, or else one that the sampler proposes.
 
         Raises:
@@ -240,7 +240,7 @@ class Study:
         frozen = self._frozen(trial.number)
         self._save(trial.number)
         used = frozen.user_attrs.get("used", {"s": 0.0, "device_s": 0.0})
-        return Ask(
+        return Suggestion(
             number=trial.number,
             values=self.space.decode(frozen.params),
             is_enqueued="fixed_params" in frozen.system_attrs,
@@ -248,18 +248,18 @@ class Study:
             device_s=used["device_s"],
         )
 
-    def report(self, number: int, value: float, step: int) -> Verdict:
+    def report(self, number: int, value: float, step: int) -> PruneDecision:
         """Take an intermediate value of a running trial and judge it.
 
         A step that was reported before keeps its first value.
         """
         if number not in self._running:
-            return Verdict(prune=True, reason=f"trial {number} is closed already")
+            return PruneDecision(prune=True, reason=f"trial {number} is closed already")
         if step not in self._frozen(number).intermediate_values:
             self._memory.set_trial_intermediate_value(self._frozen(number)._trial_id, step, float(value))
         pruner = self._judged.pruner
         if pruner is self._paired:
-            return Verdict(prune=False)
+            return PruneDecision(prune=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
             prune = bool(pruner.prune(self._judged, self._frozen(number)))
@@ -270,26 +270,26 @@ class Study:
             except StoreError as exc:  # reports can wait, and the trials go on meanwhile
                 _log.warning("%s", exc)
                 self._flushed_at_s = time.monotonic()
-        return Verdict(prune=prune, reason=reason)
+        return PruneDecision(prune=prune, reason=reason)
 
-    def begin_replicates(self, number: int, *, is_anew: bool) -> dict[int, Result]:
-        """Return the results that a trial of several trainings has already; forget them if it begins anew."""
-        if is_anew and self.replicates(number):
+    def begin_replicates(self, number: int, *, restart: bool) -> dict[int, TrialResult]:
+        """Return the results that a trial of several trainings has already; forget them at a restart."""
+        if restart and self.replicates(number):
             self._memory.set_trial_user_attr(self._frozen(number)._trial_id, _REPLICATES, {})
             self._save(number, is_durable=True)
         return self.replicates(number)
 
-    def replicates(self, number: int) -> dict[int, Result]:
+    def replicates(self, number: int) -> dict[int, TrialResult]:
         """Return the results of the trainings of a trial that are complete, by their index."""
         if not 0 <= number < self._num_trials():
             return {}
         stored = self._frozen(number).user_attrs.get(_REPLICATES, {})
         return {
-            int(index): Result(state="complete", value=result["value"], metrics=result["metrics"])
+            int(index): TrialResult(state="complete", value=result["value"], metrics=result["metrics"])
             for index, result in stored.items()
         }
 
-    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
+    def add_replicate(self, number: int, replicate: int, result: TrialResult) -> PruneDecision:
         """Keep the result of one of several trainings, and judge the trial against the best one, in pairs.
 
         The result is in the database when this returns.
@@ -300,11 +300,11 @@ class Study:
         self._save(number, is_durable=True)
         best = self._best_reported()
         if best is None or isinstance(self._judged.pruner, optuna.pruners.NopPruner):
-            return Verdict(prune=False)
+            return PruneDecision(prune=False)
         reason = why_hopeless(
             self._paired, self._direction, self._values(number), self._values(best.number), best.number
         )
-        return Verdict(prune=bool(reason), reason=reason)
+        return PruneDecision(prune=bool(reason), reason=reason)
 
     def flush(self) -> None:
         """Write the reports that wait to be written, if the database answers."""
@@ -313,10 +313,10 @@ class Study:
         except StoreError as exc:
             _log.warning("%s", exc)
 
-    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+    def admit(self, metrics: Mapping[str, float]) -> PruneDecision:
         """Judge by the constraints what is known of a trial before it trains, such as its number of parameters."""
         reason = why_infeasible(self._constraints, metrics)
-        return Verdict(prune=bool(reason), reason=reason)
+        return PruneDecision(prune=bool(reason), reason=reason)
 
     def tell(
         self,
@@ -327,7 +327,7 @@ class Study:
         *,
         metrics: Mapping[str, float] = MappingProxyType({}),
         cause: Cause | None = None,
-    ) -> Told:
+    ) -> TrialResult:
         """End a trial.
 
         A trial that diverged or ran out of memory is pruned, with a violated constraint, so that samplers avoid its
@@ -356,7 +356,7 @@ class Study:
         if state == "interrupted":
             self._suspend(number, reason)
             self._save(number, is_durable=True)
-            return Told(state=state, reason=reason)
+            return TrialResult(state=state, reason=reason)
         violated = violations(self._constraints, metrics)
         infeasible = why_infeasible(self._constraints, metrics)
         if cause == "diverged" or cause == "memory":
@@ -367,7 +367,7 @@ class Study:
                 self._constrain(number, constraint, violation)
         self._end(number, state, values, reason)
         self._save(number, is_durable=True)
-        return Told(
+        return TrialResult(
             state=state,
             reason=reason,
             objectives={} if values is None else dict(zip(self.metrics, values, strict=True)),
@@ -378,7 +378,7 @@ class Study:
         """Keep a fact about a running trial with it, as plain data; it is written with what is written next."""
         self._memory.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
 
-    def reuse(self, number: int, source: int) -> Reused:
+    def reuse(self, number: int, source: int) -> TrialResult:
         """End a running trial with the reports and the result of `source`, a complete or pruned one.
 
         Raises:
@@ -399,7 +399,7 @@ class Study:
         self.note(number, "reused_from", source)
         metrics = twin.user_attrs.get("metrics", {})
         told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
-        return Reused(told=told, value=self._first_objective(twin), metrics=metrics)
+        return replace(told, value=self._first_objective(twin), metrics=metrics)
 
     def enqueue(self, values: Mapping[str, Any], request: str = "") -> int:
         """Queue a trial with these values; the sampler chooses those that are missing.

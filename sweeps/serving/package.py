@@ -26,7 +26,17 @@ from sweeps.worker.preflight import loader_of
 from sweeps.worker.seeding import seed_streams
 from sweeps.worker.tracer import weights_hash
 
-__all__ = ["Prepared", "prepare"]
+__all__ = [
+    "Checkpoint",
+    "Prepared",
+    "best_checkpoint",
+    "content_digest",
+    "kept_content",
+    "output_kind",
+    "prepare",
+    "read_checkpoint",
+    "sample_data",
+]
 
 _NUM_EXAMPLES = 4
 _OF_MODEL = ("state_dict", "epoch", "global_step", "pytorch-lightning_version")
@@ -55,7 +65,9 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Checkpoint:
+class Checkpoint:
+    """The content of a checkpoint, read as plain data and tensors, with the name of its file."""
+
     name: str
     content: Mapping[str, Any]
 
@@ -95,14 +107,14 @@ def prepare(
         StoreError: No checkpoint can be read, or it does not fit the config.
         ConfigError: The config cannot be built, or gives what cannot be served.
     """
-    best, notes = _best([_read(path) for path in sorted(files)], original, config)
+    best, notes = best_checkpoint([read_checkpoint(path) for path in sorted(files)], original, config)
     try:
         found = restored(config, best.content, allowed=allowed)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise StoreError(f"The checkpoint {best.name} does not fit the record's {paths.CONFIG}: {text}") from error
     module, weights = found.module, weights_hash(found.module, found.names)
-    sample, examples, classes = _data(config, allowed)
+    sample, examples, classes = sample_data(config, allowed)
     outputs = _outputs(
         Predictor(
             _described(original, best, weights, sample, modules, setup=found.setup),
@@ -111,10 +123,10 @@ def prepare(
         ),
         examples,
     )
-    kind, classes = _kind(outputs, classes, config)
+    kind, classes = output_kind(outputs, classes, config)
     model = _described(original, best, weights, sample, modules, setup=found.setup, output=kind, classes=classes)
     folder.mkdir(parents=True)
-    torch.save(_kept(best, module), folder / WEIGHTS)
+    torch.save(kept_content(best, module), folder / WEIGHTS)
     paths.write_text(folder / paths.CONFIG, to_yaml(original.config))
     write_model(folder, model)
     _require_readable(folder, outputs, examples, allowed)
@@ -147,7 +159,7 @@ def content_digest(folder: Path, code: Sequence[Path], requirements: Sequence[st
 # --- the checkpoint ------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> _Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and run nothing of it, whoever has written it.
 
     A training may leave any object in it. What is neither plain data nor a tensor is replaced by a thing that does
@@ -160,10 +172,10 @@ def _read(path: Path) -> _Checkpoint:
             with torch.serialization.safe_globals([(_stand_in(name), name) for name in others]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
-            raise ValueError("it is no checkpoint of Lightning's")
+            raise ValueError("it is not a checkpoint of Lightning's")
         for key in ("epoch", "global_step"):
             if not isinstance(content.get(key, 0), int):
-                raise ValueError(f"its {key} is no whole number")
+                raise ValueError(f"its {key} is not a whole number")
     except pickle.UnpicklingError as error:
         raise StoreError(
             f"The checkpoint {path.name} is not loaded: it has more in it than weights, which might run. Keep such "
@@ -172,7 +184,7 @@ def _read(path: Path) -> _Checkpoint:
     except (OSError, RuntimeError, ValueError, TypeError, EOFError) as error:
         text = " ".join(str(error).split())[:200]
         raise StoreError(f"The checkpoint {path.name} cannot be read: {text}") from error
-    return _Checkpoint(name=path.name, content=content)
+    return Checkpoint(name=path.name, content=content)
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
@@ -197,7 +209,7 @@ def _stand_in(name: str) -> Callable[..., Any]:
     return StandIn
 
 
-def _best(found: Sequence[_Checkpoint], original: Original, config: Config) -> tuple[_Checkpoint, list[str]]:
+def best_checkpoint(found: Sequence[Checkpoint], original: Original, config: Config) -> tuple[Checkpoint, list[str]]:
     """Choose the checkpoint that was best by the objective; without its value the last one."""
     metric, is_maximized = config["objective"]["metric"], config["objective"]["direction"] == "maximize"
     scored = [(score, one) for one in found if (score := one.score(metric)) is not None]
@@ -212,7 +224,7 @@ def _best(found: Sequence[_Checkpoint], original: Original, config: Config) -> t
     return best, [f"{best.name} is the last checkpoint{several}: none was saved for {metric}."]
 
 
-def _kept(checkpoint: _Checkpoint, module: pl.LightningModule) -> dict[str, Any]:
+def kept_content(checkpoint: Checkpoint, module: pl.LightningModule) -> dict[str, Any]:
     """Return what of a checkpoint goes into the model: weights, and what the module itself has put there.
 
     Not what training or the data module has: among hyperparameters there may be secrets.
@@ -238,7 +250,7 @@ def _is_traced(original: Original, model: ServedModel) -> bool | None:
 # --- the data ------------------------------------------------------------------------------------------
 
 
-def _data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[Any], tuple[str, ...]]:
+def sample_data(config: Config, allowed: Sequence[str]) -> tuple[SampleSpec, NDArray[Any], tuple[str, ...]]:
     """Return what a sample is, some of them, and the names of the classes if the data has any."""
     seed_streams(config["seed"])
     data: Any = build_data(config, allowed=allowed)
@@ -322,7 +334,7 @@ def _outputs(predictor: Predictor, examples: NDArray[Any]) -> Tensor:
     return found.double()
 
 
-def _kind(outputs: Tensor, names: tuple[str, ...], config: Config) -> tuple[Output, tuple[str, ...]]:
+def output_kind(outputs: Tensor, names: tuple[str, ...], config: Config) -> tuple[Output, tuple[str, ...]]:
     """Tell whether rows of numbers are scores of classes, their probabilities, or neither, and name the classes."""
     count = outputs.shape[1]
     told = (config["data"] or {}).get("num_classes")
@@ -336,7 +348,7 @@ def _kind(outputs: Tensor, names: tuple[str, ...], config: Config) -> tuple[Outp
 
 def _described(
     original: Original,
-    best: _Checkpoint,
+    best: Checkpoint,
     weights: str,
     sample: SampleSpec,
     modules: Sequence[str],

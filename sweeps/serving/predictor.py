@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
-from sweeps.config.composer import ALLOWED_MODULES, Config, build
+from sweeps.config.composer import ALLOWED_MODULES, Config
+from sweeps.config.instantiate import build
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.safe_yaml import read_config
 from sweeps.serving.model import MODEL, SETUPS, WEIGHTS, ServedModel, read_model
 from sweeps.worker.building import build_data, build_module
-from sweeps.worker.fit import quieten
+from sweeps.worker.trainer import quieten
 
 __all__ = ["Predictions", "Predictor", "load_predictor", "restored"]
 
@@ -41,7 +42,7 @@ class Predictions:
 
     Attributes:
         values: What its module gives, N x K: for a classifier the probabilities of its classes.
-        classes: The names of the classes, in the order of the columns; empty if it is no classifier.
+        classes: The names of the classes, in the order of the columns; empty if it is not a classifier.
     """
 
     values: NDArray[np.float64]
@@ -51,7 +52,7 @@ class Predictions:
         """Return a mapping for each sample, with plain values.
 
         Args:
-            probabilities: Whether to list those of all classes, too, in the order of the classes.
+            probabilities: Whether to also list those of all classes, in the order of the classes.
         """
         if not self.classes:
             names = ["value"] if self.values.shape[1] == 1 else [f"value{at}" for at in range(self.values.shape[1])]

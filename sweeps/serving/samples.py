@@ -30,7 +30,7 @@ def read_samples(path: Path, spec: SampleSpec) -> Numbers:
     or a list in JSON, has the shape of one sample or of several, or a sample a row; dimensions of one may be left out.
 
     Raises:
-        UsageError: There is no such file, it is of no such kind, or it holds no such samples.
+        UsageError: There is no such file, its format is not known, or it holds other samples.
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
@@ -108,7 +108,7 @@ def _image(path: Path, spec: SampleSpec) -> Numbers:
         with Image.open(path) as image:
             converted = image.convert(_MODES[channels])
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} is no image that can be read: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{path} is not an image that can be read: {' '.join(str(error).split())[:200]}") from error
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(converted, dtype=np.float64).reshape(height, width, channels).transpose(2, 0, 1)
@@ -142,6 +142,6 @@ def _cast(found: Numbers, spec: SampleSpec, path: Path) -> Numbers:
             at = np.unravel_index(int(wrong.argmax()), wrong.shape)
             value = found[at]
             raise UsageError(
-                f"{path} must have samples of {spec}, but sample {at[0]} has a {value:g}, which is no such number."
+                f"{path} must have samples of {spec}, but sample {at[0]} has a {value:g}, which is not such a number."
             )
     return found.astype(wanted)

@@ -27,6 +27,8 @@ __all__ = [
     "local_artifacts",
     "read_artifact",
     "repository",
+    "require_allowed_location",
+    "walk_artifacts",
 ]
 
 _BUCKETS = ("s3", "gs")  # whose hosts are the cloud's own, or the user's choice in the environment
@@ -89,7 +91,7 @@ def list_artifacts(run: Recorded, uri: str) -> list[Artifact]:
     if folder is not None:
         return sorted(_files(folder), key=lambda artifact: artifact.path)
     with _told(run):
-        return _all_files(repository(run, uri).list_artifacts)
+        return walk_artifacts(repository(run, uri).list_artifacts)
 
 
 def download_artifacts(
@@ -167,7 +169,7 @@ def repository(run: Recorded, uri: str) -> Any:
     Raises:
         StoreError: They are not.
     """
-    _require_led(run, uri)
+    require_allowed_location(run, uri)
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(run.artifact_uri, tracking_uri=uri)
@@ -186,8 +188,12 @@ def _is_name(part: str) -> bool:
     return is_whole and not re.search(r"\\|^~|^[A-Za-z]:", part)
 
 
-def _require_led(run: Recorded, uri: str) -> None:
-    """Refuse artifacts that are where a record must not lead, be it to read or to write: see the top of this file."""
+def require_allowed_location(run: Recorded, uri: str) -> None:
+    """Refuse artifacts in a location that a record must not name, to read or to write: see the top of this file.
+
+    Raises:
+        StoreError: They are in one.
+    """
     if local_artifacts(run) is not None:
         return
     address, store = urlsplit(run.artifact_uri), urlsplit(uri)
@@ -236,7 +242,12 @@ def _files(folder: Path) -> Iterator[Artifact]:
                 yield Artifact(path=path.relative_to(folder).as_posix(), size=status.st_size)
 
 
-def _all_files(children: Callable[[str | None], Iterable[Any]]) -> list[Artifact]:
+def walk_artifacts(children: Callable[[str | None], Iterable[Any]]) -> list[Artifact]:
+    """Return all files below the root of a store's artifacts, which lists one folder at a time.
+
+    Raises:
+        StoreError: They are too many, or a name would leave its folder.
+    """
     found: list[Artifact] = []
     folders: list[str | None] = [None]
     seen = 0
@@ -276,7 +287,7 @@ def _copy(folder: Path, path: str, copy: Path, max_bytes: int) -> int:
             os.close(source)
             source = inner
         if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise StoreError(f"The artifact {plain(path)} is no file.")
+            raise StoreError(f"The artifact {plain(path)} is not a file.")
         size = 0
         with os.fdopen(os.dup(source), "rb") as file, copy.open("xb") as target:
             while block := file.read(_BLOCK):

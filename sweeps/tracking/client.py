@@ -25,8 +25,9 @@ from sweeps.tracking import tags
 from sweeps.tracking.artifacts import repository
 from sweeps.tracking.database import version_problem
 from sweeps.tracking.names import MAX_PARAM, shortened, shown_name, spread, stored_file, stored_name
-from sweeps.tracking.recorder import RunKey, StudyRuns
 from sweeps.tracking.server import give_up_soon
+from sweeps.tracking.store import RunStore, StudyRuns
+from sweeps.tracking.ui import RunKey
 
 __all__ = ["MlflowStore"]
 
@@ -42,7 +43,7 @@ class _Place:
     artifact_uri: str
 
 
-class MlflowStore:
+class MlflowStore(RunStore):
     """Runs of one MLflow experiment.
 
     Args:

@@ -18,10 +18,10 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -29,11 +29,12 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.core.secrets import Secrets
-from sweeps.core.text import plain, some_of
+from sweeps.tracking.operations import Operation, merged
+from sweeps.tracking.store import Note, RunRecorder, RunStore, Unsent
 from sweeps.tracking.tags import NOTE
-from sweeps.tracking.ui import PARENT, Pages, RunKey
+from sweeps.tracking.ui import Pages, RunKey
 
-__all__ = ["Note", "Recorder", "RunKey", "RunStore", "StudyRuns", "Unsent"]
+__all__ = ["Recorder"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -55,155 +56,12 @@ _MAX_POINTS = 1000  # of one request
 _MOST_ALIKE = 100  # records that are looked back on, so that none is logged twice in a row
 _MAX_AT_ONCE = 50  # operations between two looks at how far behind the recorder is
 
-Note = Callable[[Pages], str]
-"""Writes the description of a run, in Markdown, when the runs that it points to are in the store."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyRuns:
-    """The runs of a study that a new driver must know.
-
-    Attributes:
-        parent: The study's own run; None if there is none yet.
-        running: The runs of trials and replicates that have no end; the newest first.
-        interrupted: Likewise those whose end was an interruption.
-    """
-
-    parent: str | None = None
-    running: "Mapping[str, RunKey]" = field(default_factory=dict)
-    interrupted: "Mapping[str, RunKey]" = field(default_factory=dict)
-
-
-class RunStore(Protocol):
-    """What a recorder needs of a store; each call returns when it is written, or raises."""
-
-    @property
-    def experiment_id(self) -> str:
-        """The id of the experiment that has the runs."""
-        ...
-
-    def experiment_tag(self, key: str) -> str | None:
-        """Return a tag of the experiment; None if it has none."""
-        ...
-
-    def tag_experiment(self, key: str, value: str) -> None:
-        """Set a tag on the experiment."""
-        ...
-
-    def create_run(
-        self,
-        name: str,
-        *,
-        run_tags: Mapping[str, str],
-        parent: str | None,
-        start_time_ms: int,
-    ) -> str:
-        """Create a run and return its id."""
-        ...
-
-    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
-        """Write params; again the same is no error."""
-        ...
-
-    def log_metrics(self, run_id: str, points: list[MetricPoint]) -> None:
-        """Write metric points."""
-        ...
-
-    def set_tags(self, run_id: str, run_tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        ...
-
-    def log_artifact(self, run_id: str, path: Path, artifact_path: str = "") -> None:
-        """Copy a file into the run's artifacts."""
-        ...
-
-    def end_run(self, run_id: str, status: str, *, end_time_ms: int) -> None:
-        """End a run."""
-        ...
-
-    def find_study(self, study: str) -> StudyRuns:
-        """Return the runs of a study that a new driver must know."""
-        ...
-
-    def trial_runs(self, study: str, numbers: Iterable[int] | None = None) -> dict[str, int]:
-        """Return the runs of these trials of a study, with the trials' numbers; those of all if None are named."""
-        ...
-
-    def resume_step(self, run_id: str) -> int | None:
-        """Return the step from which the trial of a run goes on, if one was noted."""
-        ...
-
-    def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
-        """Return the steps of all points that each metric of a run has from `step` on, in order."""
-        ...
-
-    def reopen_run(self, run_id: str) -> None:
-        """Set a run RUNNING again."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsent:
-    """What a store did not take.
-
-    Attributes:
-        file: Where it is kept, one JSON object a line.
-        records: Each in words, such as `val/acc of trial 3`.
-    """
-
-    file: Path
-    records: tuple[str, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Operation:
-    kind: str  # start, go on, params, metrics, tags, note, artifact, end
-    run: RunKey
-    arguments: dict[str, Any] = field(default_factory=dict)
-    is_sifted: bool = False  # points that the run has already are left out
-
-    def parts(self) -> "list[_Operation]":
-        """Return what does the same, one after the other; nothing if it cannot be divided."""
-        arguments = self.arguments
-        match self.kind:
-            case "metrics":
-                return [self._with("metrics", points=half) for half in _point_halves(arguments["points"])]
-            case "params":
-                return [self._with("params", params=half) for half in _halves(arguments["params"])]
-            case "tags":
-                return [self._with("tags", run_tags=half) for half in _halves(arguments["run_tags"])]
-            case "start" | "end" if arguments["run_tags"]:
-                bare = self._with(self.kind, **{**arguments, "run_tags": {}})
-                tagged = self._with("tags", run_tags=arguments["run_tags"])
-                return [bare, tagged] if self.kind == "start" else [tagged, bare]
-        return []
-
-    def in_words(self) -> str:
-        """Say what it is of which run."""
-        arguments = self.arguments
-        match self.kind:
-            case "metrics":
-                what = some_of(list(dict.fromkeys(point.key for point in arguments["points"])))
-            case "params":
-                what = f"param {some_of(list(arguments['params']))}"
-            case "tags":
-                what = f"tag {some_of(list(arguments['run_tags']))}"
-            case "artifact":
-                what = f"file {Path(arguments['path']).name}"
-            case kind:
-                what = {"start": "the run", "end": "the end"}.get(kind, "the resumption")
-        run = str(self.run)
-        return plain(f"{what} of {'the study' if run == PARENT else f'trial {run}' if run[:1].isdigit() else run}")
-
-    def _with(self, kind: str, **arguments: Any) -> "_Operation":
-        return _Operation(kind=kind, run=self.run, arguments=arguments, is_sifted=self.is_sifted)
-
 
 class _WholeError(StoreError):
     """What keeps an operation from being written, in parts also: its run is not in the store, or time is over."""
 
 
-class Recorder:
+class Recorder(RunRecorder):
     """Queues what happens to runs and writes it to a store in the background.
 
     Args:
@@ -232,7 +90,7 @@ class Recorder:
         self._timeout_s = timeout_s
         self._note_interval_s = note_interval_s
         self._secrets = secrets or Secrets({})
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._run_ids: dict[RunKey, str] = {}
         self._notes: dict[RunKey, tuple[Note, float]] = {}  # that are not written yet, and when they shall be
         self._known: dict[RunKey, dict[str, deque[int]]] = {}  # of runs that go on: the steps that come again
@@ -273,7 +131,7 @@ class Recorder:
         self._put("start", run, name=name, run_tags=dict(run_tags), parent=parent, start_time_ms=_now_ms())
         self._put("params", run, params=dict(params))  # apart, so that a second try makes no second run
 
-    def go_on(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
+    def resume(self, run: RunKey, run_id: str | None = None, *, step: int = 0) -> None:
         """Go on with a run that was interrupted; points that it has already are not added again.
 
         Args:
@@ -281,7 +139,7 @@ class Recorder:
             run_id: Its id in the store; None for a run of this recorder's own.
             step: The step from which its points come again.
         """
-        self._put("go on", run, run_id=run_id, step=step)
+        self._put("resume", run, run_id=run_id, step=step)
 
     def metrics(self, run: RunKey, points: Iterable[MetricPoint]) -> None:
         """Add metric points to a run."""
@@ -353,7 +211,7 @@ class Recorder:
         self._num_put += 1
         if kind in _WORDY:
             arguments = self._secrets.hide_in(arguments)
-        self._queue.put(_Operation(kind=kind, run=run, arguments=arguments))
+        self._queue.put(Operation(kind=kind, run=run, arguments=arguments))
 
     # --- the recorder's thread -----------------------------------------------------------------------
 
@@ -368,7 +226,7 @@ class Recorder:
         is_closing = False
         while not is_closing:
             operations, is_closing = self._drain()
-            for operation in _merged(operations):
+            for operation in merged(operations):
                 if operation.kind == "note":
                     _, due_s = self._notes.get(operation.run, (None, time.monotonic() + self._note_interval_s))
                     self._notes[operation.run] = (operation.arguments["note"], due_s)
@@ -382,9 +240,9 @@ class Recorder:
             self._write_notes(is_closing=is_closing)
             self._num_done += len(operations)
 
-    def _drain(self) -> tuple[list[_Operation], bool]:
+    def _drain(self) -> tuple[list[Operation], bool]:
         """Wait for an operation and take those that are queued by then, up to a limit."""
-        operations: list[_Operation] = []
+        operations: list[Operation] = []
         due_s = min((due_s for _, due_s in self._notes.values()), default=None)
         try:
             operation = self._queue.get(timeout=None if due_s is None else max(0.0, due_s - time.monotonic()))
@@ -406,7 +264,7 @@ class Recorder:
         for run in [run for run, (_, due_s) in self._notes.items() if is_closing or due_s <= now_s]:
             run_tags = self._noted(run)
             if run_tags:
-                self._write(_Operation(kind="tags", run=run, arguments={"run_tags": run_tags}))
+                self._write(Operation(kind="tags", run=run, arguments={"run_tags": run_tags}))
 
     def _noted(self, run: RunKey) -> dict[str, str]:
         """Take the note that waits for a run, as the tag that MLflow shows."""
@@ -419,7 +277,7 @@ class Recorder:
             _LOG.exception("the description of %s could not be written", run)
             return {}
 
-    def _write(self, operation: _Operation) -> None:
+    def _write(self, operation: Operation) -> None:
         """Write an operation; of one that the store refuses, all parts that it takes."""
         left, num_refused, is_any_taken = [operation], 0, False
         while left:
@@ -436,7 +294,7 @@ class Recorder:
             else:
                 self._keep(part, error)
 
-    def _try(self, operation: _Operation) -> Exception | None:
+    def _try(self, operation: Operation) -> Exception | None:
         """Write one operation, again and again until it is written; return why not where that is in vain."""
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -458,7 +316,7 @@ class Recorder:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _apply(self, operation: _Operation) -> None:
+    def _apply(self, operation: Operation) -> None:
         store, arguments = self._store, dict(operation.arguments)
         assert store is not None
         if operation.kind == "start":
@@ -466,7 +324,7 @@ class Recorder:
             parent_id = None if parent is None else self._id_of(parent)
             self._run_ids[operation.run] = store.create_run(**arguments, parent=parent_id)
             return
-        if operation.kind == "go on":
+        if operation.kind == "resume":
             run_id = arguments["run_id"] or self._id_of(operation.run)
             store.reopen_run(run_id)
             known = store.steps_from(run_id, arguments["step"])
@@ -516,7 +374,7 @@ class Recorder:
         steps.popleft()
         return True
 
-    def _keep(self, operation: _Operation, error: Exception) -> None:
+    def _keep(self, operation: Operation, error: Exception) -> None:
         words = operation.in_words()
         if words not in self._records_unsent[-_MOST_ALIKE:]:  # points of a metric come again and again
             _LOG.error("not recorded, kept in %s: %s: %s", self._unsent, words, error)
@@ -530,48 +388,6 @@ class Recorder:
                 file.write(f"{line}\n")
         except (OSError, TypeError, ValueError) as problem:  # the disk is full: the others may still get through
             _LOG.error("not even kept: %s", problem)
-
-
-def _merged(operations: list[_Operation]) -> list[_Operation]:
-    """Join the metric points of a run into one operation, at the place of the first.
-
-    What else happens to a run comes after the points that were logged before it, and points of one run are
-    independent of other runs; so only the run's own other operations separate its points.
-    """
-    merged: list[_Operation] = []
-    open_points: dict[RunKey, list[MetricPoint]] = {}
-    for operation in operations:
-        if operation.kind == "note":
-            merged.append(operation)
-        elif operation.kind != "metrics":
-            open_points.pop(operation.run, None)
-            merged.append(operation)
-        elif operation.run in open_points:
-            open_points[operation.run].extend(operation.arguments["points"])
-        else:
-            points = list(operation.arguments["points"])
-            open_points[operation.run] = points
-            merged.append(_Operation(kind="metrics", run=operation.run, arguments={"points": points}))
-    return merged
-
-
-def _halves(items: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return both halves of a mapping; nothing of a single item."""
-    pairs, half = list(items.items()), len(items) // 2
-    return [dict(pairs[:half]), dict(pairs[half:])] if half else []
-
-
-def _point_halves(points: Sequence[MetricPoint]) -> list[list[MetricPoint]]:
-    """Return points in two parts, each of some metrics, or of one metric both halves; nothing of a single point.
-
-    By metrics first: mostly all points of one are refused, and they are between those of the others.
-    """
-    keys = list(dict.fromkeys(point.key for point in points))
-    first = set(keys[: len(keys) // 2])
-    if first:
-        return [[p for p in points if p.key in first], [p for p in points if p.key not in first]]
-    half = len(points) // 2
-    return [list(points[:half]), list(points[half:])] if half else []
 
 
 def _is_of_a_part(error: BaseException | None) -> bool:

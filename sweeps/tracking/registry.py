@@ -1,6 +1,6 @@
-"""What a person calls a registered model: `NAME@alias`, `NAME/3` for a version, or `NAME` for its newest version.
+"""MLflow's model registry: write a model, register it, and find it again by its name.
 
-The door to MLflow's model registry: write a model, register it, and find it again.
+A model is named `NAME@alias`, `NAME/3` for a version, or `NAME` for its newest version.
 """
 
 import logging
@@ -42,6 +42,10 @@ HOW = "A registered model is named as NAME@ALIAS, as NAME/VERSION, or as NAME fo
 
 _NAME = re.compile(r"[^\W_][\w. -]{0,199}")
 _ALIAS = re.compile(r"\w[\w-]{0,254}", re.ASCII)
+_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
+_MAX_BATCH = 1000  # metrics of one log_batch
+_MAX_DESCRIPTION = 5000
+_MAX_TAG = 5000
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
@@ -64,7 +68,7 @@ def parse_model_name(text: str) -> ModelName:
     """Take a name apart; `models:/NAME@ALIAS`, as MLflow writes it, is the same.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not such a name.
     """
     bare = text.removeprefix("models:/")
     name, at, alias = bare.rpartition("@")
@@ -137,12 +141,6 @@ def require_alias(alias: str) -> None:
         )
 
 
-_MAX_BATCH = 1000  # metrics of one log_batch
-_MAX_DESCRIPTION = 5000
-_MAX_TAG = 5000
-_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewVersion:
     """What becomes a version of a registered model.
@@ -183,7 +181,7 @@ class Registered:
     Attributes:
         name: The registered model's name.
         version: Its number.
-        model_id: MLflow's id of the model that it is, `m-...`; empty if it is none.
+        model_id: MLflow's id of the model that it is, `m-...`; empty if it is not one.
         artifact_uri: Where its artifacts are.
         version_tags: Its tags.
         aliases: Its aliases.
@@ -215,7 +213,7 @@ class Registry:
         uri: The address of the database or the server.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or is not MLflow's.
     """
 
     def __init__(self, uri: str) -> None:
@@ -272,10 +270,11 @@ class Registry:
                 self._client.finalize_logged_model(model_id, "FAILED")
                 raise
             self._client.log_outputs(new.run_id, [LoggedModelOutput(model_id, step=new.step)])
-            # The same points once more, which the run has already, so that the model has them, too
+            # The points that the run has already, so that the model also has them
             metrics = [
                 Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id, run_id=new.run_id)
                 for point in run.data._metric_objs
+                if tags.judged_by(point.key) is None  # which only serves for sorting runs
             ]
             for start in range(0, len(metrics), _MAX_BATCH):
                 self._client.log_batch(new.run_id, metrics=metrics[start : start + _MAX_BATCH], synchronous=True)
@@ -296,21 +295,21 @@ class Registry:
         return Registered(name=new.name, version=int(made.version))
 
     def describe(self, version: Registered, description: str, version_tags: Mapping[str, str]) -> None:
-        """Say something else of a version."""
+        """Replace the description of a version, and set tags."""
         with self._told():
             self._client.update_model_version(version.name, str(version.version), description[:_MAX_DESCRIPTION])
             for key, value in version_tags.items():
                 self._client.set_model_version_tag(version.name, str(version.version), key, value[:_MAX_TAG])
 
     def set_alias(self, version: Registered, alias: str) -> int | None:
-        """Let an alias name a version; return the number of the version that it named before."""
+        """Assign an alias to a version; return the number of the version that had it before."""
         with self._told():
             before = self._client.get_registered_model(version.name).aliases.get(alias)
             self._client.set_registered_model_alias(version.name, alias, str(version.version))
         return None if before is None else int(before)
 
     def tag_run(self, run_id: str, version: Registered) -> None:
-        """Let a run say which version it has become."""
+        """Tag the run with its model version."""
         with self._told():
             self._client.set_tag(run_id, tags.PROMOTED, f"{version.name}/{version.version}")
 

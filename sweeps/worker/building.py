@@ -13,8 +13,8 @@ from pytorch_lightning.__version__ import version
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.compile import from_compiled
 
-from sweeps.config.composer import Config, build
-from sweeps.config.instantiate import locate
+from sweeps.config.composer import Config
+from sweeps.config.instantiate import build, locate
 from sweeps.config.parts import PARTS
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import CheckPassed, Inspected, RankJob
@@ -83,7 +83,7 @@ def parts_taken(config: Config, *, allowed: Sequence[str]) -> tuple[str, ...]:
 
 
 def inspect_models(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
-    """Tell which parts the model of each config takes; the arguments are those of `preflight.check`.
+    """Tell which parts the model of each config takes; the arguments are those of `preflight.try_corners`.
 
     Raises:
         ConfigError: As `parts_taken`.
@@ -94,7 +94,7 @@ def inspect_models(configs: Sequence[Config], channel: Channel, ranks: Ranks, jo
 
 
 def build_data(config: Config, *, allowed: Sequence[str]) -> pl.LightningDataModule | None:
-    """Build the data module; None where there is none, since the module has loaders of its own.
+    """Build the data module; None if the module has its own loaders.
 
     Raises:
         ConfigError: It cannot be built, or is not a LightningDataModule.

@@ -1,6 +1,7 @@
-"""Report the objective after each validation, know which model each number is of, and stop when the driver says so.
+"""The callbacks that report to the driver: the objective after each validation, and the progress of training.
 
-What a rank tells of its training while it goes on, and how it hears that it is to stop.
+`Reporter` knows which model each number belongs to, and stops a trial that is pruned. `Telemetry` records the loss of
+each step, sends signs of life, and stops on the driver's order.
 """
 
 import math
@@ -17,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from sweeps.core.messages import Answer, Progress, Report, Started
+from sweeps.core.messages import Progress, PruneDecision, Report, Started
 from sweeps.worker.channel import Channel
 from sweeps.worker.process_group import Ranks
 
@@ -34,7 +35,8 @@ __all__ = [
     "stop",
 ]
 
-_GO = Answer(prune=False)
+_GO = PruneDecision(prune=False)
+_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
 _WORDS_OF_A_TRAINING_LOSS = {"train", "training", "loss", "epoch"}
 
 
@@ -152,7 +154,7 @@ class Reporter(Checkpoint):
             if snapshot.epoch == trainer.current_epoch:
                 snapshot.metrics = logged | snapshot.metrics
 
-        def ask() -> Answer:
+        def ask() -> PruneDecision:
             _require_number(logged, filter(_is_training_loss, logged), trainer)
             if self._is_reported or self._metric not in logged:
                 return _GO
@@ -164,7 +166,7 @@ class Reporter(Checkpoint):
 
         self._obey(trainer, ask)
 
-    def _obey(self, trainer: pl.Trainer, ask: Callable[[], Answer]) -> None:
+    def _obey(self, trainer: pl.Trainer, ask: Callable[[], PruneDecision]) -> None:
         """Let rank 0 report if it is time to, and do what the driver answers; what it raises, all ranks raise."""
         answer = self._ranks.decide(ask)
         if answer.prune and self.pruned is None:
@@ -172,7 +174,7 @@ class Reporter(Checkpoint):
             stop(trainer)
 
     def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return what the loop that ends has logged, on rank 0; `callback_metrics` keeps what others have, too.
+        """Return what the loop that ends has logged, on rank 0; `callback_metrics` also keeps what others have.
 
         That is what went through `log`, and what somebody has put into `callback_metrics` since the last look.
         """
@@ -192,7 +194,7 @@ class Reporter(Checkpoint):
         self._snapshots = {when: one for when, one in self._snapshots.items() if when in needed}
         self._snapshots[snapshot.moment] = snapshot
 
-    def _report(self, snapshot: Snapshot) -> Answer:
+    def _report(self, snapshot: Snapshot) -> PruneDecision:
         """Note the objective of a snapshot, and pass it on.
 
         Raises:
@@ -260,9 +262,6 @@ def _require_number(metrics: Mapping[str, float], names: Iterable[str], trainer:
             raise DivergedError(f"{name} became {metrics[name]} in epoch {trainer.current_epoch}")
 
 
-_LONGEST_S = 1.0  # however long metrics are held back, signs of life and orders to stop are not
-
-
 class Telemetry(Callback):
     """Records the training loss of every step, tells how far training is, and hears the order to stop.
 
@@ -301,7 +300,7 @@ class Telemetry(Callback):
         self.is_cut = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the step at which training begins: not the first where it goes on."""
+        """Begin at the step at which training begins: not the first if it is resumed."""
         self._last_step = logged_step(trainer) - 1
 
     def on_train_batch_start(
@@ -339,11 +338,11 @@ class Telemetry(Callback):
             stop(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that validation goes on."""
+        """Send a sign of life during validation."""
         self._beat(trainer)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show that testing goes on."""
+        """Send a sign of life during testing."""
         self._beat(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from sweeps.core.messages import (
-    Answer,
     Artifact,
     Event,
     Failed,
@@ -25,6 +24,7 @@ from sweeps.core.messages import (
     MetricPoint,
     Metrics,
     Order,
+    PruneDecision,
     Report,
     Saved,
     Started,
@@ -81,7 +81,7 @@ class Channel:
         self._line = threading.Lock()
         self._records = records
         self._hide = hide
-        self._inbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[PruneDecision] = queue.SimpleQueue()
         self._points: list[MetricPoint] = []
         self._sent_at = time.monotonic()
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
@@ -94,10 +94,10 @@ class Channel:
         with self._line:
             self._connection.send(self._hide(event) if isinstance(event, (Finished, Failed, Tried)) else event)
 
-    def report(self, report: Report) -> Answer:
+    def report(self, report: Report) -> PruneDecision:
         """Send an intermediate value, and wait for the answer if the driver gives any."""
         self.send(report)
-        return self._inbox.get() if self.answers else Answer(prune=False)
+        return self._inbox.get() if self.answers else PruneDecision(prune=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Hold metric points for the next flush; costs microseconds."""

@@ -1,6 +1,7 @@
-"""The checkpoints of a training run: which one counts, who may have written it, and who may write it.
+"""The checkpoints of a training run: which model counts, who may have written a file, and where a trial can resume.
 
-Save where a trial can go on after a crash or an interruption, at a bounded price.
+`kept_model` chooses the best of the saved models. `load_what_is_judged` and `save_unwritable` guard the files against
+other users. `ResumePoint` saves the state that a trial resumes from after an interruption, at a bounded cost.
 """
 
 import os
@@ -36,7 +37,8 @@ __all__ = [
     "skip_what_is_not_logged",
 ]
 
-_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to begin anew."
+_FIRST_COST_S = 0.05  # what a save is assumed to cost before one has been measured
+_OWN_AGAIN = "If it is as it should be, make it yours alone (chown and chmod go-w); or remove it, to start again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,13 +217,10 @@ def at_hand(best: Path | None, ranks: Ranks, folder: Path) -> Path | None:
     return copy
 
 
-_FIRST_COST_S = 0.05  # what a save is assumed to cost before one has been measured
-
-
 class ResumePoint(Callback):
     """Saves the whole state of training at the start of an epoch, once enough time has passed to pay for it.
 
-    A trial that goes on from there does the same steps on the same batches as one that was never cut off, since all
+    A trial that resumes from there does the same steps on the same batches as one that was never cut off, since all
     random streams are derived from where training is. It is at the start of an epoch that nothing is half done: the
     epoch before is validated and logged, and schedules have moved on.
 

@@ -1,9 +1,8 @@
-"""The fingerprint of the data: what the samples of each split are, without their order and their augmentation.
+"""Hashes of tensors and plain values, wherever they are, and the fingerprint of the data that is made of them.
 
-A loader that has a method `fingerprint()` says itself what its samples are. Of other loaders the data set is looked
-at: all of a `TensorDataset`, up to a size; some samples of any other, spread evenly, with fixed random streams.
-
-What the hashes of weights, batches and samples are made of: tensors and plain values, wherever they are.
+The fingerprint says what the samples of each split are, without their order and their augmentation. A loader that has a
+method `fingerprint()` returns its own. Otherwise the data set is read: all of a `TensorDataset`, up to a size; some
+samples of any other, spread evenly, with fixed random streams.
 """
 
 import hashlib
@@ -24,6 +23,16 @@ __all__ = ["Name", "bytes_of", "data_content", "feed", "form", "leaves", "parts"
 
 _MAX_SAMPLES = 128
 _MAX_BYTES = 256_000_000
+_DEPTH = 6
+_PLAIN = (Tensor, str, bytes, int, float, complex)
+_FORM = ("dtype", "shape", "mode", "size", "typecode")  # of an array, an image
+_SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
 
 
 def data_content(loaders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -93,20 +102,8 @@ def _hash(tensors: Iterable[torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-_DEPTH = 6
-_PLAIN = (Tensor, str, bytes, int, float, complex)
-_FORM = ("dtype", "shape", "mode", "size", "typecode")  # of an array, an image
-_SPARSE = {
-    torch.sparse_coo: ("_indices", "_values"),
-    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
-    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
-}
-
-
 class Name(str):
-    """A leaf that says what comes next, a key or the form of an array, and is no value."""
+    """A leaf that says what comes next, a key or the form of an array, and is not a value."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The entry of a rank: set the process up, train, and say how it ended. Nothing here reads a command line."""
+"""The entry of a rank: set the process up, do the job, and report its end. Nothing here reads a command line."""
 
 import faulthandler
 import io
@@ -25,16 +25,16 @@ from sweeps.worker.channel import Channel, die_with_driver
 if TYPE_CHECKING:
     from sweeps.worker.process_group import Ranks
 
-__all__ = ["main", "pool_sizes"]
+__all__ = ["main", "pool_sizes", "warm_up"]
 
-_ATTEND_S = 0.2
+_POLL_S = 0.2
 _POOLS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
 
 
 def main(connection: Connection) -> None:
     """Wait for a job and do it; the last event is `Finished`, `CheckPassed` or `Failed`.
 
-    A process that ends without such a last word has failed, whatever its exit code.
+    A process that ends without such a final message has failed, whatever its exit code.
     """
     os.setpgid(0, 0)  # one signal reaches the rank and all that it starts; the terminal's Ctrl-C does not
     die_with_driver()
@@ -44,7 +44,7 @@ def main(connection: Connection) -> None:
         multiprocessing.set_start_method("fork", force=True)  # milliseconds; a server's children take a server again
     _redirect_output(os.open(os.devnull, os.O_WRONLY))
     with suppress(Exception):  # the job meets the error again, and can tell
-        _warm_up()
+        warm_up()
     try:
         job: RankJob = connection.recv()
         serves = job.place.rank == 0 and job.place.world_size > 1 and not job.place.is_given
@@ -53,17 +53,19 @@ def main(connection: Connection) -> None:
         return
     secrets = Secrets()
     try:
-        last_word = _employed(job, connection, listener, secrets)
+        final_message = _assign_job(job, connection, listener, secrets)
     except BaseException as error:  # before there was anything to train, as on a full disk
-        last_word = Failed(cause="error", message=one_line(error, secrets.hide), traceback=story(error, secrets.hide))
-        connection.send(last_word)
+        final_message = Failed(
+            cause="error", message=one_line(error, secrets.hide), traceback=story(error, secrets.hide)
+        )
+        connection.send(final_message)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the user's code may have closed it, and the disk may be full
             stream.flush()
-    os._exit(1 if isinstance(last_word, Failed) else 0)  # skip tear-down: libraries' threads may hang there
+    os._exit(1 if isinstance(final_message, Failed) else 0)  # skip tear-down: libraries' threads may hang there
 
 
-def _employed(
+def _assign_job(
     job: RankJob, connection: Connection, listener: int | None, secrets: Secrets
 ) -> Finished | CheckPassed | Failed:
     """Set the process up for its job, and do it."""
@@ -84,7 +86,7 @@ def _employed(
         hide=secrets.hide_in,
     )
     _own_signals(channel)
-    return _run(job, config, channel, folder, listener, secrets)
+    return _run(job, config, channel, listener, secrets)
 
 
 def _environment(job: RankJob) -> dict[str, str]:
@@ -105,16 +107,17 @@ def pool_sizes(threads: int) -> dict[str, str]:
     return dict.fromkeys((f"{library}_NUM_THREADS" for library in _POOLS), str(threads))
 
 
-def _warm_up() -> None:
-    """Do what every training does once at its start, while there is no job yet: imports, lazy parts of torch.
+def warm_up() -> None:
+    """Do what every training run does once at its start, before there is a job: imports, lazy parts of torch.
 
     It leaves no trace in a result: all streams are seeded when the job comes.
     """
     import torch
 
-    from sweeps import preflight, ranks, train  # noqa: F401
+    from sweeps.worker import fit, preflight, process_group  # noqa: F401
+    from sweeps.worker.trainer import quieten
 
-    train.quieten()
+    quieten()
     if torch.version.cuda:  # a backward pass and a step ask for the GPUs, before the job says which are visible
         return
     torch.set_num_threads(1)
@@ -128,80 +131,78 @@ def _run(
     job: RankJob,
     config: dict[str, object],
     channel: Channel,
-    folder: Path,
     listener: int | None,
     secrets: Secrets,
 ) -> Finished | CheckPassed | Failed:
-    """Join the other ranks, do the job, say how it ended, and leave with the others."""
+    """Join the other ranks, do the job, report its end, and leave with the others."""
     from sweeps.worker.process_group import Ranks
 
     ranks = Ranks(job.place)
-    last_word: Finished | CheckPassed | Failed
+    final_message: Finished | CheckPassed | Failed
     try:
-        import torch
-
-        from sweeps.worker import building, preflight
-        from sweeps.worker import fit as train
-
-        torch.set_num_threads(job.threads)
-        has_joined = threading.Event()
-        if job.place.is_given:
-            threading.Thread(target=_attend, args=(ranks, channel, has_joined), name="group", daemon=True).start()
-        ranks.join(config, job, listener)
-        has_joined.set()
+        _join(ranks, job, config, channel, listener)
         channel.send(Joined())
-        if job.kind != "fit":
-            corners = [corner for corner in sorted(folder.iterdir()) if (corner / paths.CONFIG).is_file()]
-            configs = [config, *map(load_frozen, corners)]
-            configs = [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs]
-            do = {
-                "check": preflight.check,
-                "measure": preflight.measure,
-                "compare": preflight.compare,
-                "look": preflight.look,
-                "inspect": building.inspect_models,
-            }[job.kind]
-            last_word = do(configs, channel, ranks, job)
-        else:
-            last_word = train.fit(
-                config,
-                channel,
-                ranks=ranks,
-                folder=folder,
-                allowed=job.allowed_modules,
-                resume_step=job.resume_step,
-                hidden=job.hidden.get(fingerprint(config), ()),
-                stop_after=job.stop_after,
-                provenance=job.provenance,
-                known_data=job.known_data,
-                python_path=job.python_path,
-            )
-    except BaseException as error:  # the boundary of the process: whatever it is, the driver must hear of it
-        last_word = _failed(error, ranks, secrets)
+        final_message = _do(job, config, channel, ranks)
+    except BaseException as error:  # the boundary of the process: whatever it is, the driver must receive it
+        final_message = _failed(error, ranks, secrets)
         with suppress(Exception):  # the user's code may have closed it, and the disk may be full
-            print(last_word.traceback, file=sys.stderr, flush=True)
-    channel.send(last_word)
-    if not isinstance(last_word, Failed):
+            print(final_message.traceback, file=sys.stderr, flush=True)
+    channel.send(final_message)
+    if not isinstance(final_message, Failed):
         ranks.leave()
-    return last_word
+    return final_message
 
 
-def _attend(ranks: "Ranks", channel: Channel, has_joined: threading.Event) -> None:
-    """Do for a rank of a group that others start what it cannot do while it waits for them.
+def _join(ranks: "Ranks", job: RankJob, config: dict[str, object], channel: Channel, listener: int | None) -> None:
+    """Join the other ranks; where others start them, watch from now on what this rank cannot see while it waits."""
+    import torch
 
-    Until it has joined, an order to stop ends it; afterwards, the failure of another rank, of which only the group's
-    store tells, because that rank has another launcher.
+    from sweeps.worker import building, fit, preflight  # noqa: F401 - an import that fails is reported before joining
+
+    torch.set_num_threads(job.threads)
+    has_joined = threading.Event()
+    if job.place.is_given:
+        arguments = (ranks, channel, has_joined)
+        threading.Thread(target=_watch_peers, args=arguments, name="group", daemon=True).start()
+    ranks.join(config, job, listener)
+    has_joined.set()
+
+
+def _do(job: RankJob, config: dict[str, object], channel: Channel, ranks: "Ranks") -> Finished | CheckPassed:
+    """Train the config, or try it and those in the folders below that of the job."""
+    from sweeps.worker import building, fit, preflight
+
+    if job.kind == "fit":
+        return fit.fit(config, channel, ranks, job)
+    corners = [corner for corner in sorted(Path(job.folder).iterdir()) if (corner / paths.CONFIG).is_file()]
+    configs = [config, *map(load_frozen, corners)]
+    configs = [reveal(one, job.hidden.get(fingerprint(one), ())) for one in configs]
+    do = {
+        "check": preflight.try_corners,
+        "measure": preflight.measure,
+        "compare": preflight.compare,
+        "inspect_data": preflight.inspect_data,
+        "inspect": building.inspect_models,
+    }[job.kind]
+    return do(configs, channel, ranks, job)
+
+
+def _watch_peers(ranks: "Ranks", channel: Channel, has_joined: threading.Event) -> None:
+    """End a rank of a group that others start, which cannot see the reason itself while it waits in a collective.
+
+    Until it has joined, the reason is an order to stop; afterwards, the failure of another rank, which only the
+    group's store knows, because that rank has another launcher.
     """
-    while not has_joined.wait(_ATTEND_S):
+    while not has_joined.wait(_POLL_S):
         if channel.stop_requested.is_set():
             os._exit(1)
-    cause, message = ranks.await_failure()
+    cause, message = ranks.wait_for_failure()
     channel.send(Failed(cause=cause, message=message))
     os._exit(1)
 
 
 def _failed(error: BaseException, ranks: "Ranks", secrets: Secrets) -> Failed:
-    """Say what failed; that torch cannot be imported is one of the things that this must be able to say."""
+    """Return the failure for the driver; this must work even where torch cannot be imported."""
     cause, message = _cause(error), _message(error, secrets)
     if cause == "peer":
         told = ranks.first_failure()
@@ -209,7 +210,7 @@ def _failed(error: BaseException, ranks: "Ranks", secrets: Secrets) -> Failed:
             cause = "elsewhere"
         message = told or message
     else:
-        ranks.confess(message)
+        ranks.publish_failure(message)
     return Failed(cause=cause, message=message, traceback=story(error, secrets.hide))
 
 
@@ -217,7 +218,7 @@ def _cause(error: BaseException) -> Cause:
     """Return the cause that all exceptions of a group have in common, if they have one."""
     try:
         causes = {_cause_of_one(leaf) for leaf in leaves_of(error)}
-    except Exception:  # the class of the exception raises wherever it is touched, or there is no torch
+    except Exception:  # the class of the exception raises wherever it is touched, or torch cannot be imported
         return "error"
     return causes.pop() if len(causes) == 1 else "error"
 

@@ -1,8 +1,6 @@
-"""Try what a study is going to train: a rank's side of the check before the first trial.
+"""Try what a study is going to train, and inspect its data, before the first trial: a rank's side of the check.
 
-The corners of the space come as frozen configs; what they tell together is judged by the driver (`checking`).
-
-Look at the data of a config before anything is trained: a rank's side.
+The corners of the space come as frozen configs; the driver judges all their results together (`driver/preflight.py`).
 """
 
 import gc
@@ -38,23 +36,15 @@ from sweeps.core.messages import CheckPassed, DataContent, RankJob, Tried
 from sweeps.worker.building import build_data, build_module
 from sweeps.worker.channel import Channel
 from sweeps.worker.checkpoints import skip_what_is_not_logged
-from sweeps.worker.fit import (
-    DerivedRandomness,
-    build_callbacks,
-    has_test,
-    metric_is_missing,
-    quieten,
-    require_batches,
-    seed_process,
-    trainer_for,
-)
+from sweeps.worker.fit import has_test, metric_is_missing, require_batches
 from sweeps.worker.hashing import data_content
 from sweeps.worker.late_metrics import may_log
 from sweeps.worker.logger import ChannelLogger
 from sweeps.worker.probe import EnoughError, Probe
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import DerivedRandomness, build_callbacks, quieten, seed_process, trainer_for
 
-__all__ = ["check", "compare", "loader_of", "look", "measure"]
+__all__ = ["compare", "inspect_data", "loader_of", "measure", "try_corners"]
 
 _MOST_GARBAGE_BYTES = 500_000_000
 _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
@@ -62,7 +52,7 @@ _LEFT_OUT = (Checkpoint, Timer, BatchSizeFinder, LearningRateFinder)
 _BY_MODULE = "(of the module's configure_callbacks)"
 
 
-def check(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
+def try_corners(corners: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
     """Run the first corner from training to test, and train each other one for two batches; tell of each.
 
     All ranks run all corners alike: what a rank holds depends on the strategy, and whatever synchronises over the
@@ -117,7 +107,7 @@ def compare(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: Rank
     """Train each config for some batches of two epochs with validation, and tell whether any of it differs.
 
     What two configs share as a digest they share to the bit: the losses, gradients, weights and all that is logged.
-    The arguments are those of `check`; each config is built anew, its data too, and what there is no time for is left
+    The arguments are those of `check`; each config is built again, with its data, and what there is no time for is left
     out.
     """
     began = time.monotonic()
@@ -271,61 +261,73 @@ class _Attempt:
 
 
 def _judge_logged(config: Config, trainer: pl.Trainer, attempt: _Attempt, judged: Sequence[str]) -> CheckPassed:
-    """Return what is logged, and what the objective, `judged` or a callback ask for that is not there yet.
+    """Return what is logged, and which metrics the objective, `judged` or a callback need that are not there yet.
 
     Raises:
         ConfigError: The objective, or what a callback monitors, can never be logged; or the objectives of ranks differ.
     """
-    objective = config["objective"]["metric"]
+    objective, ranks = config["objective"]["metric"], attempt.ranks
     logged = tuple(sorted(trainer.callback_metrics))
-    ranks, callbacks = attempt.ranks, attempt.callbacks
-    sources = [*trainer.lightning_module.modules(), *callbacks]
+    warnings, late = ranks.decide(lambda: _judge_missing(config, trainer, attempt, logged, judged))
+    if ranks.decide(lambda: objective in logged):
+        _require_same_objective(objective, trainer.callback_metrics.get(objective), ranks)
+    return CheckPassed(metrics=logged, warnings=warnings, late=late)
 
+
+def _judge_missing(
+    config: Config, trainer: pl.Trainer, attempt: _Attempt, logged: tuple[str, ...], judged: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return warnings, and the metrics by which trials are judged that may come later.
+
+    Raises:
+        ConfigError: The objective, or what a callback monitors, can never be logged.
+    """
+    objective = config["objective"]["metric"]
+    sources = [*trainer.lightning_module.modules(), *attempt.callbacks]
     texts = [text for part in ("model", "system", "data") for text in _texts_in(config[part])]
-
-    def may_come(name: str, **how: bool) -> bool:
-        return bool(attempt.doubts) or may_log(name, sources, texts, **how)  # what was cut has not logged all
 
     def is_misspelt(name: str) -> bool:
         return bool(get_close_matches(name, logged, n=1, cutoff=0.9))
+
+    def may_come(name: str, **how: bool) -> bool:
+        return bool(attempt.doubts) or may_log(name, sources, texts, **how)  # what was cut has not logged all
 
     def may_come_late(name: str) -> bool:
         return may_come(name, by_variable=not is_misspelt(name))
 
     warnings: list[str] = []
-    late: list[str] = []
+    for key, monitor in _monitors(config, attempt.callbacks, trainer):
+        if monitor in logged or monitor == objective:
+            continue
+        problem = f"{key}={monitor}: it is not logged in the first epoch, at whose end the callback asks for it."
+        if not may_come(monitor) or (_BY_MODULE in key and is_misspelt(monitor)):  # it stands in the source here
+            raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
+        warnings.append(problem)
+    if objective not in logged and (objective == "num_params" or not may_come_late(objective)):
+        raise metric_is_missing(objective, logged)
+    missing = (name for name in dict.fromkeys([objective, *judged]) if name not in logged)
+    late = tuple(name for name in missing if may_come_late(name))
+    warnings += [
+        f"{name}, by which trials are judged, was not logged in the two batches that were tried, but may come later. "
+        f"Logged: {', '.join(logged) or 'nothing'}."
+        for name in late
+    ]
+    return tuple(warnings), late
 
-    def judge() -> None:
-        for key, monitor in _monitors(config, callbacks, trainer):
-            if monitor in logged or monitor == objective:
-                continue
-            problem = f"{key}={monitor}: it is not logged in the first epoch, at whose end the callback asks for it."
-            if not may_come(monitor) or (_BY_MODULE in key and is_misspelt(monitor)):  # it stands in the source here
-                raise ConfigError(f"{problem} {did_you_mean(monitor, logged)}")
-            warnings.append(problem)
-        if objective not in logged and (objective == "num_params" or not may_come_late(objective)):
-            raise metric_is_missing(objective, logged)
-        missing = (name for name in dict.fromkeys([objective, *judged]) if name not in logged)
-        late.extend(name for name in missing if may_come_late(name))
-        warnings.extend(
-            f"{name}, by which trials are judged, was not logged in the two batches that were tried, but may come "
-            f"later. Logged: {', '.join(logged) or 'nothing'}."
-            for name in late
-        )
 
-    ranks.decide(judge)
-    passed = CheckPassed(metrics=logged, warnings=tuple(warnings), late=tuple(late))
-    if ranks.decide(lambda: objective not in logged):
-        return passed
-    value = trainer.callback_metrics.get(objective)
+def _require_same_objective(objective: str, value: Any, ranks: Ranks) -> None:
+    """Require that all ranks have logged the same objective, since only rank 0's counts.
+
+    Raises:
+        ConfigError: They have not.
+    """
     own = torch.tensor([math.nan if value is None else float(value)], dtype=torch.float64).nan_to_num(nan=-1.0)
     first = ranks.decide(own.item)
-    if ranks.sum((own != first).double()).item() > 0:  # only rank 0's would count
+    if ranks.sum((own != first).double()).item() > 0:
         raise ConfigError(
             f"Each of the {ranks.size} ranks has another {objective!r}, that of its own share of the samples: log it "
             "with self.log(..., sync_dist=True), or as a torchmetrics metric, so that all samples count."
         )
-    return passed
 
 
 def _texts_in(node: Any) -> Iterator[str]:
@@ -427,8 +429,8 @@ def _device_bytes(ranks: Ranks) -> int | None:
     return free + torch.cuda.memory_reserved(ranks.place.local_rank)
 
 
-def look(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
-    """Tell what the samples of the first config are; the arguments are those of `preflight.check`.
+def inspect_data(configs: Sequence[Config], channel: Channel, ranks: Ranks, job: RankJob) -> CheckPassed:
+    """Send what the samples of the first config are, before training; the arguments are those of `try_corners`.
 
     Raises:
         FileNotFoundError: The data is not on this machine.

@@ -22,9 +22,9 @@ from sweeps.core.errors import ConfigError
 from sweeps.core.messages import Memory, Tried
 from sweeps.core.text import some_of
 from sweeps.worker.callbacks import num_parameters, numbers_in, stop
-from sweeps.worker.fit import seed_process
 from sweeps.worker.hashing import parts
 from sweeps.worker.process_group import Ranks
+from sweeps.worker.trainer import seed_process
 
 __all__ = ["EnoughError", "Probe"]
 
@@ -39,7 +39,7 @@ class Probe(Callback):
     """Watches the first two batches: the memory they take, what they compute, and which parameters take no part.
 
     **Memory** is that of this rank. On a GPU it is the peak of what torch's allocator has given out. On the CPU it
-    is a sum: parameters and buffers; gradients, twice where DDP keeps them in buckets, too (torch's documentation of
+    is a sum: parameters and buffers; gradients, twice where DDP also keeps them in buckets (torch's documentation of
     DistributedDataParallel, `gradient_as_bucket_view`); the optimizer's state after a real step; the tensors that
     autograd saves in the second batch for its backward pass, each storage once (torch's tutorial on hooks for saved
     tensors); and twice the largest of these, since the backward pass of an operation holds the gradients of what went
@@ -126,7 +126,7 @@ class Probe(Callback):
         return self._num_trained >= min(self._num_batches, trainer.num_training_batches)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count anew."""
+        """Count from 0."""
         self._num_trained = 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

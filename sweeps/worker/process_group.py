@@ -21,10 +21,11 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from torch import distributed
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from sweeps.config.composer import Config, fingerprint, flatten
+from sweeps.config.composer import Config, fingerprint
 from sweeps.core.errors import ConfigError
 from sweeps.core.failure_text import text_of
 from sweeps.core.messages import Place, RankJob
+from sweeps.core.tree import flatten
 
 __all__ = ["JoinedEnvironment", "Ranks", "is_peer_failure"]
 
@@ -137,19 +138,19 @@ class Ranks:
             with suppress(RuntimeError):  # a rank that has failed meanwhile speaks for itself
                 distributed.barrier()
 
-    def confess(self, message: str) -> None:
-        """Leave word for ranks of other hosts that this rank is the first to have failed."""
+    def publish_failure(self, message: str) -> None:
+        """Publish to the ranks of other hosts that this rank has failed, unless another one was first."""
         if self._store is not None and self.size > 1:
             with suppress(RuntimeError):  # whoever kept the store is gone
                 self._store.compare_set(_FAILURE, "", f"rank {self.place.rank}: {message}")
 
     def first_failure(self) -> str | None:
-        """Return what the rank that failed first has said of it, if it could."""
+        """Return the failure of the rank that failed first, if it could publish it."""
         with suppress(RuntimeError):
-            return self._confessed()
+            return self._published_failure()
         return None
 
-    def await_failure(self) -> tuple[Literal["elsewhere", "peer"], str]:
+    def wait_for_failure(self) -> tuple[Literal["elsewhere", "peer"], str]:
         """Wait, beside the training, until another rank has failed, or the one that keeps the store is gone.
 
         A device that waits in a collective for a rank that is gone may wait for very long.
@@ -157,13 +158,13 @@ class Ranks:
         while True:
             time.sleep(_LOOK_S)
             try:
-                failure = self._confessed()
+                failure = self._published_failure()
             except RuntimeError:
                 return "peer", "the line to rank 0 broke"
             if failure is not None and not failure.startswith(f"rank {self.place.rank}: "):
                 return "elsewhere", failure
 
-    def _confessed(self) -> str | None:
+    def _published_failure(self) -> str | None:
         if self._store is None or not self._store.check([_FAILURE]):
             return None
         return str(self._store.get(_FAILURE), errors="replace")

@@ -39,7 +39,7 @@ class SyncBatchNorm(LayerSync):
 class _SyncedBatchNorm(_BatchNorm):
     """torch's layer on GPUs, and on CPUs, which torch refuses, the same in ordinary operations.
 
-    It is no subclass of torch's, because DDP refuses those on CPUs.
+    It is not a subclass of torch's, because DDP refuses those on CPUs.
     """
 
     process_group = None  # all ranks

@@ -17,7 +17,7 @@ from sweeps.worker.callbacks import logged_step
 from sweeps.worker.hashing import bytes_of, feed, form, leaves, parts
 from sweeps.worker.process_group import Ranks
 
-__all__ = ["Tracer", "environment_of", "weights_hash"]
+__all__ = ["BatchOrder", "Tracer", "environment_of", "weights_hash"]
 
 _SAMPLE = 64  # numbers of each tensor of a batch
 _HELD = 4096  # samples that wait on the device: two megabytes of floats
@@ -35,7 +35,7 @@ class Tracer(Callback):
     """Hashes the weights before the first step and after each epoch, and the data of each epoch.
 
     Of each tensor of a batch a few numbers are kept on the device, and hashed at the end of the epoch: no step waits
-    for a GPU, and what workers load in another order is seen, too. Every rank hashes its own; rank 0 writes.
+    for a GPU, and what workers load in another order is also seen. Every rank hashes its own; rank 0 writes.
 
     Args:
         ranks: The ranks of the trial.
@@ -58,11 +58,11 @@ class Tracer(Callback):
         self._seed = seed
         self._provenance = provenance
         self._python_path = tuple(python_path)
-        self._order = _Order()
+        self._order = BatchOrder()
         self.loaders: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell how training begins, or where it goes on."""
+        """Record how training begins, or where it resumes."""
         gathered = self._ranks.gather((environment_of(trainer), weights_hash(pl_module)))
         if self._ranks.is_first:
             self.file.begin(
@@ -79,7 +79,7 @@ class Tracer(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch."""
-        self._order = _Order()
+        self._order = BatchOrder()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -157,13 +157,13 @@ def environment_of(trainer: pl.Trainer) -> dict[str, Any]:
     return found
 
 
-class _Order:
+class BatchOrder:
     """What is in the batches of an epoch, in their order."""
 
     def __init__(self) -> None:
         self.num_batches = 0
         self._digest = hashlib.blake2b(digest_size=20)
-        self._others = hashlib.blake2b(digest_size=20)  # what is no tensor: it may be large, and is not kept
+        self._others = hashlib.blake2b(digest_size=20)  # what is not a tensor: it may be large, and is not kept
         self._has_others = False
         self._held: list[Tensor] = []
         self._described: list[object] = []

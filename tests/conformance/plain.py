@@ -22,8 +22,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger
 
-from sweeps.worker.fit import DerivedRandomness, quieten, seed_process
 from sweeps.worker.tracer import weights_hash
+from sweeps.worker.trainer import DerivedRandomness, quieten, seed_process
 
 
 @dataclass

@@ -15,6 +15,7 @@ from sweeps.config.composer import Composer, Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.messages import Artifact, Event, Exited, Failed, Finished, MetricPoint, Metrics, RankJob, Started
+from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight import check
 from sweeps.launchers.local import LocalLauncher, _without_main
 from sweeps.launchers.slots import Slot
@@ -95,7 +96,7 @@ class Sides:
     def _swept(self, number: int, config: Config, folder: Path) -> Course:
         slot = Slot(index=0, threads=1)
         try:
-            check(self._launcher, self._composer, [({}, config)], [slot], folder)
+            check(self._launcher, JobBuilder.of(self._composer), [({}, config)], [slot], folder)
         except LightsweepError as error:
             return Course(error=f"refused: {error}")
         freeze(config, folder)

@@ -74,7 +74,7 @@ def test_check_blames_the_corner_that_fails(
     [
         (("optimizer.lrr=interval(0.1,1)",), "There is no key 'optimizer.lrr'. Did you mean 'optimizer.lr'"),
         (("modle=mlp",), "There is no key 'modle'. Did you mean 'model'"),
-        (("search=none",), "There is nothing to search"),
+        (("search=none",), "search space is empty"),
         (("study.num_trials=0",), "study.num_trials must be at least 1"),
         (("trainer.devices=choice(1,2)",), "trainer.devices cannot be searched"),
         (("--config-name", "train", "model.depth=range(1,3)"), "model.depth=range(1,3)"),

@@ -45,7 +45,7 @@ def test_a_study_is_moved_goes_on_and_lends_what_it_found(tmp_path: Path, lights
 
     warm = lightsweep("sweep", "study.name=t", "study.num_trials=1", "study.warm_start=s", *SHORT, *SPACE)
     assert warm.returncode == 0, warm.stdout + warm.stderr
-    assert "warm start: 4 trials of s are known; 0 do not fit" in warm.stdout
+    assert "warm start: imported 4 trials from study s" in warm.stdout
     assert list(rows_of(lightsweep, "t")) == [4]
 
 

@@ -148,7 +148,7 @@ def invoke(address: str, body: bytes) -> list[dict[str, Any]]:
 
 def module_of(promoted: Promoted) -> tuple[Any, Any]:
     """Return the Lightning module with the weights of the run's checkpoint, and its data, built as `train` does."""
-    from sweeps.config.composer import build
+    from sweeps.config.instantiate import build
     from sweeps.worker.building import build_module
 
     run = promoted.folder / "mlruns" / "train" / "0000"

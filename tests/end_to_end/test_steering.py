@@ -65,7 +65,7 @@ def test_a_sweep_is_enqueued_to_and_stopped_while_it_runs(running: Running, ligh
     assert "enqueued" in started
     stopped = lightsweep("stop", "s")
     assert stopped.stdout.startswith("Told the driver of study 's': it starts no more trials"), stopped.stderr
-    running.until("Told to stop: no trial is started any more")
+    running.until("Stopping: no new trials")
     rest = running.process.communicate(timeout=300)[0]
     assert running.process.returncode == 0
     assert not re.search(r"trial \d+ started", rest)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from sweeps.config.composer import ALLOWED_MODULES, Composer, build, freeze, load_frozen
+from sweeps.config.composer import ALLOWED_MODULES, Composer, freeze, load_frozen
+from sweeps.config.instantiate import build
 from sweeps.worker.building import build_module
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -3,31 +3,32 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sweeps.core.messages import (
-    Answer,
     Event,
     Exited,
     Failed,
     Finished,
     MetricPoint,
     Order,
-    Progress,
+    PruneDecision,
     RankJob,
     Report,
     Stop,
 )
-from sweeps.core.trials import Ask, Outcome, Result, Reused, Told, Verdict
-from sweeps.tracking.recorder import StudyRuns
+from sweeps.core.trials import Search, Suggestion, TrialResult
+from sweeps.driver.display import Display
+from sweeps.launchers.launcher import Launcher
+from sweeps.tracking.store import RunStore
 
 Script = Callable[[int], list[Event]]
 
 
 @dataclass
-class FakeLauncher:
+class FakeLauncher(Launcher):
     """Runs trials in memory: each poll lets every running trial do the next thing of its script.
 
     A trial that is told to stop says so and exits; one that is `deaf` goes on until it is killed.
@@ -37,15 +38,13 @@ class FakeLauncher:
     deaf: set[int] = field(default_factory=set)
     jobs: dict[int, RankJob] = field(default_factory=dict)
     num_ranks: dict[int, int] = field(default_factory=dict)
-    answers: dict[int, list[Answer]] = field(default_factory=dict)
+    answers: dict[int, list[PruneDecision]] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
     on_their_way: list[Event] = field(default_factory=list)  # what whoever is killed had said already
     most_at_once: int = 0
     on_poll: Callable[[int], None] = lambda polls: None
     _left: dict[int, deque[Event]] = field(default_factory=dict)
     _polls: int = 0
-
-    def prepare(self, num_ranks: int) -> None: ...
 
     def start(self, number: int, job: RankJob, num_ranks: int) -> None:
         self.jobs[number] = job
@@ -65,7 +64,7 @@ class FakeLauncher:
         return events
 
     def order(self, number: int, order: Order) -> None:
-        if isinstance(order, Answer):
+        if isinstance(order, PruneDecision):
             self.answers.setdefault(number, []).append(order)
             if order.prune:
                 self._left[number] = deque([Finished(state="pruned", reason=order.reason), Exited()])
@@ -84,7 +83,7 @@ def complete(value: float, reports: int = 2) -> list[Event]:
 
 
 @dataclass
-class FakeSearch:
+class FakeSearch(Search):
     """Proposes `x = 0, 1, 2, ...`; prunes a trial whose report is below `threshold`."""
 
     threshold: float = float("-inf")
@@ -94,22 +93,22 @@ class FakeSearch:
     elapsed_s: dict[int, float] = field(default_factory=dict)
     told: dict[int, tuple[str, float | None, str]] = field(default_factory=dict)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
-    replicates: dict[int, dict[int, Result]] = field(default_factory=dict)
+    replicates: dict[int, dict[int, TrialResult]] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
     notes: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def ask(self) -> Ask:
+    def ask(self) -> Suggestion:
         self.asked += 1
         number = self.asked - 1
-        return Ask(number=number, values={"x": number}, elapsed_s=self.elapsed_s.get(number, 0.0))
+        return Suggestion(number=number, values={"x": number}, elapsed_s=self.elapsed_s.get(number, 0.0))
 
-    def admit(self, metrics: Mapping[str, float]) -> Verdict:
+    def admit(self, metrics: Mapping[str, float]) -> PruneDecision:
         is_large = metrics.get("num_params", 0.0) > self.largest
-        return Verdict(prune=is_large, reason="too large" if is_large else "")
+        return PruneDecision(prune=is_large, reason="too large" if is_large else "")
 
-    def report(self, number: int, value: float, step: int) -> Verdict:
+    def report(self, number: int, value: float, step: int) -> PruneDecision:
         is_poor = value < self.threshold
-        return Verdict(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
+        return PruneDecision(prune=is_poor, reason=f"{value} is below {self.threshold}" if is_poor else "")
 
     def tell(
         self,
@@ -120,32 +119,30 @@ class FakeSearch:
         *,
         metrics: Mapping[str, float],
         cause: str | None,
-    ) -> Told:
+    ) -> TrialResult:
         self.told[number] = (state, value, reason)
         self.metrics[number] = dict(metrics)
-        return Told(state=state, reason=reason)
+        return TrialResult(state=state, reason=reason)
 
-    def begin_replicates(self, number: int, *, is_anew: bool) -> dict[int, Result]:
-        if is_anew:
+    def begin_replicates(self, number: int, *, restart: bool) -> dict[int, TrialResult]:
+        if restart:
             self.replicates.pop(number, None)
         return dict(self.replicates.get(number, {}))
 
-    def add_replicate(self, number: int, replicate: int, result: Result) -> Verdict:
+    def add_replicate(self, number: int, replicate: int, result: TrialResult) -> PruneDecision:
         self.replicates.setdefault(number, {})[replicate] = result
         is_hopeless = number in self.hopeless and len(self.replicates[number]) >= 2
-        return Verdict(prune=is_hopeless, reason="hopeless" if is_hopeless else "")
+        return PruneDecision(prune=is_hopeless, reason="hopeless" if is_hopeless else "")
 
     def note(self, number: int, key: str, value: Any) -> None:
         self.notes.setdefault(number, {})[key] = value
 
-    def reuse(self, number: int, source: int) -> Reused:
+    def reuse(self, number: int, source: int) -> TrialResult:
         state, value, _ = self.told[source]
         reason = f"same configuration as trial {source}"
         metrics = self.notes[source]["metrics"]
         told = self.tell(number, state, value, reason, metrics=metrics, cause=None)
-        return Reused(told=told, value=value, metrics=metrics)
-
-    def flush(self) -> None: ...
+        return replace(told, value=value, metrics=metrics)
 
     @property
     def num_finished(self) -> int:
@@ -157,7 +154,7 @@ class FakeSearch:
 
 
 @dataclass
-class FakeStore:
+class FakeStore(RunStore):
     """Keeps runs in memory; raises `error` as often as `failures` says."""
 
     failures: int = 0
@@ -213,9 +210,6 @@ class FakeStore:
         self._answer()
         self.runs[run_id]["status"] = status
 
-    def find_study(self, study: str) -> StudyRuns:
-        return StudyRuns()
-
     @property
     def experiment_id(self) -> str:
         return "1"
@@ -232,9 +226,6 @@ class FakeStore:
         found = {run_id: int(number) for run_id, number in tagged.items() if number is not None}
         return {run_id: number for run_id, number in found.items() if numbers is None or number in numbers}
 
-    def resume_step(self, run_id: str) -> int | None:
-        return None
-
     def steps_from(self, run_id: str, step: int) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for point in self.runs[run_id]["points"]:
@@ -250,17 +241,11 @@ class FakeStore:
 
 
 @dataclass
-class FakeDisplay:
+class FakeDisplay(Display):
     """Remembers what it was told."""
 
-    ended: list[Outcome] = field(default_factory=list)
+    ended: list[TrialResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def trial_started(self, trial: Any) -> None: ...
-
-    def trial_progressed(self, trial: int, progress: Progress) -> None: ...
-
-    def trial_reported(self, trial: int, value: float, step: int) -> None: ...
 
     def trial_ended(self, outcome: Any) -> None:
         self.ended.append(outcome)
@@ -270,10 +255,6 @@ class FakeDisplay:
 
     def say(self, text: str) -> None:
         self.notes.append(text)
-
-    def tick(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class FakeChannel:
@@ -303,8 +284,8 @@ class FakeChannel:
         if step == self._stop_at_step:
             self.stop_requested.set()
 
-    def report(self, report: Report) -> Answer:
+    def report(self, report: Report) -> PruneDecision:
         self.reports.append(report.value)
         if len(self.reports) == self._stop_at_report:
             self.stop_requested.set()
-        return Answer(prune=False)
+        return PruneDecision(prune=False)

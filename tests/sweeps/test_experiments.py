@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.composer import ALLOWED_MODULES, Composer, build
+from sweeps.config.composer import ALLOWED_MODULES, Composer
+from sweeps.config.instantiate import build
 from sweeps.core.paths import conf_dir
 from sweeps.worker.building import build_module
 

@@ -1,19 +1,24 @@
 """Print trials as a table, CSV, JSON or Markdown."""
 
+import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TextIO
 
 from rich.console import Console
 
+from sweeps.cli.arguments import uri_of
+from sweeps.cli.console import SafeConsole
 from sweeps.cli.tables import Column, in_markdown, print_csv, print_table
+from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, distinct, duration, finite, number, short_names
 from sweeps.core.trials import SEM
 from sweeps.results.groups import Group
 from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, resolve
 
-__all__ = ["Format", "print_groups", "print_rows"]
+__all__ = ["Format", "print_groups", "print_rows", "run"]
 
 Format = Literal["table", "csv", "json", "md"]
 _STYLES = {
@@ -197,3 +202,32 @@ def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out
         for name, column in zip(shown, zip(*cells, strict=True), strict=True)
     ]
     print_table(columns, form, console=console, out=out)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print trials and runs as the arguments choose them."""
+    from sweeps.results.groups import grouped
+    from sweeps.results.select import Selection, parse_where, selected_rows
+
+    selection = Selection(
+        where=None if args.where is None else parse_where(args.where),
+        is_front=args.pareto,
+        metric=args.metric,
+        sort=args.sort,
+        is_descending=args.is_descending,
+        top=None if args.group_by else args.top,
+    )
+    if args.group_by and (args.sort or args.columns):
+        raise UsageError("--group-by has columns and an order of its own: leave --sort and --columns out.")
+    rows = selected_rows(uri_of(args), args.studies, selection, args.group_by or None)
+    if args.group_by:
+        groups = grouped(rows, args.group_by, args.metric, args.is_descending)
+        print_groups(groups[: args.top], args.format, console=SafeConsole(), out=sys.stdout)
+    else:
+        print_rows(rows, args.format, console=SafeConsole(), out=sys.stdout, metric=args.metric, columns=args.columns)
+    if not rows and (args.where is not None or args.pareto):
+        print("No trial is left: none passes what was asked for.", file=sys.stderr)
+    elif not rows:
+        where = f"study {' or '.join(map(repr, args.studies))} has no trials" if args.studies else "store has no runs"
+        print(f"The {where} yet. Start some with `lightsweep sweep`.", file=sys.stderr)
+    return 0

@@ -1,6 +1,8 @@
 """Tell what differs between runs: parameters, data, code, environment, and how their metrics went."""
 
+import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -10,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.arguments import uri_of
 from sweeps.cli.commands.show import Format, is_unicode, state_style
+from sweeps.cli.console import SafeConsole
 from sweeps.cli.tables import Column, print_table, table_width
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, duration, finite, number, plain
@@ -18,7 +22,7 @@ from sweeps.results.histories import sparkline
 from sweeps.results.run import MetricDetail, RunDetail
 from sweeps.tracking import tags
 
-__all__ = ["Difference", "difference", "print_difference"]
+__all__ = ["Difference", "difference", "print_difference", "run"]
 
 _COMMIT, _DIRTY = "mlflow.source.git.commit", "lightsweep.git.dirty"
 _CODE = {_COMMIT: "commit", _DIRTY: "uncommitted changes"}
@@ -256,3 +260,12 @@ def _print_stacked(rows: Mapping[str, Sequence[str]], names: Sequence[str], cons
 
 def _style(key: str, cell: str) -> str:
     return state_style(cell) if key == "state" else "dim" if cell == _NONE else ""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print in what runs differ."""
+    from sweeps.results.run import read_runs
+
+    found = difference(read_runs(uri_of(args), args.names, args.store_dir, lists_artifacts=False))
+    print_difference(found, args.format, console=SafeConsole(), out=sys.stdout)
+    return 0

@@ -1,11 +1,12 @@
 """`lightsweep help TOPIC`: explain a command, the configuration, or the names of runs."""
 
+import argparse
 from difflib import get_close_matches
 
 from sweeps.cli.parser import make_parser, topics
 from sweeps.core.errors import UsageError
 
-__all__ = ["text_on"]
+__all__ = ["run", "text_on"]
 
 
 def text_on(topic: str | None) -> str:
@@ -22,3 +23,9 @@ def text_on(topic: str | None) -> str:
         hint = f" Did you mean {near[0]!r}?" if near else f" Topics: {', '.join(known)}."
         raise UsageError(f"help: {topic!r} is not a command or a topic.{hint}")
     return known[topic]()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what a topic explains."""
+    print(text_on(args.topic), end="")
+    return 0

@@ -1,5 +1,7 @@
 """`lightsweep predict`: say what a registered model makes of the samples in a file."""
 
+import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from sweeps.cli.arguments import uri_of
 from sweeps.cli.tables import print_csv
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.config.quoting import quote
@@ -25,7 +28,7 @@ from sweeps.tracking.registry import ModelName, Registered
 if TYPE_CHECKING:
     from sweeps.serving.predictor import Predictions
 
-__all__ = ["Format", "Predicted", "open_model", "predict", "print_predictions"]
+__all__ = ["Format", "Predicted", "open_model", "predict", "print_predictions", "run"]
 
 Format = Literal["table", "csv", "json"]
 
@@ -115,7 +118,7 @@ def print_predictions(found: Predicted, form: Format, *, probabilities: bool, ou
     Args:
         found: They, and the model.
         form: `table` for people; CSV; or `json`, which has the same records as MLflow's server.
-        probabilities: Whether to print those of all classes, too.
+        probabilities: Whether to also print those of all classes.
         out: Where they go.
     """
     records = found.predictions.records(probabilities=probabilities)
@@ -147,3 +150,29 @@ def _columns(classes: Sequence[str], records: Sequence[Mapping[str, Any]]) -> tu
         [at, *(record[name] for name in names), *record.get("probabilities", ())] for at, record in enumerate(records)
     ]
     return ["sample", *names, *more], rows
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict samples by a registered model, and print or write the predictions."""
+    from sweeps.tracking.registry import parse_model_name
+
+    found = predict(
+        parse_model_name(args.model),
+        args.file,
+        uri=uri_of(args),
+        config_dir=args.config_dir,
+        allowed_modules=tuple(args.allow),
+    )
+    if args.output is None:
+        shown: Format = "table" if args.format is None else args.format
+        print_predictions(found, shown, probabilities=args.probabilities, out=sys.stdout)
+        return 0
+    by_ending: Format = "json" if args.output.suffix.lower() == ".json" else "csv"
+    form = by_ending if args.format is None else args.format
+    out = io.StringIO()
+    print_predictions(found, form, probabilities=args.probabilities, out=out)
+    paths.write_text(args.output, out.getvalue())
+    print(
+        f"{len(found.predictions.values)} predictions of {found.version.name}/{found.version.version} in {args.output}"
+    )
+    return 0

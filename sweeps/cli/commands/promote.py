@@ -1,5 +1,6 @@
 """`lightsweep promote`: register the best checkpoint of a run, so that it can be found by a name, and served."""
 
+import argparse
 import ast
 import shlex
 import sys
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweeps.cli.arguments import of_run
 from sweeps.cli.commands.run_request import RunRequest
-from sweeps.config.composer import ALLOWED_MODULES
+from sweeps.cli.console import SafeConsole
+from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
@@ -34,7 +37,7 @@ from sweeps.tracking.runs import StoredRun
 if TYPE_CHECKING:
     from sweeps.serving.package import Prepared
 
-__all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "print_promotion", "promote"]
+__all__ = ["NotReproducedError", "PromoteRequest", "Promotion", "own_code", "print_promotion", "promote", "run"]
 
 _NEEDED = (
     "hydra-core",
@@ -47,7 +50,7 @@ _NEEDED = (
     "torch",
     "torchmetrics",
 )
-"""what a server needs beside the code that a model brings along"""
+"""the packages that a server needs besides the code that a model brings along"""
 
 _LOADER = "sweeps.serving.predictor"
 _CONTENT = "lightsweep.content"
@@ -99,7 +102,7 @@ class Promotion:
 
 
 def promote(request: PromoteRequest) -> Promotion:
-    """Register the best checkpoint of a run. The same once more changes nothing but the alias and the verdict.
+    """Register the best checkpoint of a run. Doing it again changes only the alias and the verdict.
 
     Raises:
         UsageError: There is no such run, or a name makes no sense.
@@ -120,51 +123,13 @@ def promote(request: PromoteRequest) -> Promotion:
     own = tuple(module for module in composer.allowed_modules if module not in ALLOWED_MODULES)
     folders = python_path(composer)
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
-    code, requirements = _own_code(own, [Path(folder) for folder in folders])
+    code, requirements = own_code(own, [Path(folder) for folder in folders])
     with TemporaryDirectory() as aside:
-        files = _checkpoints(original.run, request.store_uri, request.store_dir, Path(aside) / "checkpoints")
-        from sweeps.serving.package import content_digest, prepare  # torch, which no refusal above needs
-
         data = Path(aside) / DATA
-        today, place = composer.trial({}, 0), composer.config_dir
-        config, said = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
-        config = derived(config, request.overrides)
-        try:
-            prepared = prepare(
-                original,
-                config,
-                files,
-                data,
-                allowed=composer.allowed_modules,
-                modules=own,
-            )
-        except ConfigError as error:
-            hint = " Modules of your own are found with --config-dir DIR or --allow MODULE."
-            raise ConfigError(f"{error}{hint if 'allowed module' in str(error) else ''}") from error
-        if request.needs_exact and not prepared.is_traced:
-            raise NotReproducedError(_unproved(original, prepared))
-        notes = [*original.notes, *said, *prepared.notes]
-        if prepared.is_traced is False:
-            notes.append(f"{prepared.model.checkpoint} has weights that trace.jsonl has at the end of no epoch.")
-        packages = [*map(_pinned, _NEEDED), *requirements]
-        shipped = [paths.code_dir() / "sweeps", paths.code_dir() / "lightning_modules"]
-        digest = content_digest(data, [*shipped, *code], packages)
-        new = NewVersion(
-            name=request.name,
-            run_id=original.run.run_id,
-            step=max(prepared.model.step, 0),
-            data=data,
-            loader_module=_LOADER,
-            code=[*shipped, *code],
-            requirements=packages,
-            examples=prepared.examples,
-            classes=bool(prepared.model.classes),
-            num_values=prepared.num_values,
-            description=_description(original, prepared.model, verdict, request),
-            version_tags=_tags(original, verdict, digest),
-        )
+        prepared, notes = _prepared(original, request, composer, own, Path(aside) / "checkpoints", data)
+        new = _new_version(original, prepared, data, code, requirements, verdict, request)
         registry = Registry(request.store_uri)
-        version = registry.find_version(request.name, {_CONTENT: digest})
+        version = registry.find_version(request.name, {_CONTENT: new.version_tags[_CONTENT]})
         is_new = version is None
         if version is None:
             version = registry.register(new)
@@ -184,8 +149,66 @@ def promote(request: PromoteRequest) -> Promotion:
     )
 
 
+def _prepared(
+    original: Original, request: PromoteRequest, composer: Composer, own: Sequence[str], files: Path, data: Path
+) -> tuple["Prepared", list[str]]:
+    """Write the model into the folder `data`; return what it is, and notes for the user.
+
+    Raises:
+        NotReproducedError: Its weights have to be those that were proved exact, and are not.
+        ConfigError: The config cannot be built, or gives what cannot be served.
+        StoreError: There is no checkpoint that can be read and fits.
+    """
+    checkpoints = _checkpoints(original.run, request.store_uri, request.store_dir, files)
+    from sweeps.serving.package import prepare  # torch, which no refusal before needs
+
+    today, place = composer.trial({}, 0), composer.config_dir
+    config, said = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
+    config = derived(config, request.overrides)
+    try:
+        prepared = prepare(original, config, checkpoints, data, allowed=composer.allowed_modules, modules=own)
+    except ConfigError as error:
+        hint = " Modules of your own are found with --config-dir DIR or --allow MODULE."
+        raise ConfigError(f"{error}{hint if 'allowed module' in str(error) else ''}") from error
+    if request.needs_exact and not prepared.is_traced:
+        raise NotReproducedError(_unproved(original, prepared))
+    notes = [*original.notes, *said, *prepared.notes]
+    if prepared.is_traced is False:
+        notes.append(f"{prepared.model.checkpoint} has weights that trace.jsonl has at the end of no epoch.")
+    return prepared, notes
+
+
+def _new_version(
+    original: Original,
+    prepared: "Prepared",
+    data: Path,
+    code: Sequence[Path],
+    requirements: Sequence[str],
+    verdict: str,
+    request: PromoteRequest,
+) -> NewVersion:
+    from sweeps.serving.package import content_digest
+
+    packages = [*map(_pinned, _NEEDED), *requirements]
+    shipped = [paths.code_dir() / "sweeps", paths.code_dir() / "lightning_modules", *code]
+    return NewVersion(
+        name=request.name,
+        run_id=original.run.run_id,
+        step=max(prepared.model.step, 0),
+        data=data,
+        loader_module=_LOADER,
+        code=shipped,
+        requirements=packages,
+        examples=prepared.examples,
+        classes=bool(prepared.model.classes),
+        num_values=prepared.num_values,
+        description=_description(original, prepared.model, verdict, request),
+        version_tags=_tags(original, verdict, content_digest(data, shipped, packages)),
+    )
+
+
 def print_promotion(found: Promotion, request: PromoteRequest, console: Console) -> None:
-    """Say what was promoted, and what to type next."""
+    """Print what was promoted, and the next commands."""
 
     def say(text: str, style: str = "") -> None:
         console.print(plain(text), style=style, markup=False, highlight=False, soft_wrap=True)
@@ -220,15 +243,17 @@ def _require_complete(original: Original) -> None:
     words = {
         "pruned": "was pruned: it was stopped because others were better",
         "failed": "has failed",
-        "interrupted": "was interrupted: go on with it by `lightsweep resume`, or train it again",
+        "interrupted": "was interrupted: resume it with `lightsweep resume`, or train it again",
         "running": "is running still, as far as the store knows",
     }
-    why = words.get(original.state, f"is {plain(original.state)!r}" if original.state else "is no run of Lightsweep's")
+    why = words.get(
+        original.state, f"is {plain(original.state)!r}" if original.state else "is not a run of Lightsweep's"
+    )
     raise UsageError(f"{original.name} {why}. Only a run that is complete is promoted.")
 
 
 def _require_places(original: Original, overrides: Sequence[str]) -> None:
-    derived(original.config, overrides)  # refuses what is none, and keys that there are not
+    derived(original.config, overrides)  # refuses what is not an override, and unknown keys
     others = deriving(overrides, original.config)
     if others:
         raise UsageError(
@@ -284,7 +309,7 @@ def _checkpoints(run: StoredRun, uri: str, store_dir: Path, aside: Path) -> list
     return kept
 
 
-def _own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def own_code(modules: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Return the files and folders of the user's modules, and the packages that they import, as requirements."""
     code: dict[Path, None] = {}
     imported: dict[str, None] = {}
@@ -356,3 +381,10 @@ def _description(original: Original, model: ServedModel, verdict: str, request: 
         code_block([f"lightsweep reproduce {shlex.quote(original.name)}{store_options(request.store_dir)}"]),
     ]
     return "\n".join(lines)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Register the best checkpoint of a run, and print its version."""
+    request = PromoteRequest(**of_run(args), name=args.name, alias=args.alias, needs_exact=args.require_reproduced)
+    print_promotion(promote(request), request, SafeConsole())
+    return 0

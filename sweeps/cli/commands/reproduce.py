@@ -1,49 +1,54 @@
-"""`lightsweep reproduce`: train a recorded run again, and prove it equal or say where it parts, and why."""
+"""`lightsweep reproduce`: train a recorded run again, and prove it equal or report where it diverges, and why."""
 
+import argparse
+import json
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sweeps.cli.arguments import INTERRUPTED, of_run
 from sweeps.cli.commands.run_request import RunRequest
-from sweeps.cli.console import preparing
+from sweeps.cli.console import SafeConsole, preparing
 from sweeps.cli.live import make_display, warn_unsent
-from sweeps.config.composer import Config, fingerprint, freeze
+from sweeps.config.composer import Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.core.messages import DataContent, Exited, Failed, RankJob, StopAfter
 from sweeps.core.secrets import withhold
 from sweeps.core.text import plain
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.session import common_tags, open_recorder, python_path, start_launcher
-from sweeps.driver.single_run import OneRun
+from sweeps.driver.jobs import JobBuilder
+from sweeps.driver.session import common_tags, open_recorder, start_launcher
+from sweeps.driver.single_run import SingleRun
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
+from sweeps.reproduce import comparison
 from sweeps.reproduce.export import is_export, load_exported
 from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
 from sweeps.reproduce.original import IncompleteError, Original, load_original, points_of
-from sweeps.reproduce.provenance import capture, differences
-from sweeps.reproduce.trace import Epoch, Trace, read_trace
-from sweeps.reproduce.verdict import Evidence, Tolerance, Verdict, data_changes, judge, merged, rank_changes
+from sweeps.reproduce.provenance import capture
+from sweeps.reproduce.trace import read_trace
+from sweeps.reproduce.verdict import Evidence, Verdict, data_changes
 from sweeps.results.reader import open_reader
 from sweeps.search.space.typed_secrets import hide_typed
 from sweeps.tracking import tags
-from sweeps.tracking.recorder import Recorder, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import RunStore, Unsent
 
-__all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce"]
+__all__ = ["ReproduceRequest", "Reproduction", "original_of", "print_reproduction", "reproduce", "run"]
 
-_MOST_THREADS = 1024
-_OWN_CODE = ("lightning_modules/", "sweeps/")  # Lightsweep's, of which the traces do not tell
-_FIRST = " (the first "  # the mark of a verdict over the first epochs alone
-_LOOK = -1  # the number of the look at the data among the trials
+_HINT = " Modules of your own are found with --config-dir DIR or --allow MODULE."
+_INSPECTION = -1  # the number of the inspection of the data among the trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +82,7 @@ class Reproduction:
 
     original: str
     verdict: Verdict
-    outcome: Outcome | None = None
+    outcome: TrialResult | None = None
     run_id: str | None = None
     folder: Path | None = None
     unsent: Unsent | None = None
@@ -171,9 +176,10 @@ class _Reproducing:
         today, self._notes = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
         whole = derived(today, request.overrides)
         self._config, self._hidden = withhold(whole, self._composer.secrets)
+        self._jobs = JobBuilder.of(self._composer, hidden=lambda config: self._hidden)
         self._secrets_missing = secrets_missing(whole)
         self._deriving = [hide_typed(override) for override in deriving(request.overrides, original.config)]
-        self._last, self._is_part = _last_epoch(original, request.epochs)
+        self._last, self._is_part = comparison.last_epoch(original, request.epochs)
         self._slot = self._planned()
         self._provenance = capture(
             ["lightsweep", "reproduce", request.run, *request.overrides],
@@ -181,33 +187,27 @@ class _Reproducing:
             store_dir=request.store_dir,
             hide=self._composer.secrets.hide,
         )
-        self._differs = self._known_differences()
+        self._differs = comparison.known_differences(
+            original, self._provenance.content, threads=self._slot.threads, has_gpu=bool(self._slot.gpus)
+        )
 
     def run(self) -> Reproduction:
-        for note in self._original.notes:
-            self._say(note)
-        for key in self._secrets_missing:
-            self._say(
-                f"{plain(key)} is secret, so that the record does not have it: it is trained with *** in its place. "
-                f"Give it after --, from a variable: '{plain(key)}=${{oc.env:NAME}}'"
-            )
-        for note in self._notes:
-            self._say(plain(note))
+        """Show the notes, inspect the data, show what differs, train, judge, and record the verdict."""
+        self._show_notes()
         log = self._request.store_dir / "server.log"
         launcher = start_launcher(self._composer, [self._config], threads=self._slot.threads, log=log)
         with closing(launcher):
             recorder = open_recorder(self._composer, self._request.store_dir)
             with preparing(self._console):
-                looked = _look(launcher, self._job(), self._config, self._request.store_dir, self._slot.devices)
+                inspected = _inspect_data(launcher, self._job(), self._config, self._slot.devices)
                 store = recorder.wait_until_open()
-            if isinstance(looked, Failed) and looked.cause != "usage":
+            if isinstance(inspected, Failed):
                 recorder.close()
-                raise IncompleteError(f"The data cannot be had: {looked.message}")
-            if isinstance(looked, Failed):
-                recorder.close()
-                raise ConfigError(f"{looked.message}{self._hint()}")
+                if inspected.cause == "usage":
+                    raise ConfigError(f"{inspected.message}{_HINT}")
+                raise IncompleteError(f"The data cannot be had: {inspected.message}")
             if self._config["data"] is not None:  # else it is seen as it trains
-                self._differs["data"] = data_changes(self._original.evidence.trace.data, looked.content)
+                self._differs["data"] = data_changes(self._original.evidence.trace.data, inspected.content)
             self._announce()
             folder = paths.reproduction_dir(self._request.store_dir)
             outcome = self._train(launcher, recorder, folder)
@@ -215,14 +215,7 @@ class _Reproducing:
             run_id = recorder.run_id(0)
             verdict = self._verdict(outcome, folder, run_id)
             if run_id is not None:
-                store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
-                if verdict.kind not in ("derived", "not verifiable") and self._is_of_the_run:
-                    with open_reader(self._request.store_uri) as reader:
-                        known = reader.run(self._original.run.run_id).tags.get(tags.REPRODUCED, "")
-                    told = _told(verdict, known, is_part=self._is_part)
-                    if told is not None:
-                        named = {tags.REPRODUCED: told, tags.REPRODUCED_BY: run_id}
-                        store.set_tags(self._original.run.run_id, named)
+                self._record(verdict, run_id, store)
         return Reproduction(
             original=self._original.name,
             verdict=verdict,
@@ -233,11 +226,37 @@ class _Reproducing:
             is_whole=self._is_of_the_run and not self._is_part,
         )
 
+    def _show_notes(self) -> None:
+        for note in self._original.notes:
+            self._say(note)
+        for key in self._secrets_missing:
+            self._say(
+                f"{plain(key)} is secret, so that the record does not have it: it is trained with *** in its place. "
+                f"Give it after --, from a variable: '{plain(key)}=${{oc.env:NAME}}'"
+            )
+        for note in self._notes:
+            self._say(plain(note))
+
+    def _record(self, verdict: Verdict, run_id: str, store: RunStore) -> None:
+        """Tag both runs with the verdict."""
+        store.set_tags(run_id, {tags.REPRODUCED: f"{verdict.kind}: {verdict.reason}"})
+        if verdict.kind in ("derived", "not verifiable") or not self._is_of_the_run:
+            return
+        original = self._original.run.run_id
+        with open_reader(self._request.store_uri) as reader:
+            known = reader.run(original).tags.get(tags.REPRODUCED, "")
+        summary = comparison.summary_for(verdict, known, is_part=self._is_part)
+        if summary is not None:
+            store.set_tags(original, {tags.REPRODUCED: summary, tags.REPRODUCED_BY: run_id})
+
     @property
     def _is_of_the_run(self) -> bool:
         """Whether the verdict is the original's, and that is in the store."""
         threads = self._request.threads
-        return self._original.is_stored and threads in (None, _recorded_threads(self._original.evidence.trace))
+        return self._original.is_stored and threads in (
+            None,
+            comparison.recorded_threads(self._original.evidence.trace),
+        )
 
     # --- before training
 
@@ -250,7 +269,7 @@ class _Reproducing:
                 raise IncompleteError(f"trainer.{key} must be a whole number, but the record has {got}.")
         if trainer["num_nodes"] != 1:
             raise IncompleteError(f"It was trained on {trainer['num_nodes']} hosts, and this command uses one.")
-        threads = self._request.threads or _recorded_threads(self._original.evidence.trace)
+        threads = self._request.threads or comparison.recorded_threads(self._original.evidence.trace)
         (slot,) = plan_slots(
             slots=1,
             devices=trainer["devices"],
@@ -261,30 +280,6 @@ class _Reproducing:
             gpus=visible_gpus(),
         )
         return slot
-
-    def _known_differences(self) -> dict[str, list[str]]:
-        """Return what is known to differ before anything is trained."""
-        original, trace = self._original, self._original.evidence.trace
-        found: dict[str, list[str]] = {"seed": [], "configuration": [], "data": [], "threads": []}
-        edited = list(original.edited)
-        if trace.segments and fingerprint(original.config) != trace.segments[0].config and not edited:
-            edited = ["a key that the run has no param of"]
-        if trace.segments and trace.segments[0].seed != original.config["seed"]:
-            found["seed"].append(f"{trace.segments[0].seed} was trained, and the record's config has another")
-        seeds = [key for key in edited if key.rpartition(".")[2] == "seed"]
-        found["seed"] += [f"{key} in the record is not what its params say" for key in seeds if not found["seed"]]
-        found["configuration"] += [f"{key} in the record is not what was trained" for key in edited if key not in seeds]
-        recorded = _recorded_threads(trace)
-        if recorded is not None and recorded != self._slot.threads:
-            found["threads"].append(f"threads {recorded} (now {self._slot.threads})")
-        if original.provenance:
-            for name, words in differences(original.provenance, self._provenance.content).items():
-                found.setdefault(name, []).extend(words)
-        if trace.segments and trace.segments[0].ranks:
-            had_gpu = trace.segments[0].ranks[0].get("device") == "cuda"
-            if had_gpu and not self._slot.gpus:
-                found.setdefault("hardware", []).append("device cuda (now cpu)")
-        return {name: list(map(plain, words)) for name, words in found.items()}
 
     def _announce(self) -> None:
         """Say what differs today."""
@@ -299,24 +294,12 @@ class _Reproducing:
         if self._deriving:
             self._say(f"This is a derived run, no reproduction: {' '.join(self._deriving)}")
 
-    def _hint(self) -> str:
-        """Say how modules of the user's are found, which a record cannot bring along."""
-        return " Modules of your own are found with --config-dir DIR or --allow MODULE."
-
     def _job(self) -> RankJob:
-        return RankJob(
-            kind="look",
-            folder="",
-            python_path=python_path(self._composer),
-            allowed_modules=self._composer.allowed_modules,
-            threads=self._slot.threads,
-            environment=self._slot.environment,
-            hidden={fingerprint(self._config): self._hidden} if self._hidden else {},
-        )
+        return self._jobs.job("inspect_data", paths.check_dir(self._request.store_dir), self._slot, [self._config])
 
     # --- training
 
-    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> Outcome:
+    def _train(self, launcher: LocalLauncher, recorder: Recorder, folder: Path) -> TrialResult:
         objective = self._config["objective"]
         self._provenance.write(folder)
         heading = Heading(
@@ -327,10 +310,10 @@ class _Reproducing:
             num_trials=1,
             is_sweep=False,
         )
-        display: Display = Display() if self._is_quiet else make_display(heading, self._console)
+        display = Display() if self._is_quiet else make_display(heading, self._console)
         link = {"lightsweep.derived_from" if self._deriving else tags.REPRODUCES: self._original.run.run_id}
         driver = Driver(
-            search=OneRun(),
+            search=SingleRun(),
             setup=TrialSetup(
                 compose=lambda values, number, replicate: self._config,
                 folder=lambda number: folder,
@@ -342,9 +325,7 @@ class _Reproducing:
                     tags.DIRECTION: objective["direction"],
                     **link,
                 },
-                python_path=python_path(self._composer),
-                hidden=lambda config: self._hidden,
-                allowed_modules=self._composer.allowed_modules,
+                jobs=self._jobs,
                 answers=False,
                 has_parent=False,
                 provenance=self._provenance.digest,
@@ -365,39 +346,24 @@ class _Reproducing:
 
     # --- after training
 
-    def _verdict(self, outcome: Outcome, folder: Path, run_id: str | None) -> Verdict:
-        if outcome.state == "failed":
-            if "allowed module" in outcome.reason:
-                raise ConfigError(f"{outcome.reason}{self._hint()}")
-            return Verdict(
-                kind="not verifiable", reason=f"The training failed: {outcome.reason}", differs=self._differs
-            )
-        if outcome.state == "interrupted":
-            return Verdict(kind="not verifiable", reason="It was interrupted.", differs=self._differs)
-        if run_id is None:
-            return Verdict(kind="not verifiable", reason="The store did not take its run.", differs=self._differs)
-        trace = read_trace(folder / paths.TRACE)
-        before = self._original.evidence
-        changes = {name: list(map(plain, words)) for name, words in rank_changes(before.trace, trace).items()}
-        self._sort_files(changes.pop("code"), before.trace, trace)
-        self._differs = merged(self._differs, changes)
-        self._differs["data"] = data_changes(before.trace.data, trace.data)  # what was seen before is a forecast
+    def _verdict(self, outcome: TrialResult, folder: Path, run_id: str | None) -> Verdict:
+        if outcome.state == "failed" and "allowed module" in outcome.reason:
+            raise ConfigError(f"{outcome.reason}{_HINT}")
+        problems = {"failed": f"The training failed: {outcome.reason}", "interrupted": "It was interrupted."}
+        if outcome.state in problems or run_id is None:
+            reason = problems.get(outcome.state, "The store did not take its run.")
+            return Verdict(kind="not verifiable", reason=reason, differs=self._differs)
+        trace, before = read_trace(folder / paths.TRACE), self._original.evidence
+        self._differs = comparison.differences_of_traces(self._differs, before.trace, trace)
         with open_reader(self._request.store_uri) as reader:
             again = Evidence(trace=trace, points=points_of(reader, reader.run(run_id)), value=outcome.value)
-        metric = self._config["objective"]["metric"]
-        reference = before.reference(metric)
-        verdict = judge(
-            before,
+        verdict = comparison.verdict_of(
+            self._original,
             again,
-            metric=metric,
-            tolerance=None if reference is None else Tolerance.of(reference, self._original.replicates),
-            differs={name: words for name, words in self._differs.items() if words},
-            midway=[
-                (begins, {name: list(map(plain, words)) for name, words in changes.items() if words})
-                for begins, changes in self._original.midway
-            ],
+            metric=self._config["objective"]["metric"],
+            differs=self._differs,
             last=self._last,
-            is_record_end=not self._is_part,
+            is_part=self._is_part,
         )
         if self._deriving:
             return Verdict(
@@ -407,84 +373,14 @@ class _Reproducing:
             )
         return verdict
 
-    def _sort_files(self, imported: Sequence[str], before: Trace, again: Trace) -> None:
-        """Tell files that training has imported from those that differ, too, where the traces say which it has.
 
-        Args:
-            imported: In words, the files that both have imported and that differ.
-            before: The trace of the original.
-            again: That of the reproduction.
-        """
-        known = self._differs.get("code", [])
-        if not (before.segments and again.segments):
-            return
-        new = [word for word in imported if not _is_told(word, known)]
-        told = [word for word in known if any(_is_told(name, [word]) for name in imported)]
-        ours = [word for word in known if word.startswith(_OWN_CODE) and word not in told]
-        self._differs["code"] = [*told, *new, *ours]
-        self._differs["other files"] = [word for word in known if word not in (*told, *ours)]
-
-
-def _last_epoch(original: Original, epochs: int | None) -> tuple[Epoch | None, bool]:
-    """Return the epoch that is the last one to train, and whether the record has more; None if it comes to its end.
-
-    The number of epochs is left as it is, since schedules may depend on it. Of a run that did not come to its end, the
-    trace may tell of epochs whose metrics were still to be sent, or the metrics of one that the trace does not have.
-
-    Raises:
-        IncompleteError: There is nothing to compare.
-    """
-    evidence = original.evidence
-    recorded = evidence.trace.epochs
-    if epochs is not None and not recorded:
-        raise IncompleteError("--epochs needs a trace, which the run does not have.")
-    is_complete = original.state == "complete"
-    if not is_complete and evidence.trace.segments:
-        metrics_end = 1 + max((step for of in evidence.points.values() for step, _ in of), default=-1)
-        recorded = tuple(epoch for epoch in recorded if epoch.metrics_end <= metrics_end)
-        if not recorded:
-            raise IncompleteError("It ended before trace and metrics had a whole epoch: there is nothing to compare.")
-    if epochs is not None and epochs < len(recorded):
-        return recorded[epochs - 1], True
-    return (None if is_complete or not recorded else recorded[-1]), False
-
-
-def _told(verdict: Verdict, known: str, *, is_part: bool) -> str | None:
-    """Return what the original is told, in which a part of it never takes the place of the whole; None for nothing.
-
-    Args:
-        verdict: The verdict.
-        known: What it was told before; empty if nothing.
-        is_part: Whether only its first epochs were trained again.
-    """
-    if not is_part:
-        return f"{verdict.kind}: {verdict.reason}"
-    if known and _FIRST not in known.partition(":")[0]:
-        return None
-    epochs = "epoch" if verdict.num_epochs == 1 else f"{verdict.num_epochs} epochs"
-    return f"{verdict.kind}{_FIRST}{epochs}): {verdict.reason}"
-
-
-def _recorded_threads(trace: Trace) -> int | None:
-    ranks = trace.segments[0].ranks if trace.segments else ()
-    threads = ranks[0].get("threads") if ranks else None
-    return threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
-
-
-def _is_told(word: str, known: Sequence[str]) -> bool:
-    """Tell whether a changed file is named already, by a path that ends the same."""
-    return any(other.split()[0].endswith(word.split()[0]) for other in known if other)
-
-
-def _look(
-    launcher: LocalLauncher, job: RankJob, config: Config, store_dir: Path, num_ranks: int
-) -> DataContent | Failed:
-    """Let a process look at the data, and return what it saw."""
-    folder = paths.check_dir(store_dir)
+def _inspect_data(launcher: LocalLauncher, job: RankJob, config: Config, num_ranks: int) -> DataContent | Failed:
+    """Let a process read the data, and return what the samples are."""
+    folder = Path(job.folder)
     found: DataContent | Failed | None = None
     try:
         freeze(config, folder)
-        launcher.start(_LOOK, replace(job, folder=str(folder)), num_ranks)
+        launcher.start(_INSPECTION, job, num_ranks)
         is_running = True
         while is_running:
             for _, event in launcher.poll(1.0):
@@ -492,7 +388,40 @@ def _look(
                     found = found or event
                 is_running = is_running and not isinstance(event, Exited)
     finally:
-        launcher.kill(_LOOK)
+        launcher.kill(_INSPECTION)
         shutil.rmtree(folder, ignore_errors=True)
-    assert found is not None, "a process that has looked says what it saw, or that it failed"
+    assert found is not None, "a process that reads the data sends what it is, or that it failed"
     return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Retrain a run, print the verdict, and return its exit status."""
+    request = ReproduceRequest(**of_run(args), epochs=args.epochs, threads=args.threads, start_method=args.start_method)
+    is_json, console = args.format == "json", SafeConsole()
+
+    def say(text: str) -> None:
+        if not is_json:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        if args.at_commit or args.in_env:
+            return _reproduce_elsewhere(args, request)
+        result = reproduce(request, console, say=say, is_quiet=is_json)
+    except IncompleteError as error:
+        result = Reproduction.impossible(request.run, error)
+    if is_json:
+        print(json.dumps(result.as_dict(), indent=2))
+    print_reproduction(result, request, console, is_quiet=is_json)
+    if result.outcome is not None and result.outcome.state == "interrupted":
+        return INTERRUPTED
+    return result.verdict.exit_status
+
+
+def _reproduce_elsewhere(args: argparse.Namespace, request: ReproduceRequest) -> int:
+    from sweeps.cli.commands.reproduce_isolated import Elsewhere, reproduce_elsewhere
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # not by rich, which would take the brackets of a patch for markup
+
+    where = Elsewhere(at_commit=args.at_commit, in_env=args.in_env, agrees=args.yes or None)
+    return reproduce_elsewhere(request, where, is_json=args.format == "json", say=say)

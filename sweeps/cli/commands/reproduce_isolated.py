@@ -28,6 +28,7 @@ from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.locks import sqlite_file
 from sweeps.core.text import plain, plain_lines
+from sweeps.core.tree import texts
 from sweeps.core.urls import sqlite_url
 from sweeps.reproduce.checkout import (
     Checkout,
@@ -45,7 +46,15 @@ from sweeps.reproduce.export import is_export
 from sweeps.reproduce.original import Original
 from sweeps.reproduce.provenance import local_packages
 
-__all__ = ["Elsewhere", "reproduce_elsewhere"]
+__all__ = [
+    "Elsewhere",
+    "Plan",
+    "absolute_uri",
+    "config_dir_in",
+    "link_data",
+    "relative_names",
+    "reproduce_elsewhere",
+]
 
 _OWN = "lightsweep"
 _ENTRY = frozenset({"sweeps/cli/main.py", "sweeps/cli.py"})  # today, and before there were rooms
@@ -72,7 +81,7 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class Plan:
     """What will be done, all of it checked."""
 
     original: Original
@@ -102,7 +111,7 @@ def reproduce_elsewhere(request: ReproduceRequest, where: Elsewhere, *, is_json:
         IncompleteError: The record lacks what it takes.
         StoreError: There is something in the record that is not meant.
     """
-    plan = _planned(original_of(request), where)
+    plan = make_plan(original_of(request), where)
     _show(plan, request, say)
     _require_agreement(where)
     with ExitStack() as stack:
@@ -116,14 +125,14 @@ def reproduce_elsewhere(request: ReproduceRequest, where: Elsewhere, *, is_json:
         path = stack.enter_context(_python_path(plan, checkout))
         folder = Path.cwd() if checkout is None else checkout.folder
         if checkout is not None:
-            _lend(_relative_names(plan.original.config, request.overrides), Path.cwd(), checkout)
+            link_data(relative_names(plan.original.config, request.overrides), Path.cwd(), checkout)
         return _run(_command(python, request, plan, checkout, is_json), folder, _environment(python, path, plan))
 
 
 # --- the plan --------------------------------------------------------------------------------------------
 
 
-def _planned(original: Original, where: Elsewhere) -> _Plan:
+def make_plan(original: Original, where: Elsewhere) -> Plan:
     """Check all that can be checked before the user is asked."""
     record = original.provenance
     found: dict[str, Any] = {}
@@ -149,7 +158,7 @@ def _planned(original: Original, where: Elsewhere) -> _Plan:
         lock = recorded_lock(record, local_packages())
         require_fits(lock, needs, what)
         found |= {"lock": lock, "python": interpreter(lock)}
-    return _Plan(original=original, version=version, **found)
+    return Plan(original=original, version=version, **found)
 
 
 def _has_metadata() -> bool:
@@ -170,7 +179,7 @@ def _own_project(look: Look) -> Mapping[str, Any] | None:
     return project if is_own else None
 
 
-def _show(plan: _Plan, request: ReproduceRequest, say: Say) -> None:
+def _show(plan: Plan, request: ReproduceRequest, say: Say) -> None:
     """Show all of the record that would be run or installed."""
     say(f"{plain(plan.original.name)} is to be trained by a process of its own, which runs what its record says:")
     code, look = plan.code, plan.look
@@ -222,7 +231,7 @@ def _require_agreement(where: Elsewhere) -> None:
 
 
 @contextmanager
-def _python_path(plan: _Plan, checkout: Checkout | None) -> Iterator[list[str]]:
+def _python_path(plan: Plan, checkout: Checkout | None) -> Iterator[list[str]]:
     """Give the folders in which the process finds Lightsweep, before all others.
 
     It is not installed into the environment, which many states of its code share: a folder has its metadata.
@@ -242,7 +251,7 @@ def _python_path(plan: _Plan, checkout: Checkout | None) -> Iterator[list[str]]:
         yield found
 
 
-def _environment(python: str, path: Sequence[str], plan: _Plan) -> dict[str, str]:
+def _environment(python: str, path: Sequence[str], plan: Plan) -> dict[str, str]:
     environment = git_environment()
     own = environment.get("PYTHONPATH", "")
     folders = [*path, *(folder for folder in own.split(os.pathsep) if folder and Path(folder).resolve() != _CODE)]
@@ -254,15 +263,13 @@ def _environment(python: str, path: Sequence[str], plan: _Plan) -> dict[str, str
     return environment
 
 
-def _command(
-    python: str, request: ReproduceRequest, plan: _Plan, checkout: Checkout | None, is_json: bool
-) -> list[str]:
+def _command(python: str, request: ReproduceRequest, plan: Plan, checkout: Checkout | None, is_json: bool) -> list[str]:
     """Return the command line, with whole paths, and without options that are as they are by default."""
     name = str(Path(request.run).resolve()) if is_export(request.run) else request.run
     words = [python, "-P", "-m", "sweeps", "reproduce", name, "--store-dir", str(request.store_dir.resolve())]
     if request.uri is not None:
-        words += ["--uri", _whole_uri(request.uri)]
-    config_dir = _config_dir(request.config_dir, plan, checkout)
+        words += ["--uri", absolute_uri(request.uri)]
+    config_dir = config_dir_in(request.config_dir, plan, checkout)
     if config_dir is not None:
         words += ["--config-dir", str(config_dir)]
     for module in request.allowed_modules:
@@ -275,7 +282,7 @@ def _command(
     return [*words, *(["--", *request.overrides] if request.overrides else [])]
 
 
-def _whole_uri(uri: str) -> str:
+def absolute_uri(uri: str) -> str:
     """Return the address of a store with the whole path of a SQLite file."""
     file = sqlite_file(uri)
     if file is None or file.is_absolute():
@@ -283,7 +290,7 @@ def _whole_uri(uri: str) -> str:
     return sqlite_url(file) if uri == f"sqlite:///{file}" else uri.replace(str(file), quote(str(file.resolve())), 1)
 
 
-def _config_dir(typed: Path | None, plan: _Plan, checkout: Checkout | None) -> Path | None:
+def config_dir_in(typed: Path | None, plan: Plan, checkout: Checkout | None) -> Path | None:
     """Return the user's folder of options and modules; in a worktree, that of the recorded code.
 
     Raises:
@@ -305,21 +312,13 @@ def _config_dir(typed: Path | None, plan: _Plan, checkout: Checkout | None) -> P
     return checkout.at(code.config_dir) if has_recorded and code.config_dir else own
 
 
-def _relative_names(config: Config, overrides: Sequence[str]) -> Iterator[str]:
+def relative_names(config: Config, overrides: Sequence[str]) -> Iterator[str]:
     """Yield the texts of the data's configuration that may be paths, relative to the working folder."""
-    texts = [*_texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
-    yield from (text for text in texts if re.fullmatch(r"[\w.-][\w./ -]{0,500}", text) and not text.startswith("."))
+    named = [*texts(config["data"]), *(override.partition("=")[2] for override in overrides)]
+    yield from (text for text in named if re.fullmatch(r"[\w.-][\w./ -]{0,500}", text) and not text.startswith("."))
 
 
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping | list):
-        for item in node.values() if isinstance(node, Mapping) else node:
-            yield from _texts(item)
-    elif isinstance(node, str):
-        yield node
-
-
-def _lend(names: Iterator[str], folder: Path, checkout: Checkout) -> None:
+def link_data(names: Iterator[str], folder: Path, checkout: Checkout) -> None:
     """Let data that lies below the user's working folder, and that no commit holds, be found in the worktree.
 
     The commit's own files are not replaced; the links go with the worktree, and what they lead to stays.

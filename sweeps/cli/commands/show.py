@@ -1,6 +1,8 @@
 """Print all that is known of one run, for people or as JSON."""
 
+import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Literal, TextIO
@@ -8,11 +10,13 @@ from typing import Literal, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.cli.arguments import uri_of
+from sweeps.cli.console import SafeConsole
 from sweeps.core.text import brief, duration, finite, memory, number, plain
 from sweeps.results.histories import NUM_POINTS, sparkline
 from sweeps.results.run import MetricDetail, RunDetail
 
-__all__ = ["Format", "is_unicode", "print_run", "state_style"]
+__all__ = ["Format", "is_unicode", "print_run", "run", "state_style"]
 
 Format = Literal["table", "json"]
 
@@ -189,3 +193,17 @@ def _print_files(detail: RunDetail, page: _Page) -> None:
         page.line(Text(f"  and {len(detail.artifacts) - len(shown)} more; `--format json` has all", style="dim"))
     if detail.folder:
         page.wrapped(f"{detail.folder}", first="  log and checkpoints: ", rest="    ")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one run, and what to type next."""
+    from sweeps.results.run import read_runs
+    from sweeps.results.run_names import best_run_id
+    from sweeps.results.summary import run_commands
+
+    (detail,) = read_runs(uri_of(args), [args.run], args.store_dir)
+    best = best_run_id(uri_of(args), detail.study) if detail.kind == "trial" and detail.study else None
+    commands = run_commands(detail, args.store_dir, args.uri, is_best=best in (None, detail.run.run_id))
+    texts = [command.text for command in commands]
+    print_run(detail, args.format, console=SafeConsole(), out=sys.stdout, commands=texts)
+    return 0

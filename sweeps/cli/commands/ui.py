@@ -5,6 +5,7 @@ all of it. MLflow's job runners for language models are left out; they would be 
 is a thread of the same process.
 """
 
+import argparse
 import errno
 import logging
 import os
@@ -21,6 +22,7 @@ from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from sweeps.cli.arguments import uri_of
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
 from sweeps.core.urls import hide_password, sqlite_url, with_installed_driver
@@ -28,7 +30,7 @@ from sweeps.tracking.database import require_store
 from sweeps.tracking.runs import is_server
 from sweeps.tracking.ui import study_pages
 
-__all__ = ["serve", "settings"]
+__all__ = ["run", "serve", "settings"]
 
 _HOST = "127.0.0.1"
 _GRACE_S = 1  # for requests in progress at Ctrl-C
@@ -196,3 +198,15 @@ def _run(listener: socket.socket, ready: Callable[[], None]) -> None:
     for name in ("mlflow", "alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
     Server(config).run(sockets=[listener])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve MLflow's UI until it is interrupted."""
+    return serve(
+        uri_of(args),
+        args.store_dir,
+        args.port,
+        study=args.study,
+        has_dashboard=args.optuna,
+        opens_browser=not args.no_browser,
+    )

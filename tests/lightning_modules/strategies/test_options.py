@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from strategy_ranks import judge_alone, train
 
-from sweeps.config.composer import ALLOWED_MODULES, Composer, build
+from sweeps.config.composer import ALLOWED_MODULES, Composer
+from sweeps.config.instantiate import build
 
 CONF = Path(__file__).parents[3] / "conf" / "trainer"
 OPTIONS = [path.stem for path in sorted(CONF.glob("*.yaml")) if "strategy" in path.read_text()]

@@ -1,7 +1,6 @@
 """What a person sees: lines in a pipe, bars in a terminal."""
 
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,16 @@ from rich.console import Console
 
 from sweeps.cli.live import LineDisplay, LiveDisplay, make_display, warn_unsent
 from sweeps.core.messages import Progress
+from sweeps.core.trials import TrialResult
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Budget
 from sweeps.results.summary import BestTrial
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.store import Unsent
 
 
-@dataclass
-class Ended:
-    number: int = 0
-    state: Any = "complete"
-    value: float | None = 0.9
-    values: dict[str, Any] = field(default_factory=lambda: {"optimizer.lr": 0.1})
-    reason: str = ""
-    duration_s: float = 2.0
-    objectives: dict[str, float] = field(default_factory=dict)
-    infeasible: str = ""
-    errors: dict[str, float] = field(default_factory=dict)
-    replicate: int | None = None
-    job: int | None = 0
+def ended(**changes: Any) -> TrialResult:
+    complete = {"state": "complete", "value": 0.9, "values": {"optimizer.lr": 0.1}, "duration_s": 2.0, "job": 0}
+    return TrialResult(**complete | changes)
 
 
 def heading(**changes: Any) -> Heading:
@@ -69,7 +59,7 @@ def test_a_trial_that_goes_on_says_from_where() -> None:
     display.trial_started(
         TrialView(number=3, values={"optimizer.lr": 0.1}, slot=0, job=0, began_s=0.0, resume_step=840)
     )
-    assert "trial 3 goes on from step 840" in out.getvalue()
+    assert "trial 3 resumed at step 840" in out.getvalue()
 
 
 def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
@@ -78,7 +68,7 @@ def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
     display.trial_progressed(0, Progress(epoch=0, max_epochs=2, step=1, num_steps=9))
     display.trial_reported(0, 0.5, 0)
     display.tick()
-    display.trial_ended(Ended())
+    display.trial_ended(ended())
     display.close()
 
     assert out.getvalue().splitlines() == [
@@ -91,8 +81,8 @@ def test_lines_tell_start_and_end_of_each_trial_without_bars() -> None:
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 1), ("minimize", 0)])
 def test_best_follows_the_direction(direction: str, best: int) -> None:
     display, out = shown(False, direction=direction)
-    display.trial_ended(Ended(number=0, value=0.1))
-    display.trial_ended(Ended(number=1, value=0.2))
+    display.trial_ended(ended(number=0, value=0.1))
+    display.trial_ended(ended(number=1, value=0.2))
 
     last = out.getvalue().splitlines()[-1]
     assert ("best so far" in last) == (best == 1)
@@ -100,8 +90,8 @@ def test_best_follows_the_direction(direction: str, best: int) -> None:
 
 def test_failed_and_pruned_trials_say_why() -> None:
     display, out = shown(False)
-    display.trial_ended(Ended(state="failed", value=None, reason="ValueError: [bold]no"))
-    display.trial_ended(Ended(number=1, state="pruned", reason="below the median"))
+    display.trial_ended(ended(state="failed", value=None, reason="ValueError: [bold]no"))
+    display.trial_ended(ended(number=1, state="pruned", reason="below the median"))
 
     failed, pruned = out.getvalue().splitlines()[1:]
     assert failed.endswith("(ValueError: [bold]no)") and failed.startswith("trial 0 failed")
@@ -133,7 +123,7 @@ def test_bars_show_epoch_value_and_the_study() -> None:
 def test_bars_fit_a_narrow_terminal(width: int) -> None:
     display, out = shown(True, width=width)
     start(display, **{f"model.key_{index}": 0.123456 for index in range(20)})
-    display.trial_ended(Ended())
+    display.trial_ended(ended())
     display.close()
 
     assert "best so far" in " ".join(out.getvalue().split())
@@ -143,7 +133,7 @@ def test_single_run_is_not_called_a_trial() -> None:
     display, out = shown(False, title="train 0 digits mlp: 2 epochs", is_sweep=False, num_trials=1)
     start(display)
     display.trial_reported(0, 0.5, 0)
-    display.trial_ended(Ended(values={}))
+    display.trial_ended(ended(values={}))
 
     assert "trial" not in out.getvalue() and "best so far" not in out.getvalue()
     assert "validation 1  val/acc=0.5" in out.getvalue()
@@ -162,7 +152,7 @@ def test_unknown_length_is_shown_without_a_total() -> None:
 def test_of_several_objectives_each_is_shown_and_the_front_is_marked() -> None:
     display, out = shown(False, objectives={"val/acc": "maximize", "num_params": "minimize"})
     for number, accuracy, size in ((0, 0.9, 12345.0), (1, 0.8, 20000.0), (2, 0.8, 100.0)):
-        display.trial_ended(Ended(number=number, value=accuracy, objectives={"val/acc": accuracy, "num_params": size}))
+        display.trial_ended(ended(number=number, value=accuracy, objectives={"val/acc": accuracy, "num_params": size}))
     assert "val/acc=0.9 num_params=12345  on the front" in out.getvalue()
     assert [line for line in out.getvalue().splitlines() if "trial 1" in line and "front" in line] == []
     assert "val/acc=0.8 num_params=100  on the front" in out.getvalue()
@@ -170,9 +160,9 @@ def test_of_several_objectives_each_is_shown_and_the_front_is_marked() -> None:
 
 def test_the_best_so_far_is_that_of_the_study() -> None:
     display, out = shown(False, best_before=(BestTrial(number=0, objectives={"val/acc": 0.95}, params={}),))
-    display.trial_ended(Ended(number=1, value=0.9))
+    display.trial_ended(ended(number=1, value=0.9))
     assert "best so far" not in out.getvalue()
-    display.trial_ended(Ended(number=2, value=0.96))
+    display.trial_ended(ended(number=2, value=0.96))
     assert "trial 2 complete  val/acc=0.96  best so far" in out.getvalue()
 
 
@@ -180,15 +170,15 @@ def test_the_front_is_that_of_the_study() -> None:
     sizes = {"val/acc": "maximize", "num_params": "minimize"}
     before = BestTrial(number=0, objectives={"val/acc": 0.9, "num_params": 100.0}, params={})
     display, out = shown(False, objectives=sizes, best_before=(before,))
-    display.trial_ended(Ended(number=1, value=0.8, objectives={"val/acc": 0.8, "num_params": 200.0}))
+    display.trial_ended(ended(number=1, value=0.8, objectives={"val/acc": 0.8, "num_params": 200.0}))
     assert "on the front" not in out.getvalue()
-    display.trial_ended(Ended(number=2, value=0.8, objectives={"val/acc": 0.8, "num_params": 50.0}))
+    display.trial_ended(ended(number=2, value=0.8, objectives={"val/acc": 0.8, "num_params": 50.0}))
     assert "num_params=50  on the front" in out.getvalue()
 
 
 def test_a_trial_that_violates_a_constraint_is_not_the_best() -> None:
     display, out = shown(False)
-    display.trial_ended(Ended(infeasible="num_params=20 violates num_params <= 10"))
+    display.trial_ended(ended(infeasible="num_params=20 violates num_params <= 10"))
     assert "best so far" not in out.getvalue()
     assert "(num_params=20 violates num_params <= 10)" in out.getvalue()
 
@@ -206,7 +196,7 @@ def test_lines_look_ahead_when_each_slot_had_a_trial_and_at_each_quarter() -> No
     for number in range(20):
         display.trial_started(TrialView(number=number, values={}, slot=0, job=number, began_s=now[0]))
         now[0] += number % 2 * 60.0  # two at once take a minute
-        display.trial_ended(Ended(number=number, duration_s=60.0))
+        display.trial_ended(ended(number=number, duration_s=60.0))
     lines = out.getvalue().splitlines()
 
     ahead = {
@@ -222,7 +212,7 @@ def test_lines_name_the_budget_that_ends_a_sweep() -> None:
     display, out = steered(lambda: now[0], timeout_s=300.0)
     now[0] += 60.0
     for number in range(2):
-        display.trial_ended(Ended(number=number, duration_s=60.0))
+        display.trial_ended(ended(number=number, duration_s=60.0))
     assert "forecast: study.timeout_s ends it in about 4 min 00 s, after 10 trials, " in out.getvalue()
 
 
@@ -252,9 +242,9 @@ def test_bars_look_no_further_once_all_trials_have_ended() -> None:
         Console(file=out, width=120, force_terminal=True, color_system=None),
         lambda: 30.0,
     )
-    display.trial_ended(Ended(number=0, duration_s=60.0))
+    display.trial_ended(ended(number=0, duration_s=60.0))
     assert "all 2 trials in about 1 min 00 s" in out.getvalue()
-    display.trial_ended(Ended(number=1, duration_s=60.0))
+    display.trial_ended(ended(number=1, duration_s=60.0))
     display.close()
 
     _, at_the_end, then = out.getvalue().partition("2/2 trials")
@@ -275,7 +265,7 @@ def test_a_trial_that_somebody_asked_for_says_so() -> None:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("drain", "no trial is started any more"),
+        ("drain", "no new trials"),
         ("stop", "running trials finish their step"),
         ("device_hours", "study.device_hours is used up"),
     ],
@@ -296,7 +286,7 @@ def test_a_bar_names_what_is_reported_and_a_training_has_the_first_objective() -
 
     lines, out = shown(False, objectives={"val/acc": "maximize", "num_params": "minimize"}, replicates=2)
     start(lines)
-    lines.trial_ended(Ended(replicate=0))
+    lines.trial_ended(ended(replicate=0))
     assert "replicate 0 complete  val/acc=0.9  2.0 s" in out.getvalue()
 
 

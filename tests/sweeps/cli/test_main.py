@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli.main import _COMMANDS, main
+from sweeps.cli.main import main
 from sweeps.cli.parser import make_parser
 from sweeps.core.urls import store_options
 
@@ -109,7 +109,7 @@ def test_an_error_that_nobody_has_foreseen_is_one_line(
     def fails(args: object) -> int:
         raise RuntimeError("what\nnow") from KeyError("x")
 
-    monkeypatch.setitem(_COMMANDS, "stop", fails)  # type: ignore[arg-type]
+    monkeypatch.setattr("sweeps.cli.commands.steer.run_stop", fails)
     assert main(["stop", "s"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "RuntimeError: what. now" in line and "KeyError: 'x'" in line and "test_main.py" in line

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sweeps.cli.preflight_report import print_report
 from sweeps.core.messages import Memory
-from sweeps.driver.preflight_report import CheckReport, Room, Size, Unused
+from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Size, Unused
 
 MEMORY = Memory(parameters=1_000_000, gradients=1_000_000, optimizer=2_000_000, activations=500_000)
 LARGEST = Size(values={"model.depth": 4}, num_parameters=250_000, memory=MEMORY)
@@ -19,8 +19,8 @@ REPORT = CheckReport(
     metrics=("train/loss", "val/acc"),
     smallest=Size(values={"model.depth": 1, "optimizer.lr": 0.1}, num_parameters=1_000, memory=None),
     largest=LARGEST,
-    hungriest=LARGEST,
-    room=Room(where="host", num_bytes=8_000_000, num_ranks=2),
+    peak_memory=LARGEST,
+    available=AvailableMemory(where="host", num_bytes=8_000_000, num_ranks=2),
     unread=("my_key",),
     unused=(Unused(names=tuple(f"net.{n}" for n in range(7)), values=None),),
 )

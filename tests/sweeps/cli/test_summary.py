@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.cli.commands.sweep import SweepResult
 from sweeps.cli.summary import conclude
 from sweeps.core.trials import Totals, Why
+from sweeps.driver.sweep import SweepResult
 from sweeps.results.summary import NO_BEST, BestTrial, StudySummary
-from sweeps.tracking.recorder import Unsent
+from sweeps.tracking.store import Unsent
 
 SUMMARY = StudySummary(
     name="s",

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config import composer as config
-from sweeps.config.composer import ALLOWED_MODULES, Composer, build, fingerprint, flatten, freeze, load_frozen, to_yaml
+from sweeps.config.composer import ALLOWED_MODULES, Composer, fingerprint, freeze, load_frozen, to_yaml
+from sweeps.config.instantiate import build
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError
+from sweeps.core.tree import flatten
 from sweeps.core.urls import hide_password
 from sweeps.driver.session import common_tags
 

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torchmetrics
 
-from sweeps.config.composer import build
-from sweeps.config.instantiate import ALLOWED_MODULES, locate
+from sweeps.config.instantiate import ALLOWED_MODULES, build, locate
 from sweeps.core.errors import ConfigError
 
 ALLOWED = (*ALLOWED_MODULES, "optuna.samplers", "optuna.pruners")

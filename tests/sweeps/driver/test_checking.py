@@ -10,6 +10,7 @@ from fakes import FakeLauncher
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
 from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
+from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight import check, host_memory_bytes
 from sweeps.driver.preflight_report import CheckReport
 from sweeps.launchers.slots import Slot
@@ -66,7 +67,9 @@ def run(composer: Composer, tmp_path: Path) -> Callable[..., CheckReport]:
             return composer.trial(values, 0)
 
         corners = [(point, compose(point)) for point in space.corners()]
-        return check(launcher, composer, corners, slots, tmp_path / "store", space=space, compose=compose)
+        return check(
+            launcher, JobBuilder.of(composer), corners, slots, tmp_path / "store", space=space, compose=compose
+        )
 
     return run
 
@@ -137,15 +140,15 @@ def test_what_is_large_is_joined_and_measured(run: Any) -> None:
     launcher = Processes(say)
     report = run(launcher, DEPTHS)
     assert launcher.kinds == [("check", 4), ("measure", 1)]
-    assert report.largest.values == report.hungriest.values == {"model.depth": 3, "model.width": 16}
+    assert report.largest.values == report.peak_memory.values == {"model.depth": 3, "model.width": 16}
     assert (report.smallest.num_parameters, report.largest.num_parameters) == (8, 48)
-    assert report.hungriest.memory.total == 48
+    assert report.peak_memory.memory.total == 48
 
 
 def test_each_element_of_a_list_is_as_large_as_it_can_be(run: Any) -> None:
     space = parse_space({"model.depth": "range(1,4)", "model.width": {"values": "8,16", "repeat": "model.depth"}})
     report = run(Processes(lambda config: tried(sum(config["model"]["width"]), digest=str(config))), space)
-    assert report.hungriest.values == {"model.depth": 3, "model.width": [16, 16, 16]}
+    assert report.peak_memory.values == {"model.depth": 3, "model.width": [16, 16, 16]}
 
 
 def test_what_is_large_together_and_fails_is_a_warning(run: Any) -> None:
@@ -213,7 +216,7 @@ def test_trials_that_share_a_gpu_share_its_memory(run: Any) -> None:
     slots = [Slot(index=index, threads=1, gpus=(gpu,)) for index, gpu in enumerate("010")]
     passed = CheckPassed(metrics=(), device_bytes=100 * MB)
     report = run(Processes(lambda config: tried(60 * MB, digest=str(config)), passed), DEPTHS, slots)
-    assert (report.room.where, report.room.num_ranks) == ("gpu", 2)
+    assert (report.available.where, report.available.num_ranks) == ("gpu", 2)
     assert "100 MB of memory are free on the GPU" in report.warnings[0]
 
 

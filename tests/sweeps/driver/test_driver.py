@@ -20,7 +20,7 @@ from sweeps.core.messages import (
     Report,
     Started,
 )
-from sweeps.core.trials import Outcome, Totals
+from sweeps.core.trials import Totals, TrialResult
 from sweeps.driver.driver import Driver, Limits
 from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
@@ -54,8 +54,6 @@ class Sweep:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                python_path=(),
-                allowed_modules=(),
                 answers=True,
                 replicates=replicates,
                 objective=objective,
@@ -78,8 +76,8 @@ class Sweep:
         return {number: state for number, (state, _, _) in self.search.told.items()}
 
 
-def outcome(number: int, state: Any) -> Outcome:
-    return Outcome(
+def outcome(number: int, state: Any) -> TrialResult:
+    return TrialResult(
         number=number,
         state=state,
         value=None,
@@ -357,13 +355,13 @@ def test_only_a_trial_that_went_on_has_a_tag_of_the_time_it_trained(tmp_path: Pa
 
 def test_a_trial_that_has_all_its_trainings_already_needs_none(tmp_path: Path) -> None:
     from sweeps.config.composer import freeze
-    from sweeps.core.trials import Result
+    from sweeps.core.trials import TrialResult
 
     sweep = Sweep(tmp_path, of({0: [0.0] * 3, 1: [0.5] * 3}), replicates=3, num_trials=2, slots=1)
     freeze({"x": 0, "seed": 0, "replicate": None}, tmp_path / "0")
     object.__setattr__(sweep.driver._setup, "runs", {0: InterruptedRun(run_id="run7", resume_step=None)})
     sweep.store.runs["run7"] = {"tags": {}, "points": [], "status": "RUNNING", "artifacts": [], "name": "#0"}
-    sweep.search.replicates[0] = {i: Result(state="complete", value=0.25, metrics={"a": 1.0}) for i in range(3)}
+    sweep.search.replicates[0] = {i: TrialResult(state="complete", value=0.25, metrics={"a": 1.0}) for i in range(3)}
     sweep.run()
     assert sweep.search.told[0][:2] == ("complete", 0.25)
     assert sweep.launcher.jobs.keys() == {3, 4, 5}

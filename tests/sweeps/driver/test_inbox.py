@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.driver.inbox import Enqueue, Halt, Inbox, Unreadable
+from sweeps.driver.inbox import Enqueue, Inbox, StopCommand, Unreadable
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.dictionaries(st.text(min_size=1), SCALARS | st.lists(SCALARS), max_size=4)
@@ -37,8 +37,8 @@ def test_orders_are_read_in_the_sequence_written_until_they_are_forgotten(tmp_pa
 def test_a_clock_that_was_set_back_changes_no_sequence(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / f"{2**62:020d}-later.yaml").write_text("order: halt\nis_now: true\n")
-    Inbox(tmp_path).write(Halt(is_now=False))
-    assert [letter.order for letter in Inbox(tmp_path).read()] == [Halt(is_now=True), Halt(is_now=False)]
+    Inbox(tmp_path).write(StopCommand(is_now=False))
+    assert [letter.order for letter in Inbox(tmp_path).read()] == [StopCommand(is_now=True), StopCommand(is_now=False)]
 
 
 def test_what_is_no_order_is_said_to_be_none_and_can_be_put_aside(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.config.composer import Config, fingerprint
 from sweeps.core import paths
-from sweeps.driver.resume_points import GoingOn
+from sweeps.driver.resume_points import ResumePoints
 from sweeps.driver.trial_runs import InterruptedRun
 from sweeps.tracking.tags import RESUME_STEP
 
@@ -39,9 +39,9 @@ def recorder() -> SlowRecorder:
     return SlowRecorder()
 
 
-def going_on(recorder: SlowRecorder, *, step: int | None = None) -> GoingOn:
+def resume_points_of(recorder: SlowRecorder, *, step: int | None = None) -> ResumePoints:
     runs = {} if step is None else {0: InterruptedRun(run_id="run", resume_step=step)}
-    return GoingOn(recorder, runs)  # type: ignore[arg-type]
+    return ResumePoints(recorder, runs)  # type: ignore[arg-type]
 
 
 def put(folder: Path, step: int) -> None:
@@ -55,7 +55,7 @@ def steps(folder: Path) -> list[int]:
 def test_the_file_of_the_step_in_the_store_is_kept_while_the_store_is_slow(
     recorder: SlowRecorder, tmp_path: Path
 ) -> None:
-    where = going_on(recorder)
+    where = resume_points_of(recorder)
     for step in range(1, 100):
         put(tmp_path, step)
         where.saved(0, tmp_path, step)
@@ -69,7 +69,7 @@ def test_the_file_of_the_step_in_the_store_is_kept_while_the_store_is_slow(
 
 
 def test_files_that_a_driver_has_not_heard_of_yet_are_kept(recorder: SlowRecorder, tmp_path: Path) -> None:
-    where = going_on(recorder)
+    where = resume_points_of(recorder)
     for step in (1, 2, 3, 4):
         put(tmp_path, step)
     where.saved(0, tmp_path, 2)
@@ -82,7 +82,7 @@ def test_what_an_earlier_driver_left_is_kept_until_the_run_has_a_later_step(
     recorder.step = 5
     for step in (3, 5, 9):
         put(tmp_path, step)
-    where = going_on(recorder, step=5)
+    where = resume_points_of(recorder, step=5)
     assert where.step(0, tmp_path, CONFIG) == 5
     put(tmp_path, 7)
     where.saved(0, tmp_path, 7)
@@ -94,7 +94,7 @@ def test_what_an_earlier_driver_left_is_kept_until_the_run_has_a_later_step(
 
 
 def test_an_interrupted_training_goes_on_from_its_last_state(recorder: SlowRecorder, tmp_path: Path) -> None:
-    where = going_on(recorder)
+    where = resume_points_of(recorder)
     for step in (1, 2, 3):
         put(tmp_path, step)
         where.saved(0, tmp_path, step)
@@ -104,7 +104,7 @@ def test_an_interrupted_training_goes_on_from_its_last_state(recorder: SlowRecor
 
 
 def test_nothing_is_left_of_a_training_that_has_ended(recorder: SlowRecorder, tmp_path: Path) -> None:
-    where = going_on(recorder)
+    where = resume_points_of(recorder)
     put(tmp_path, 1)
     where.saved(0, tmp_path, 1)
     (tmp_path / "resume-0123-2.half").touch()
@@ -115,7 +115,7 @@ def test_nothing_is_left_of_a_training_that_has_ended(recorder: SlowRecorder, tm
 def test_a_state_of_another_config_or_whose_file_is_gone_is_not_gone_on_from(
     recorder: SlowRecorder, tmp_path: Path
 ) -> None:
-    where = going_on(recorder, step=5)
+    where = resume_points_of(recorder, step=5)
     assert where.step(0, tmp_path, CONFIG) is None
     put(tmp_path, 5)
     assert where.step(0, tmp_path, CONFIG) == 5

@@ -3,7 +3,8 @@
 from typing import Any
 
 from sweeps.config.composer import Composer
-from sweeps.driver.reuse import Twins, identity
+from sweeps.core.trials import Suggestion
+from sweeps.driver.reuse import ResultCache, identity
 
 
 def config(seed: int, **changes: Any) -> dict[str, Any]:
@@ -45,11 +46,22 @@ def test_trials_of_the_shipped_configuration_differ_by_their_values_alone() -> N
         assert identity(composer.trial(other, 123456789), other) != own
 
 
-def test_the_first_trial_of_a_configuration_has_the_result_until_it_is_dropped() -> None:
-    twins = Twins({"a": 3})
-    twins.add("b", 5)
-    twins.add("b", 6)
-    assert (twins.find("a"), twins.find("b"), twins.find("c")) == (3, 5, None)
-    twins.drop(5)
-    assert twins.find("b") is None
-    assert Twins({"a": 3}, is_on=False).find("a") is None
+def test_the_first_trial_of_a_configuration_has_the_result_until_it_fails() -> None:
+    cache = ResultCache({"a": 3})
+    cache.add("b", 5)
+    cache.add("b", 6)
+    assert (cache.find("a"), cache.find("b"), cache.find("c")) == (3, 5, None)
+    cache.release(3, "complete")
+    cache.release(5, "failed")
+    assert cache.find("a") == 3
+    assert cache.find("b") is None
+    assert ResultCache({"a": 3}, is_on=False).find("a") is None
+
+
+def test_duplicates_of_a_trial_wait_until_it_has_ended() -> None:
+    cache, duplicates = ResultCache(), [Suggestion(number=number, values={}) for number in (1, 2)]
+    for duplicate in duplicates:
+        cache.wait(0, duplicate)
+    assert cache.num_waiting == 2 and not cache.released
+    cache.release(0, "pruned")
+    assert cache.num_waiting == 0 and list(cache.released) == duplicates

@@ -11,8 +11,8 @@ from studies import make, stored
 
 from sweeps.core.messages import Event, Exited, Failed, Finished, Report
 from sweeps.driver.driver import Driver, Limits
-from sweeps.driver.inbox import Enqueue, Halt, Inbox, Orders
-from sweeps.driver.reuse import Twins
+from sweeps.driver.inbox import Enqueue, Inbox, Orders, StopCommand
+from sweeps.driver.reuse import ResultCache
 from sweeps.driver.trial_runs import InterruptedRun, TrialSetup
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.declare import parse_space
@@ -53,8 +53,6 @@ class Steered:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                python_path=(),
-                allowed_modules=(),
                 answers=False,
                 runs=runs,
             ),
@@ -63,8 +61,8 @@ class Steered:
             launcher=self.launcher,
             recorder=self.recorder,
             display=self.display,
-            twins=Twins(self.study.twins, is_on=reuse),
-            orders=Orders(self.study, folder, self.display.say, since_ns=since_ns, look_every_s=0),
+            cache=ResultCache(self.study.twins, is_on=reuse),
+            commands=Orders(self.study, folder, self.display.say, since_ns=since_ns, look_every_s=0),
             clock=lambda: self.now,
         )
 
@@ -140,13 +138,13 @@ def test_an_order_that_cannot_be_carried_out_is_kept_and_told(tmp_path: Path) ->
     assert len(list((tmp_path / "inbox").glob("*.refused"))) == 3
     told = "\n".join(sweep.display.notes)
     assert "width is not searched in this study" in told and "30 is not in range(1,5)" in told
-    assert "no order that this version knows" in told
+    assert "not a command that this version knows" in told
     assert sweep.states == ["complete"]
 
 
 def test_a_study_that_is_told_to_stop_ends_when_the_running_trials_have_ended(tmp_path: Path) -> None:
     sweep = Steered(tmp_path, lambda number: complete(0.5, reports=5))
-    sweep.on_poll(at(2, lambda: sweep.inbox.write(Halt(is_now=False)))).run()
+    sweep.on_poll(at(2, lambda: sweep.inbox.write(StopCommand(is_now=False)))).run()
     assert sweep.states == ["complete", "complete"]
     assert (sweep.totals.stopped, sweep.display.notes) == ("stop", ["drain"])
     assert sweep.inbox.read() == []
@@ -157,7 +155,7 @@ def test_a_study_that_is_told_to_stop_now_lets_its_trials_wait(tmp_path: Path) -
 
     def order(polls: int) -> None:
         if polls in (2, 4):
-            sweep.inbox.write(Halt(is_now=polls == 4))
+            sweep.inbox.write(StopCommand(is_now=polls == 4))
 
     sweep.on_poll(order).run()
     assert sweep.states == ["waiting", "waiting"]
@@ -169,7 +167,7 @@ def test_ctrl_c_still_stops_what_was_told_to_stop_later(tmp_path: Path) -> None:
 
     def act(polls: int) -> None:
         if polls == 2:
-            sweep.inbox.write(Halt(is_now=False))
+            sweep.inbox.write(StopCommand(is_now=False))
         if polls == 5:
             sweep.driver.interrupt()
 
@@ -179,7 +177,7 @@ def test_ctrl_c_still_stops_what_was_told_to_stop_later(tmp_path: Path) -> None:
 
 
 def test_an_order_to_stop_that_an_earlier_driver_did_not_hear_is_forgotten(tmp_path: Path) -> None:
-    Inbox(tmp_path).write(Halt(is_now=True))
+    Inbox(tmp_path).write(StopCommand(is_now=True))
     (letter,) = Inbox(tmp_path).read()
     sweep = Steered(tmp_path, since_ns=letter.written_ns + 1).run()
     assert sweep.states == ["complete"] * 6

@@ -11,7 +11,7 @@ from fakes import FakeStore
 from studies import make
 
 from sweeps.config.composer import Composer
-from sweeps.core.trials import Outcome
+from sweeps.core.trials import TrialResult
 from sweeps.driver.study_run import StudyRun, study_text
 from sweeps.results.summary import BestTrial, StudySummary
 from sweeps.search.study import Study
@@ -122,7 +122,7 @@ def end(study: Study, parent: StudyRun, recorder: Recorder, state: Any, **metric
     named = {f"val/{name}": value for name, value in metrics.items()}
     told = study.tell(asked.number, state, metrics.get("acc"), metrics=named, cause=None)
     parent.add(
-        Outcome(
+        TrialResult(
             number=asked.number,
             state=told.state,
             value=metrics.get("acc"),

@@ -14,8 +14,9 @@ import pytest
 import torch
 from benches import Bench, is_gone
 
-from sweeps.config.composer import build, load_frozen
-from sweeps.core.messages import Answer, Artifact, Exited, Failed, Finished, Metrics, Report, Started, Stop
+from sweeps.config.composer import load_frozen
+from sweeps.config.instantiate import build
+from sweeps.core.messages import Artifact, Exited, Failed, Finished, Metrics, PruneDecision, Report, Started, Stop
 from sweeps.launchers.rank_group import Patience
 
 pytestmark = pytest.mark.ddp
@@ -210,7 +211,7 @@ def test_ranks_that_wait_for_a_busy_driver_do_not_stand_still(hasty: Any, monkey
     hasty.start(4, ranks=2, trainer__max_epochs=1, job={"answers": True})
     hasty.events(4, until=lambda event: isinstance(event, Report))
     monkeypatch.setattr(hasty.launcher, "_clock", lambda: time.monotonic() + 100)
-    hasty.launcher.order(4, Answer(prune=False))
+    hasty.launcher.order(4, PruneDecision(prune=False))
     assert last_word(hasty.events(4)).state == "complete"
 
 

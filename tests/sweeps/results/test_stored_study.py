@@ -11,9 +11,9 @@ from run_stores import StoreWriter
 
 import sweeps
 from sweeps import load_study
-from sweeps.cli.commands.sweep import read_sweep
 from sweeps.core.errors import StoreError, StudyError
 from sweeps.driver.session import CommandLine
+from sweeps.driver.sweep_setup import read_sweep
 from sweeps.results.study import StoredStudy
 from sweeps.search.space.declare import parse_space
 

@@ -5,7 +5,7 @@ import pytest
 from studies import make, shipped, stored
 
 from sweeps.core.errors import ConfigError, StudyError
-from sweeps.core.trials import Result
+from sweeps.core.trials import TrialResult
 from sweeps.search.replicates import Replication
 
 FIVE = Replication(count=5)
@@ -16,9 +16,9 @@ GOOD, POOR = [0.9, 0.91, 0.92, 0.93, 0.94], [0.5, 0.52, 0.49, 0.51, 0.5]
 def train(study, values):
     """Train replicate by replicate, and return after how many the trial was given up, with the reason."""
     ask = study.ask()
-    study.begin_replicates(ask.number, is_anew=True)
+    study.begin_replicates(ask.number, restart=True)
     for index, value in enumerate(values):
-        verdict = study.add_replicate(ask.number, index, Result(state="complete", value=value))
+        verdict = study.add_replicate(ask.number, index, TrialResult(state="complete", value=value))
         if verdict.prune:
             study.tell(ask.number, "pruned", None, verdict.reason)
             return index + 1, verdict.reason
@@ -70,12 +70,12 @@ def test_a_trial_that_goes_on_knows_its_replicates_unless_it_begins_anew(url):
     first = make(url, replication=FIVE)
     number = first.ask().number
     for index in (0, 2):
-        first.add_replicate(number, index, Result(state="complete", value=0.5, metrics={"val/acc": 0.5}))
+        first.add_replicate(number, index, TrialResult(state="complete", value=0.5, metrics={"val/acc": 0.5}))
     second = make(url, replication=FIVE)
     assert second.close_stale() == [number] == [second.ask().number]
-    assert second.begin_replicates(number, is_anew=False).keys() == {0, 2}
+    assert second.begin_replicates(number, restart=False).keys() == {0, 2}
     assert second.replicates(number)[2].metrics == {"val/acc": 0.5}
-    assert second.begin_replicates(number, is_anew=True) == {}
+    assert second.begin_replicates(number, restart=True) == {}
     assert optuna.load_study(study_name="study", storage=url).trials[0].user_attrs["replicates"] == {}
 
 

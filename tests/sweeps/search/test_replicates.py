@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from sweeps.config.composer import Composer
 from sweeps.core.errors import ConfigError
-from sweeps.core.trials import Result
+from sweeps.core.trials import TrialResult
 from sweeps.search.replicates import Replication, combined, means, replication
 
 
-def complete(value: float, **metrics: float) -> Result:
-    return Result(state="complete", value=value, metrics={"val/acc": value, **metrics})
+def complete(value: float, **metrics: float) -> TrialResult:
+    return TrialResult(state="complete", value=value, metrics={"val/acc": value, **metrics})
 
 
 def test_replicates_have_seeds_of_their_own_which_all_trials_share() -> None:
@@ -40,20 +40,20 @@ def test_a_trial_is_worth_the_mean_with_its_standard_error() -> None:
 
 
 def test_what_is_missing_makes_a_trial_interrupted() -> None:
-    stopped = Result(state="interrupted", reason="timeout")
+    stopped = TrialResult(state="interrupted", reason="timeout")
     assert combined({0: complete(0.8), 1: stopped}, 3).reason == "timeout"
     assert combined({0: complete(0.8)}, 3).state == "interrupted"
 
 
 @pytest.mark.parametrize("state", ["failed", "pruned"])
 def test_a_replicate_that_fails_or_is_pruned_decides_for_its_trial(state: Any) -> None:
-    bad = Result(state=state, value=0.1, reason="no", cause="memory")
+    bad = TrialResult(state=state, value=0.1, reason="no", cause="memory")
     result = combined({0: complete(0.8), 1: bad}, 3, why_pruned="no")
     assert (result.state, result.reason, result.cause, result.value) == (state, "replicate 1: no", "memory", 0.8)
 
 
 def test_folds_are_called_folds() -> None:
-    bad = Result(state="failed", reason="no")
+    bad = TrialResult(state="failed", reason="no")
     assert combined({0: bad}, 3, noun=Replication(count=3, is_by_fold=True).noun).reason == "fold 0: no"
 
 

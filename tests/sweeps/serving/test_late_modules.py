@@ -10,8 +10,8 @@ import torch
 from sweeps.core import lightning_alias
 from sweeps.core.errors import ConfigError
 from sweeps.serving.predictor import Predictor, restored
-from sweeps.worker.fit import quieten
 from sweeps.worker.tracer import weights_hash
+from sweeps.worker.trainer import quieten
 
 lightning_alias.install()
 import late_modules  # noqa: E402

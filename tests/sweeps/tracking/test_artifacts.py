@@ -17,7 +17,13 @@ from run_stores import StoreWriter
 
 from sweeps.core.errors import StoreError
 from sweeps.results.reader import open_reader
-from sweeps.tracking.artifacts import _all_files, _require_led, download_artifacts, is_safe_path, list_artifacts
+from sweeps.tracking.artifacts import (
+    download_artifacts,
+    is_safe_path,
+    list_artifacts,
+    require_allowed_location,
+    walk_artifacts,
+)
 from sweeps.tracking.runs import StoredRun
 
 
@@ -53,7 +59,7 @@ def moved(run: StoredRun, artifact_uri: str, run_id: str | None = None) -> Store
     ],
 )
 def test_cloud_of_its_own_hosts_is_asked(run: StoredRun, address: str) -> None:
-    _require_led(moved(run, address), "sqlite:///x.db")
+    require_allowed_location(moved(run, address), "sqlite:///x.db")
 
 
 def test_artifacts_are_copied_with_their_folders(run: StoredRun, store: tuple[str, str], tmp_path: Path) -> None:
@@ -169,7 +175,7 @@ def test_listing_of_a_server_that_leads_out_is_refused(name: str) -> None:
         path, is_dir, file_size = name, False, 1
 
     with pytest.raises(StoreError, match="would leave its folder"):
-        _all_files(lambda path: [Entry()])
+        walk_artifacts(lambda path: [Entry()])
 
 
 def test_listing_without_end_is_cut_off() -> None:
@@ -180,7 +186,7 @@ def test_listing_without_end_is_cut_off() -> None:
             self.path = path
 
     with pytest.raises(StoreError, match="may have 10,000 artifacts"):
-        _all_files(lambda path: [Folder("a"), Folder("b")])
+        walk_artifacts(lambda path: [Folder("a"), Folder("b")])
 
 
 @pytest.fixture

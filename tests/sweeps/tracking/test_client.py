@@ -21,7 +21,7 @@ from sweeps.core.urls import with_installed_driver
 from sweeps.tracking import tags
 from sweeps.tracking.client import MlflowStore
 from sweeps.tracking.names import shown_tags
-from sweeps.tracking.recorder import StudyRuns
+from sweeps.tracking.store import StudyRuns
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from fakes import FakeStore
 from sweeps.core.errors import StoreError
 from sweeps.core.messages import MetricPoint
 from sweeps.tracking.client import MlflowStore
-from sweeps.tracking.recorder import Recorder, Unsent
+from sweeps.tracking.recorder import Recorder
+from sweeps.tracking.store import Unsent
 
 
 def point(step: int) -> MetricPoint:
@@ -158,7 +159,7 @@ def test_a_run_that_goes_on_gets_no_point_twice_though_a_try_fails(tmp_path: Pat
     second = Recorder(lambda: store, unsent=tmp_path / "unsent.jsonl", timeout_s=5)
     second.wait_until_open()
     store.failures = 2
-    second.go_on(0, first.run_id(0), step=4)
+    second.resume(0, first.run_id(0), step=4)
     second.metrics(0, [point(4), point(5)])
     second.metrics(0, [point(5), point(6)])
     second.end(0, "FINISHED", {})

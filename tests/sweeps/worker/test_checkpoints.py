@@ -15,6 +15,7 @@ from lightning_modules.data.digits import Digits
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config, fingerprint
 from sweeps.core import paths
 from sweeps.core.errors import StoreError
+from sweeps.core.messages import RankJob
 from sweeps.worker import fit as train
 from sweeps.worker.process_group import Ranks
 
@@ -36,10 +37,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return Composer("train", [*overrides, "tracking.resume_overhead=1e9"]).trial({}, seed=0)
 
 
+def job(folder: Path, resume_step: int | None) -> RankJob:
+    return RankJob(folder=str(folder), allowed_modules=ALLOWED_MODULES, resume_step=resume_step)
+
+
 def fit(config: Config, folder: Path, resume_step: int | None = None) -> Any:
-    return train.fit(
-        config, FakeChannel(), ranks=Ranks(), folder=folder, allowed=ALLOWED_MODULES, resume_step=resume_step
-    )
+    return train.fit(config, FakeChannel(), Ranks(), job(folder, resume_step))
 
 
 def state(config: Config, folder: Path, change: Callable[[Any], object]) -> int:
@@ -137,7 +140,7 @@ def test_file_that_a_state_calls_the_best_checkpoint_is_neither_loaded_nor_recor
 
     step = state(config, trained, point_to_it)
     channel = FakeChannel()
-    train.fit(config, channel, ranks=Ranks(), folder=trained, allowed=ALLOWED_MODULES, resume_step=step)
+    train.fit(config, channel, Ranks(), job(trained, step))
 
     assert not canary.exists()
     assert not [event for event in channel.events if str(secret) in str(event)]

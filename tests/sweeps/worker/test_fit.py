@@ -12,7 +12,7 @@ from sweeps.config.composer import Composer
 from sweeps.core import paths
 from sweeps.core.determinism import explained
 from sweeps.core.errors import ConfigError
-from sweeps.core.messages import Saved, StopAfter
+from sweeps.core.messages import RankJob, Saved, StopAfter
 from sweeps.reproduce.trace import read_trace
 from sweeps.reproduce.verdict import Evidence, judge
 from sweeps.worker import fit as train
@@ -36,10 +36,14 @@ def configure(store: Path) -> Callable[..., Any]:
     return make
 
 
+def job(folder: Path) -> RankJob:
+    return RankJob(folder=str(folder), allowed_modules=("user_modules", *train_modules()))
+
+
 def fit(config: Any, folder: Path, **more: Any) -> tuple[Any, FakeChannel]:
     channel = FakeChannel()
     allowed = ("user_modules", "lightning_modules", "torch.optim", "torchmetrics", "pytorch_lightning.callbacks")
-    return train.fit(config, channel, ranks=Ranks(), folder=folder, allowed=allowed, **more), channel
+    return train.fit(config, channel, Ranks(), RankJob(folder=str(folder), allowed_modules=allowed, **more)), channel
 
 
 def test_a_module_that_saves_its_hyperparameters_is_tested_at_its_best_checkpoint(
@@ -99,17 +103,13 @@ def test_a_loss_that_is_no_scalar_is_logged_if_it_is_one_number(
 
 def test_what_is_told_to_stop_after_its_last_step_is_complete(configure: Any, tmp_path: Path) -> None:
     channel = FakeChannel(stop_at_report=3)  # the order comes while the last epoch is reported
-    finished = train.fit(
-        configure("val_score"), channel, ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
-    )
+    finished = train.fit(configure("val_score"), channel, Ranks(), job(tmp_path))
     assert finished.state == "complete"
 
 
 def test_what_is_stopped_within_an_epoch_leaves_no_end_of_one(configure: Any, tmp_path: Path) -> None:
     channel = FakeChannel(stop_at_step=30)  # of epochs of 21 steps
-    finished = train.fit(
-        configure("val_score"), channel, ranks=Ranks(), folder=tmp_path, allowed=("user_modules", *train_modules())
-    )
+    finished = train.fit(configure("val_score"), channel, Ranks(), job(tmp_path))
     assert finished.state == "interrupted"
     logged = [key for key, _ in channel.points]
     assert logged.count("val_score") == logged.count("train_loss") == 1
@@ -171,8 +171,7 @@ def test_what_ended_within_an_epoch_is_repeated_up_to_there(configure: Any, tmp_
     config = configure("val_score")
     config["tracking"]["log_every_n_steps"] = 1
     channel = FakeChannel(stop_at_step=30)  # of epochs of 21 steps
-    allowed = ("user_modules", *train_modules())
-    finished = train.fit(config, channel, ranks=Ranks(), folder=tmp_path / "cut", allowed=allowed)
+    finished = train.fit(config, channel, Ranks(), job(tmp_path / "cut"))
     before = evidence_of(finished, channel, tmp_path / "cut")
     last = before.trace.epochs[-1]
     assert (last.epoch, last.batches < 21, last.metrics_end) == (1, True, 21 + last.batches)

@@ -35,11 +35,11 @@ class Case:
 
     def check(self) -> CheckPassed:
         job = RankJob(folder=str(self.folder / "check"), allowed_modules=ALLOWED)
-        return preflight.check([self.config], FakeChannel(), Ranks(), job)  # type: ignore[arg-type]
+        return preflight.try_corners([self.config], FakeChannel(), Ranks(), job)  # type: ignore[arg-type]
 
     def fit(self, resume_step: int | None = None) -> Finished:
-        where: Any = {"ranks": Ranks(), "folder": self.folder, "allowed": ALLOWED, "resume_step": resume_step}
-        return train.fit(self.config, self.channel, **where)  # type: ignore[arg-type]
+        job = RankJob(folder=str(self.folder), allowed_modules=ALLOWED, resume_step=resume_step)
+        return train.fit(self.config, self.channel, Ranks(), job)  # type: ignore[arg-type]
 
     def shown(self, name: str) -> float:
         """Return what MLflow shows of a metric: its last point."""

@@ -59,7 +59,7 @@ def test_a_check_runs_the_test_as_well(config: Config, tmp_path: Path, monkeypat
     one = changed(config, model={"_target_": "user_modules.Own"}, objective__metric="val_score")
     one["callbacks"]["checkpoint"]["monitor"] = "val_score"
     with pytest.raises(RuntimeError, match="the test is broken"):
-        attempt(preflight.check, [one], tmp_path)
+        attempt(preflight.try_corners, [one], tmp_path)
 
 
 @pytest.mark.parametrize("fails_in", ["forward", "backward", "second"])
@@ -67,21 +67,21 @@ def test_each_corner_goes_forward_and_backward(config: Config, tmp_path: Path, f
     corners = [own(config, "Fragile"), own(config, "Fragile"), own(config, "Fragile", fails_in=fails_in)]
     channel = FakeChannel()
     with pytest.raises(RuntimeError, match=f"broken in {fails_in}"):
-        preflight.check(corners, channel, Ranks(), job(tmp_path))  # type: ignore[arg-type]
+        preflight.try_corners(corners, channel, Ranks(), job(tmp_path))  # type: ignore[arg-type]
     assert len(channel.events) == 2  # the third is to blame
 
 
 def test_an_error_of_in_place_changes_is_seen_although_memory_is_measured(config: Config, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        attempt(preflight.check, [own(config, "Fragile"), own(config, "Fragile", fails_in="place")], tmp_path)
+        attempt(preflight.try_corners, [own(config, "Fragile"), own(config, "Fragile", fails_in="place")], tmp_path)
 
 
 def test_corners_that_there_is_no_time_for_are_built(config: Config, tmp_path: Path) -> None:
-    tried = attempt(preflight.check, [config, changed(config, model__depth=4)], tmp_path, limit_s=0.0)
+    tried = attempt(preflight.try_corners, [config, changed(config, model__depth=4)], tmp_path, limit_s=0.0)
     assert [one.was_run for one in tried] == [True, False]
     assert tried[1].num_parameters > tried[0].num_parameters
     with pytest.raises(ConfigError, match=r"model.activation must be one of"):
-        attempt(preflight.check, [config, changed(config, model__activation="tanhh")], tmp_path, limit_s=0.0)
+        attempt(preflight.try_corners, [config, changed(config, model__activation="tanhh")], tmp_path, limit_s=0.0)
 
 
 def test_memory_is_what_an_mlp_needs_by_hand(config: Config, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_estimate_is_near_what_the_process_really_takes(config: Config, tmp_
 def test_nets_with_tensors_of_all_layouts_are_tried(config: Config, tmp_path: Path) -> None:
     (plain,) = attempt(preflight.measure, [own(config, "Fragile")], tmp_path)
     (odd,) = attempt(preflight.compare, [own(config, "Odd")], tmp_path)
-    (checked,) = attempt(preflight.check, [own(config, "Odd")], tmp_path)
+    (checked,) = attempt(preflight.try_corners, [own(config, "Odd")], tmp_path)
     assert plain.memory is not None and odd.memory is not None and checked.memory is not None
     sparse = (2 * 4 * 8 + 4 * 4) + 2 * (5 * 8 + 4 * 8 + 4 * 4)
     nested = (4 * 8 + 15 * 4) + (3 * 8 + 15 * 4)
@@ -148,7 +148,7 @@ def test_the_optimizers_state_is_measured(config: Config, tmp_path: Path) -> Non
 def test_parameters_without_a_gradient_are_named_unless_frozen(
     config: Config, tmp_path: Path, frozen: bool, unused: tuple[str, ...]
 ) -> None:
-    (tried,) = attempt(preflight.check, [own(config, "Spare", frozen=frozen)], tmp_path)
+    (tried,) = attempt(preflight.try_corners, [own(config, "Spare", frozen=frozen)], tmp_path)
     assert tried.unused == unused
 
 
@@ -171,12 +171,12 @@ def test_data_is_set_up_once_for_all_corners_that_share_it(
 
     monkeypatch.setattr(Digits, "setup", counted)
     corners = [config, changed(config, model__depth=2), changed(config, model__depth=3)]
-    attempt(preflight.check, [*corners, changed(config, data__batch_size=32)], tmp_path)
+    attempt(preflight.try_corners, [*corners, changed(config, data__batch_size=32)], tmp_path)
     assert sizes == [(64, "fit"), (64, "test"), (32, "fit")]
 
 
 def test_the_same_config_does_the_same_whether_its_data_is_shared_or_not(config: Config, tmp_path: Path) -> None:
-    tried = attempt(preflight.check, [config, copy.deepcopy(config)], tmp_path)
+    tried = attempt(preflight.try_corners, [config, copy.deepcopy(config)], tmp_path)
     again = attempt(preflight.measure, [config], tmp_path)
     assert tried[0].digest == tried[1].digest == again[0].digest
 
@@ -221,7 +221,7 @@ def test_what_acts_after_the_step_or_in_validation_shows_when_compared(config: C
 
 def test_a_schedule_that_waits_for_a_metric_of_validation_is_no_obstacle(config: Config, tmp_path: Path) -> None:
     plateau = {"_target_": "lightning_modules.schedulers.plateau", "_partial_": True, "monitor": "val/loss"}
-    assert attempt(preflight.check, [config, changed(config, scheduler=plateau)], tmp_path)[1].was_run
+    assert attempt(preflight.try_corners, [config, changed(config, scheduler=plateau)], tmp_path)[1].was_run
 
 
 @pytest.mark.parametrize("unlikely", [{"trainer__limit_train_batches": 0}, {"data__batch_size": 2000}])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
-from sweeps.worker.tracer import _Order, weights_hash
+from sweeps.worker.tracer import BatchOrder, weights_hash
 
 Pair = namedtuple("Pair", "x y")
 
@@ -115,7 +115,7 @@ def test_plain_tensors_have_the_hashes_that_old_records_have() -> None:
 
 
 def digest(*batches: Any) -> str:
-    order = _Order()
+    order = BatchOrder()
     for batch in batches:
         order.add(batch)
     return order.digest()
@@ -160,14 +160,14 @@ def test_what_is_not_data_and_holds_itself_is_passed_over() -> None:
 
 def test_a_batch_that_is_changed_in_place_later_counts_as_it_was() -> None:
     batch = torch.zeros(10)
-    order = _Order()
+    order = BatchOrder()
     order.add(batch)
     batch += 1
     assert order.digest() == digest(torch.zeros(10))
 
 
 def test_very_many_batches_are_held_in_parts() -> None:
-    order = _Order()
+    order = BatchOrder()
     for index in range(5000):
         order.add(torch.tensor([index]))
     assert len(order._held) < 1000 and order.num_batches == 5000
@@ -177,7 +177,7 @@ def test_very_many_batches_are_held_in_parts() -> None:
 def test_arrays_are_hashed_and_not_held() -> None:
     arrays = [np.full(250_000, index, dtype=np.float32) for index in range(8)]
     tracemalloc.start()
-    order = _Order()
+    order = BatchOrder()
     for array in arrays:
         order.add([array.copy(), "a text"])
     held, _ = tracemalloc.get_traced_memory()

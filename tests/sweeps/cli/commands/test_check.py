@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli.commands.check import _spare_store
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
+from sweeps.driver.dry_run import spare_store
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_decoded_data_is_at_hand_and_what_is_new_stays_aside(store: Path) -> None:
-    with _spare_store(store) as spare:
+    with spare_store(store) as spare:
         assert (spare / "data" / "digits-1" / "x.npy").read_text() == "decoded"
         (spare / "data" / "mnist-1").mkdir()
     assert not spare.exists()
@@ -26,7 +26,7 @@ def test_decoded_data_is_at_hand_and_what_is_new_stays_aside(store: Path) -> Non
 
 
 def test_without_a_store_none_is_made(tmp_path: Path) -> None:
-    with _spare_store(tmp_path / "none") as spare:
+    with spare_store(tmp_path / "none") as spare:
         assert spare.is_dir()
     assert list(tmp_path.iterdir()) == []
 
@@ -36,7 +36,7 @@ def test_messages_name_the_real_data_and_logs_stay_where_they_are_named(
     store: Path, kind: type[LightsweepError], stays: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(store.parent))
-    with pytest.raises(kind) as caught, _spare_store(store) as spare:
+    with pytest.raises(kind) as caught, spare_store(store) as spare:
         (spare / "check-1").mkdir()
         raise kind(f"nothing in {spare}/data; see {spare}/check-1")
     assert str(caught.value) == f"nothing in {store}/data; see {spare}/check-1"
@@ -45,6 +45,6 @@ def test_messages_name_the_real_data_and_logs_stay_where_they_are_named(
 
 
 def test_an_interrupt_leaves_nothing(store: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), _spare_store(store) as spare:
+    with pytest.raises(KeyboardInterrupt), spare_store(store) as spare:
         raise KeyboardInterrupt
     assert not spare.exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli.commands.reproduce_isolated import _config_dir, _lend, _Plan, _relative_names, _whole_uri
+from sweeps.cli.commands.reproduce_isolated import Plan, absolute_uri, config_dir_in, link_data, relative_names
 from sweeps.core.errors import UsageError
 from sweeps.reproduce.checkout import Checkout, RecordedCode
 
@@ -30,7 +30,7 @@ def checkout(tmp_path: Path) -> Checkout:
     ],
 )
 def test_the_address_of_a_store_holds_in_another_folder(uri: str, whole: str) -> None:
-    assert _whole_uri(uri) == whole.format(cwd=Path.cwd())
+    assert absolute_uri(uri) == whole.format(cwd=Path.cwd())
 
 
 def test_data_below_the_working_folder_is_found_and_the_commits_own_stays(tmp_path: Path, checkout: Checkout) -> None:
@@ -40,8 +40,8 @@ def test_data_below_the_working_folder_is_found_and_the_commits_own_stays(tmp_pa
     (checkout.folder / "link").symlink_to(tmp_path)
     (tmp_path / "here" / "link").mkdir()
     data = {"_target_": "x.Y", "root": "pictures", "more": ["tables/", "gone", "link/new", "../here", "/etc", "a\nb"]}
-    names = _relative_names({"data": data}, ["data.root=old"])
-    _lend(names, tmp_path / "here", checkout)
+    names = relative_names({"data": data}, ["data.root=old"])
+    link_data(names, tmp_path / "here", checkout)
     assert (checkout.folder / "pictures" / "a").is_dir() and (checkout.folder / "tables").is_symlink()
     assert not (checkout.folder / "old").is_symlink()
     assert sorted(path.name for path in checkout.folder.iterdir()) == ["link", "old", "pictures", "tables"]
@@ -54,7 +54,7 @@ def plan(tmp_path: Path, config_dir: str | None, checkout: Checkout) -> tuple[An
     )
     repository = tmp_path / "proj"
     repository.mkdir(exist_ok=True)
-    return _Plan(original=None, repository=repository, code=code), Checkout(top=checkout.top, code=code)  # type: ignore[arg-type]
+    return Plan(original=None, repository=repository, code=code), Checkout(top=checkout.top, code=code)  # type: ignore[arg-type]
 
 
 def test_the_folder_of_options_is_that_of_the_recorded_code(tmp_path: Path, checkout: Checkout) -> None:
@@ -62,10 +62,10 @@ def test_the_folder_of_options_is_that_of_the_recorded_code(tmp_path: Path, chec
     inside.mkdir()
     outside.mkdir()
     for recorded, expected in ((None, None), ("/home/me/proj/mine", inside), ("/home/me/theirs", outside)):
-        assert _config_dir(None, *plan(tmp_path, recorded, checkout)) == expected
+        assert config_dir_in(None, *plan(tmp_path, recorded, checkout)) == expected
     own, other = tmp_path / "proj" / "mine", tmp_path / "other"
-    assert _config_dir(own, *plan(tmp_path, None, checkout)) == inside
-    assert _config_dir(other, *plan(tmp_path, None, checkout)) == other
-    assert _config_dir(other, *plan(tmp_path, "/home/me/theirs", checkout)) == outside
+    assert config_dir_in(own, *plan(tmp_path, None, checkout)) == inside
+    assert config_dir_in(other, *plan(tmp_path, None, checkout)) == other
+    assert config_dir_in(other, *plan(tmp_path, "/home/me/theirs", checkout)) == outside
     with pytest.raises(UsageError, match="no such folder"):
-        _config_dir(tmp_path / "proj" / "new", *plan(tmp_path, None, checkout))
+        config_dir_in(tmp_path / "proj" / "new", *plan(tmp_path, None, checkout))

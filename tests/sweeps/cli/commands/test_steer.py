@@ -12,14 +12,14 @@ import pytest
 from filelock import FileLock
 from studies import make, run
 
-from sweeps.cli.commands.steer import enqueue, is_driven, stop
-from sweeps.cli.commands.sweep import _enqueue_first, _only_driver
 from sweeps.cli.main import main
 from sweeps.config.composer import to_yaml
 from sweeps.core import paths
 from sweeps.core.errors import SpaceError, StudyError
 from sweeps.driver.inbox import Enqueue, Inbox, Orders
 from sweeps.driver.session import CommandLine
+from sweeps.driver.steer import enqueue, is_driven, stop
+from sweeps.driver.sweep import enqueue_first, only_driver
 from sweeps.driver.sweep_setup import read_sweep
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import read_values
@@ -54,7 +54,7 @@ def driving(study: Any, store: Path) -> Iterator[list[str]]:
     is_over = threading.Event()
 
     def drive() -> None:
-        with _only_driver("s", store / "s") as since_ns:
+        with only_driver("s", store / "s") as since_ns:
             orders = Orders(study, store / "s", words.append, since_ns=since_ns, look_every_s=0)
             is_up.set()
             while not is_over.is_set():
@@ -201,7 +201,7 @@ def test_looking_whether_a_study_is_driven_keeps_no_driver_away(store: Path) -> 
     looking.start()
     try:
         for _ in range(20):
-            with _only_driver("s", store / "s"):
+            with only_driver("s", store / "s"):
                 assert is_driven(store / "s")
     finally:
         is_over.set()
@@ -210,8 +210,8 @@ def test_looking_whether_a_study_is_driven_keeps_no_driver_away(store: Path) -> 
 
 
 def test_a_second_driver_is_still_refused(store: Path) -> None:
-    second = _only_driver("s", store / "s")
-    with _only_driver("s", store / "s"), pytest.raises(StudyError, match="Another process drives study 's'"):
+    second = only_driver("s", store / "s")
+    with only_driver("s", store / "s"), pytest.raises(StudyError, match="Another process drives study 's'"):
         second.__enter__()
 
 
@@ -220,7 +220,7 @@ def test_known_good_points_are_queued_once_when_the_study_is_new(store: Path, st
 
     def again() -> Any:
         found = make(f"sqlite:///{store}/optuna.db", study.space, name="s")
-        _enqueue_first(found, wanted)
+        enqueue_first(found, wanted)
         return found
 
     study.enqueue(wanted[0], request="study.enqueue[0]")  # and then the driver died
@@ -233,7 +233,7 @@ def test_known_good_points_are_queued_once_when_the_study_is_new(store: Path, st
 
 def test_known_good_points_are_not_queued_in_a_study_that_has_begun(store: Path, study: Any) -> None:
     run(study, 1)
-    _enqueue_first(study, [{"depth": 2}])
+    enqueue_first(study, [{"depth": 2}])
     assert study.counts["waiting"] == 0
 
 

@@ -4,8 +4,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.config.composer import Composer, flatten
+from sweeps.config.composer import Composer
 from sweeps.core.paths import conf_dir
+from sweeps.core.tree import flatten
 from sweeps.driver.sweep_setup import build_space
 
 FILES = sorted((conf_dir() / "search").glob("*.yaml"))

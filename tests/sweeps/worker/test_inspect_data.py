@@ -10,7 +10,7 @@ from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.messages import DataContent, RankJob
 from sweeps.reproduce.trace import read_trace
 from sweeps.worker import fit as train
-from sweeps.worker.preflight import look
+from sweeps.worker.preflight import inspect_data
 from sweeps.worker.process_group import Ranks
 
 ALLOWED = ("user_modules", *ALLOWED_MODULES)
@@ -23,13 +23,13 @@ def configured(folder: Path, **parts: Any) -> Config:
 
 def seen(config: Config, folder: Path) -> Any:
     channel = FakeChannel()
-    look([config], channel, Ranks(), RankJob(folder=str(folder), allowed_modules=ALLOWED))  # type: ignore[arg-type]
+    inspect_data([config], channel, Ranks(), RankJob(folder=str(folder), allowed_modules=ALLOWED))  # type: ignore[arg-type]
     (content,) = (event.content for event in channel.events if isinstance(event, DataContent))
     return content
 
 
 def trained(config: Config, folder: Path) -> Any:
-    train.fit(config, FakeChannel(), ranks=Ranks(), folder=folder, allowed=ALLOWED)  # type: ignore[arg-type]
+    train.fit(config, FakeChannel(), Ranks(), RankJob(folder=str(folder), allowed_modules=ALLOWED))  # type: ignore[arg-type]
     return read_trace(folder / "trace.jsonl").data
 
 
