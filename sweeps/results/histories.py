@@ -1,6 +1,6 @@
-"""The histories of metrics with all their points, as arrays; `curves.py` has them in few points, without NumPy.
+"""Histories of metrics: all points as arrays, a few points as a `Curve`, and a curve drawn in block characters.
 
-The history of a metric in few points, and as a small curve of block characters.
+Only a whole history needs NumPy, which is imported when one is made.
 """
 
 import math

@@ -1,17 +1,31 @@
-"""Read runs back: by SQL over MLflow's own tables, a hundred times sooner than by MLflow's client, or from a server."""
+"""Read rows of trials: by SQL over MLflow's tables, which is far faster than MLflow's client, or from a server.
+
+All reading by SQL goes one way: `_named_rows` finds the runs with the parameters and metrics that are named, `_judged`
+adds what rows are judged by, and `_in_full` reads the rest, each for the runs that are left.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from sweeps.core.errors import StudyError, UsageError, did_you_mean
 from sweeps.core.text import unbounded
-from sweeps.results.rows import FIELDS, TrialRow, is_loss, metrics_among, row_of, some_params, sorted_rows, with_fronts
+from sweeps.results.rows import (
+    LATE_FIELDS,
+    TrialRow,
+    is_loss,
+    metrics_among,
+    plain_mapping,
+    row_of,
+    sorted_rows,
+    with_fronts,
+)
 from sweeps.tracking import tags
 from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
 from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_metrics
@@ -23,57 +37,77 @@ __all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
 _MAX_NAMES = 20  # that are read by a join each; SQLite joins 64 tables at most
 _FEW = 50  # rows to begin with, of which some may not count
 _MOST_IN_FULL = 2000  # rows to read in full for the best few of them
-_CHOOSING_TAGS = (tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE)  # what rows are sorted by
-_FIELD_TAGS = {"study": tags.STUDY, "trial": tags.TRIAL, "duration_s": tags.TRAINED_S}  # what else may be named
+_JUDGING_TAGS = (tags.KIND, tags.STATE, tags.METRIC, tags.DIRECTION, tags.VALUE, tags.INFEASIBLE)
+_FRONT_TAGS = (tags.STUDY, tags.OBJECTIVES, tags.VALUES)
+_FIELD_TAGS = {
+    "study": tags.STUDY,
+    "trial": tags.TRIAL,
+    "duration_s": tags.TRAINED_S,
+    "reason": tags.REASON,
+    "folder": tags.FOLDER,
+}
 _RUN = (RUNS.c.run_uuid, RUNS.c.name, RUNS.c.status, RUNS.c.start_time, RUNS.c.end_time)
 _CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
+_AT_ONCE = 1000  # rows to fetch from the database at once
+
+Rows = list[TrialRow]
 
 
-def trial_rows(uri: str, studies: Sequence[str] = ()) -> list[TrialRow]:
-    """Read the trials of the named studies, or of all and every `train`, in the order in which they started.
+def trial_rows(uri: str, studies: Sequence[str] = ()) -> Rows:
+    """Read the trials of the named studies, or all trials and `train` runs, in the order in which they started.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
     """
     if is_server(uri):
         return with_fronts(_from_server(uri, studies))
     with connected(uri) as connection:
-        return with_fronts(_read(connection, studies))
+        return _all_rows(connection, studies)
 
 
 def chosen_rows(
     uri: str,
     studies: Sequence[str],
-    choose: Callable[[list[TrialRow]], list[TrialRow]],
+    choose: Callable[[Rows], Rows],
     *,
     names: Collection[str] = (),
+    narrow: Callable[[Rows], Rows] | None = None,
     in_full: bool = True,
-) -> list[TrialRow]:
-    """Read what `choose` takes of the rows that `trial_rows` gives, in its order; much sooner where it takes few.
+) -> Rows:
+    """Return `choose(narrow(trial_rows(uri, studies)))`; much sooner, and with less memory, where that takes few.
 
-    It is first shown rows that have their state, their values and what is named, and lack the rest, which is slow to
-    read. What it takes is then read in full.
+    Both functions see rows without what is slow to read: `narrow` sees the parameters and metrics that are named,
+    `choose` also what rows are judged by and the named fields. The rows that are left are then read in full.
 
     Args:
         uri: The store.
         studies: Names of studies; none for all, and every `train`.
-        choose: Filters and sorts; a UsageError that it raises is raised with all rows in full before it.
-        names: What else `choose` looks at, as `fields.resolve` knows it; of parameters, all that end in the same word
-            are there.
-        in_full: Whether what it takes is read in full; if not, it may still be.
+        choose: Filters and sorts; a UsageError that it or `narrow` raises is raised with all rows in full before it.
+        names: What else they look at, as `rows.resolve` knows it; of parameters, all that end in the same word are
+            there.
+        narrow: Filters and sorts by `names` alone.
+        in_full: Whether the chosen rows are read in full; if not, they may still be.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
     """
-    if is_server(uri) or len(names) > _MAX_NAMES or not {"name", "reason", "folder"}.isdisjoint(names):
-        return choose(trial_rows(uri, studies))
+
+    def of_all(rows: Rows) -> Rows:
+        return choose(rows if narrow is None else narrow(rows))
+
+    if is_server(uri) or len(names) > _MAX_NAMES:
+        return of_all(trial_rows(uri, studies))
     with connected(uri) as connection:
+        named: list[Any] = _named_rows(connection, studies, names)
         try:
-            chosen = choose(_read_light(connection, studies, names))
+            if narrow is None or not set(LATE_FIELDS).isdisjoint(names) or _has_fronts(connection):
+                chosen = of_all(with_fronts(_judged(connection, named, names)))
+            else:
+                chosen = choose(_judged(connection, narrow(named), names))
         except UsageError:  # a name that these rows do not have: all of them know the nearest
-            return choose(with_fronts(_read(connection, studies)))
+            return of_all(_all_rows(connection, studies))
         return _completed(connection, chosen) if in_full else chosen
 
 
@@ -83,7 +117,7 @@ def top_rows(
     """Read the first `top` of the rows of `trial_rows` as `sorted_rows` sorts them, reading little else.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
         UsageError: No row has such a metric; names the nearest.
     """
@@ -99,11 +133,11 @@ def top_rows(
 # --- by SQL --------------------------------------------------------------------------------------------
 
 
-def _query(connection: sa.Connection, studies: Sequence[str]) -> tuple[sa.Select[Any], Any]:
-    """Return the query for trials and trains in any order, and the alias of the tag of their kind."""
+def _query(connection: sa.Connection, studies: Sequence[str]) -> sa.Select[Any]:
+    """Return the query for the ids and the start times of trials and `train` runs, in any order."""
     kind, study = TAGS.alias("kind"), TAGS.alias("study")
     query = (
-        sa.select(*_RUN)
+        sa.select(RUNS.c.run_uuid, RUNS.c.start_time)
         .join(kind, sa.and_(kind.c.run_uuid == RUNS.c.run_uuid, kind.c.key == tags.KIND))
         .where(RUNS.c.lifecycle_stage == "active", kind.c.value.in_(("trial", "train")))
     )
@@ -117,95 +151,88 @@ def _query(connection: sa.Connection, studies: Sequence[str]) -> tuple[sa.Select
         _require_studies(studies, set(known))
         query = query.join(study, sa.and_(study.c.run_uuid == RUNS.c.run_uuid, study.c.key == tags.STUDY))
         query = query.where(study.c.value.in_(studies))
-    return query, kind
+    return query
 
 
-def _read(connection: sa.Connection, studies: Sequence[str]) -> list[TrialRow]:
-    query, _ = _query(connection, studies)
-    return _in_order(_in_full(connection, connection.execute(query).all()))
+def _all_rows(connection: sa.Connection, studies: Sequence[str]) -> Rows:
+    return with_fronts(_in_full(connection, [row.run_id for row in _named_rows(connection, studies, ())]))
 
 
-def _in_order(rows: list[TrialRow]) -> list[TrialRow]:
-    """Sort by the start: here, since SQLite would sort with all that rows have, on disk."""
-    return sorted(rows, key=lambda row: (row.began_ms or 0, row.run_id))
+class _NamedRow:
+    """A run with its named parameters and metrics alone, in a third of the memory of a `TrialRow`."""
+
+    __slots__ = ("_metric_keys", "_metrics", "_param_keys", "_params", "began_ms", "run_id")
+    objectives: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        run_id: str,
+        began_ms: int | None,
+        param_keys: tuple[str, ...],
+        params: tuple[Any, ...],
+        metric_keys: tuple[str, ...],
+        metrics: tuple[float, ...],
+    ) -> None:
+        self.run_id = run_id
+        self.began_ms = began_ms or 0
+        self._param_keys, self._params = param_keys, params
+        self._metric_keys, self._metrics = metric_keys, metrics
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(zip(self._param_keys, self._params, strict=True))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return dict(zip(self._metric_keys, self._metrics, strict=True))
 
 
-def _read_light(connection: sa.Connection, studies: Sequence[str], names: Collection[str]) -> list[TrialRow]:
-    """Read what rows are chosen by, in one query: a join for each tag that is needed, and for each metric."""
-    query, kind = _query(connection, studies)
-    has_fronts = _has_tag(connection, tags.OBJECTIVES)
-    keys = [*_CHOOSING_TAGS, *((tags.OBJECTIVES, tags.VALUES, tags.STUDY) if has_fronts else ())]
-    keys += [key for name, key in _FIELD_TAGS.items() if name in names and key not in keys]
-    keys += [tags.INFEASIBLE] if _has_tag(connection, tags.INFEASIBLE) else []
-    wanted = [name for name in names if name not in FIELDS and not name.startswith("metrics.")]
-    metrics = sorted(metrics_among(names))
-    query = query.add_columns(kind.c.value)
-    for index, key in enumerate([*keys, tags.PARAMS] if wanted else keys):
-        tag = TAGS.alias(f"tag{index}")
-        query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == key))
-        query = query.add_columns(tag.c.value)
+def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collection[str]) -> list[_NamedRow]:
+    """Read all runs with what is named, in order: by a join for the parameters, and one for each metric."""
+    query = _query(connection, studies)
+    words = {name.rpartition(".")[2] for name in names if name not in LATE_FIELDS and not name.startswith("metrics.")}
+    metrics = tuple(sorted(metrics_among(names)))
+    tag = TAGS.alias("params")
+    if words:
+        query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == tags.PARAMS))
+    query = query.add_columns(tag.c.value if words else sa.null())
     for index, stored in enumerate(map(looked_up_name, metrics)):
         latest = LATEST.alias(f"metric{index}")
         query = query.outerjoin(latest, sa.and_(latest.c.run_uuid == RUNS.c.run_uuid, latest.c.key == stored))
         query = query.add_columns(latest.c.value, latest.c.is_nan)
-    params_in = some_params(wanted)
-    known = (tags.KIND, *keys)
-    first, end = len(_RUN), len(_RUN) + len(known)
-    begin = end + bool(wanted)
+    further = _further_params(connection) if words else {}
 
-    further = _further_parts(connection, {tags.PARAMS, *keys} if wanted else set(keys))
+    @lru_cache(maxsize=1000)  # the trials of a study have the same keys
+    def among(keys: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(key for key in keys if key.rpartition(".")[2] in words)
 
-    def make(found: Any, params_found: dict[str, Any], last: dict[str, float]) -> TrialRow:
-        run_id, _, status, start_ms, end_ms = found[:first]
-        run_tags = {key: text for key, text in zip(known, found[first:end], strict=True) if text is not None}
-        if run_id in further:
-            run_tags = joined(run_tags | further[run_id])
-        run = ServerRun(
-            run_id=run_id, name="", status=status, start_ms=start_ms, end_ms=end_ms, tags=run_tags, metrics=last
-        )
-        return row_of(run, params_found)
-
-    rows: list[Any] = []
-    for found in sorted(connection.execute(query).all(), key=lambda found: (found[3] or 0, found[0])):
-        points = zip(metrics, found[begin::2], found[begin + 1 :: 2], strict=True)
-        last = {key: math.nan if is_nan else unbounded(value) for key, value, is_nan in points if value is not None}
-        text = found[end] if wanted else None
-        if text is not None and found[0] in further:
-            text = joined({tags.PARAMS: text, **further[found[0]]})[tags.PARAMS]
-        rows.append(_LightRow(params_in(text) if wanted else {}, last, partial(make, found)))
-    return with_fronts([light.row for light in rows]) if has_fronts else rows
+    rows = []
+    for part in connection.execute(query, execution_options={"yield_per": _AT_ONCE}).partitions():
+        for run_id, began_ms, text, *points in part:
+            if run_id in further:
+                text = joined({tags.PARAMS: text, **further[run_id]})[tags.PARAMS]
+            params = plain_mapping(text)
+            keys = among(tuple(params))
+            known, last = metrics, points[::2]
+            if None in last:
+                known = tuple([key for key, value in zip(metrics, last, strict=True) if value is not None])
+            last = [
+                math.nan if is_nan else unbounded(value)
+                for value, is_nan in zip(last, points[1::2], strict=True)
+                if value is not None
+            ]
+            rows.append(_NamedRow(run_id, began_ms, keys, tuple([params[key] for key in keys]), known, tuple(last)))
+    rows.sort(key=attrgetter("began_ms", "run_id"))  # here, since SQLite would sort with all that rows have, on disk
+    return rows
 
 
-class _LightRow:
-    """A row of which the rest is made when it is asked for: of most, only a parameter or a metric is looked at."""
-
-    __slots__ = ("_made", "_make", "metrics", "params")
-
-    def __init__(self, params: dict[str, Any], metrics: dict[str, float], make: Callable[..., TrialRow]) -> None:
-        self.params = params
-        self.metrics = metrics
-        self._make = make
-        self._made: TrialRow | None = None
-
-    @property
-    def row(self) -> TrialRow:
-        """The whole row."""
-        if self._made is None:
-            self._made = self._make(self.params, self.metrics)
-        return self._made
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.row, name)
-
-
-def _further_parts(connection: sa.Connection, keys: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return by run the tags on which tags go on that are longer than MLflow takes; mostly there are none."""
-    spread = [key for key in SPREAD if key in keys and _has_tag(connection, f"{key}.1")]
+def _further_params(connection: sa.Connection) -> dict[str, dict[str, str]]:
+    """Return by run the tags that continue parameters longer than MLflow accepts; mostly there are none."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for key in spread:
-        query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value).where(TAGS.c.key.like(f"{key}.%"))
-        for run_id, part, text in connection.execute(query):
-            found[run_id][part] = text
+    if _has_tag(connection, f"{tags.PARAMS}.1"):
+        query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value).where(TAGS.c.key.like(f"{tags.PARAMS}.%"))
+        for run_id, key, text in connection.execute(query):
+            found[run_id][key] = text
     return found
 
 
@@ -213,15 +240,23 @@ def _has_tag(connection: sa.Connection, key: str) -> bool:
     return connection.execute(sa.select(TAGS.c.run_uuid).where(TAGS.c.key == key).limit(1)).first() is not None
 
 
-def _completed(connection: sa.Connection, light: Sequence[TrialRow]) -> list[TrialRow]:
-    """Read light rows in full; those that were deleted meanwhile are left out."""
-    run_ids = [row.run_id for row in light]
-    runs: list[Any] = []
-    for start in range(0, len(run_ids), _CHUNK):
-        chunk = run_ids[start : start + _CHUNK]
-        runs += connection.execute(sa.select(*_RUN).where(RUNS.c.run_uuid.in_(chunk)))
-    full = {row.run_id: row for row in _in_full(connection, runs)}
-    return [replace(full[row.run_id], is_on_front=row.is_on_front) for row in light if row.run_id in full]
+def _has_fronts(connection: sa.Connection) -> bool:
+    return _has_tag(connection, tags.OBJECTIVES)
+
+
+def _judged(connection: sa.Connection, named: Sequence[Any], names: Collection[str]) -> Rows:
+    """Return rows with what is named and what they are judged by."""
+    keys = [*_JUDGING_TAGS, *(key for name, key in _FIELD_TAGS.items() if name in names)]
+    if _has_fronts(connection):
+        keys += _FRONT_TAGS
+    runs = _runs(connection, [row.run_id for row in named], keys)
+    return [row_of(runs[row.run_id], row.params, row.metrics) for row in named if row.run_id in runs]
+
+
+def _completed(connection: sa.Connection, rows: Rows) -> Rows:
+    """Read rows in full; those that were deleted meanwhile are left out."""
+    full = {row.run_id: row for row in _in_full(connection, [row.run_id for row in rows])}
+    return [replace(full[row.run_id], is_on_front=row.is_on_front) for row in rows if row.run_id in full]
 
 
 # --- the best few by SQL ---------------------------------------------------------------------------------
@@ -237,7 +272,7 @@ def _best(
     That is where several objectives make fronts, studies are judged by different metrics, directions are in doubt, a
     store was written before values were metrics, or rows without a value come into it.
     """
-    query, _ = _query(connection, studies)
+    query = _query(connection, studies)
     names = _value_metrics(connection)
     if _has_tag(connection, tags.OBJECTIVES) or not _all_have_metrics(connection, names):
         return None
@@ -255,7 +290,8 @@ def _best(
         found = [
             run for chunk in _chunks(run_ids) for run in connection.execute(query.where(RUNS.c.run_uuid.in_(chunk)))
         ]
-        rows = sorted_rows(_in_order(_in_full(connection, found)), metric, is_falling) if found else []
+        found.sort(key=lambda run: (run.start_time or 0, run.run_uuid))
+        rows = sorted_rows(_in_full(connection, [run.run_uuid for run in found]), metric, is_falling) if found else []
         if sum(_is_ahead(row, metric, bound, is_falling) for row in rows) >= top:
             return rows[:top]
         if bound is None:
@@ -278,7 +314,7 @@ def _value_metrics(connection: sa.Connection) -> dict[str, str]:
 
 
 def _all_have_metrics(connection: sa.Connection, names: Collection[str]) -> bool:
-    """Tell whether the value of every trial and train is a metric, too."""
+    """Tell whether the value of every trial and train is also a metric."""
     has_metric = sa.exists().where(LATEST.c.run_uuid == TAGS.c.run_uuid, LATEST.c.key.in_(names))
     query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.VALUE, sa.not_(has_metric)).limit(_CHUNK)
     without = list(connection.scalars(query))  # the runs of studies, whose value is that of their best
@@ -337,32 +373,36 @@ def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (run_ids[start : start + _CHUNK] for start in range(0, len(run_ids), _CHUNK))
 
 
-def _in_full(connection: sa.Connection, runs: Sequence[Any]) -> list[TrialRow]:
-    run_ids = [run.run_uuid for run in runs]
-    tags_of = _gather(connection, sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value), TAGS, run_ids)
-    metrics_of = _gather(
-        connection,
-        sa.select(
-            LATEST.c.run_uuid,
-            LATEST.c.key,
-            sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value),
-        ),
-        LATEST,
-        run_ids,
-    )
-    found = (
-        ServerRun(
-            run_id=run.run_uuid,
-            name=run.name or "",
-            status=run.status,
-            start_ms=run.start_time,
-            end_ms=run.end_time,
-            tags=joined(tags_of[run.run_uuid]),
-            metrics=shown_metrics(metrics_of[run.run_uuid]),
+def _in_full(connection: sa.Connection, run_ids: Sequence[str]) -> Rows:
+    """Return the rows of runs, without their fronts."""
+    last = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
+    metrics_of = _gather(connection, sa.select(LATEST.c.run_uuid, LATEST.c.key, last), LATEST, run_ids)
+    runs = _runs(connection, run_ids)
+    return [row_of(runs[run_id], metrics=shown_metrics(metrics_of[run_id])) for run_id in run_ids if run_id in runs]
+
+
+def _runs(connection: sa.Connection, run_ids: Sequence[str], keys: Collection[str] = ()) -> dict[str, ServerRun]:
+    """Read runs without their metrics, with all tags or those of some keys."""
+    query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value)
+    if keys:
+        parts = [TAGS.c.key.like(f"{key}.%") for key in SPREAD if key in keys]
+        query = query.where(sa.or_(TAGS.c.key.in_(keys), *parts))
+    tags_of = _gather(connection, query, TAGS, run_ids)
+    return {
+        run_id: ServerRun(
+            run_id=run_id,
+            name=name or "",
+            status=status,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            tags=joined(tags_of[run_id]),
+            metrics={},
         )
-        for run in runs
-    )
-    return [row_of(run) for run in found]
+        for chunk in _chunks(run_ids)
+        for run_id, name, status, start_ms, end_ms in connection.execute(
+            sa.select(*_RUN).where(RUNS.c.run_uuid.in_(chunk))
+        )
+    }
 
 
 def _require_studies(studies: Sequence[str], known: set[str]) -> None:
@@ -376,9 +416,8 @@ def _gather(
     connection: sa.Connection, query: sa.Select[Any], table: Any, run_ids: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
-    for start in range(0, len(run_ids), _CHUNK):
-        chunk = query.where(table.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-        for run_id, key, value in connection.execute(chunk).all():
+    for chunk in _chunks(run_ids):
+        for run_id, key, value in connection.execute(query.where(table.c.run_uuid.in_(chunk))).all():
             found[run_id][key] = value
     return found
 

@@ -76,7 +76,7 @@ def open_reader(uri: str) -> Iterator[RunReader]:
     """Open a store to read single runs of it.
 
     Raises:
-        StoreError: The store cannot be opened or read, or it is none of MLflow's.
+        StoreError: The store cannot be opened or read, or it is not one of MLflow's.
     """
     if is_server(uri):
         yield _FromServer(uri)

@@ -1,19 +1,15 @@
-"""A trial as a row: what the tags of its run say.
+"""Trials as rows: made from the tags of their runs, looked into by name, sorted as a leaderboard.
 
-The tag that holds the searched parameters as JSON: all of them, or some without parsing the rest.
-
-To parse the parameters of 20,000 runs takes a second; a condition looks at two of fifty.
-
-What of a row can be named on the command line: fields, parameters and metrics.
-
-Rows in the order of the leaderboard: best first, and last what counts for nothing.
+A name is a field, `params.KEY`, `metrics.KEY` or the end of a parameter, as in `lightsweep compare --columns`. The
+leaderboard has the best row first, and last the rows that have no value or were dropped.
 """
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from sweeps.core.errors import UsageError, did_you_mean
@@ -35,9 +31,9 @@ __all__ = [
     "plain_mapping",
     "require_metric",
     "resolve",
+    "resolve_all",
     "row_of",
     "rows_of",
-    "some_params",
     "sorted_rows",
     "with_fronts",
 ]
@@ -48,7 +44,7 @@ _STATES = {"FINISHED": "complete", "KILLED": "interrupted"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """A trial, or a single `train`, as it stands in the store.
+    """A trial, or a single `train`, as the store has it.
 
     Attributes:
         study: The study's name; None for a `train`.
@@ -110,12 +106,15 @@ def rows_of(runs: Iterable[ServerRun]) -> list[TrialRow]:
     return with_fronts([row_of(run) for run in runs])
 
 
-def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
-    """Return what the tags of one run say; whether it is on a Pareto front needs the others.
+def row_of(
+    run: ServerRun, params: dict[str, Any] | None = None, metrics: Mapping[str, float] | None = None
+) -> TrialRow:
+    """Return the row of a run, by its tags; whether it is on a Pareto front needs the other rows.
 
     Args:
-        run: With its tags.
-        params: The parameters, if they are known already.
+        run: The run.
+        params: Its parameters, if not all that are in its tag.
+        metrics: Its metrics, if not those of `run`.
     """
     tag = run.tags.get
     is_trial = tag(tags.KIND) == "trial"
@@ -134,7 +133,9 @@ def row_of(run: ServerRun, params: dict[str, Any] | None = None) -> TrialRow:
         metric=metric,
         direction=direction,
         value=value,
-        metrics={key: unbounded(number) for key, number in sorted(run.metrics.items())},
+        metrics={
+            key: unbounded(number) for key, number in sorted((run.metrics if metrics is None else metrics).items())
+        },
         params=plain_mapping(tag(tags.PARAMS)) if params is None else params,
         duration_s=trained_s,
         reason=tag(tags.REASON, ""),
@@ -210,7 +211,9 @@ def _finite(text: str | None, default: float) -> float:
 
 
 _UNREADABLE = (ValueError, RecursionError)  # also numbers of thousands of digits, and thousands of brackets
-_decode_at = json.JSONDecoder().raw_decode
+
+
+_decode = json.JSONDecoder().decode  # `json.loads` without its options
 
 
 def plain_mapping(text: str | None) -> dict[str, Any]:
@@ -218,47 +221,10 @@ def plain_mapping(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        found = _decode(text)
     except _UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def some_params(names: Collection[str]) -> Callable[[str | None], dict[str, Any]]:
-    """Return what takes from such a text the parameters that some names may mean: those that end in the same words.
-
-    It is `plain_mapping`, and leaves the others out where that is easy: in a text without braces or backslashes in its
-    values every quote begins or ends a text, and one before a colon ends a key.
-
-    Args:
-        names: As typed: `params.optimizer.lr`, `optimizer.lr` or `lr`.
-    """
-    words = sorted({name.rpartition(".")[2] for name in names})
-    if not all(word and json.dumps(word) == f'"{word}"' for word in words):
-        return plain_mapping
-
-    def take(text: str | None) -> dict[str, Any]:
-        if text is None or not _is_easy(text):
-            return plain_mapping(text)
-        found: dict[str, Any] = {}
-        for word in words:
-            start = text.find(f'{word}":')
-            while start > 0:
-                end = start + len(word)
-                if text[start - 1] in '".':
-                    key = text[text.rfind('"', 0, start) + 1 : end]
-                    try:
-                        found[key], end = _decode_at(text, end + 3 if text[end + 2 : end + 3] == " " else end + 2)
-                    except _UNREADABLE:
-                        return plain_mapping(text)
-                start = text.find(f'{word}":', end)
-        return found
-
-    return take
-
-
-def _is_easy(text: str) -> bool:
-    return text[:1] == "{" and text[-1:] == "}" and "\\" not in text and '" :' not in text and text.find("{", 1) < 0
 
 
 FIELDS = ("study", "trial", "state", "value", "duration_s", "metric", "infeasible", "is_on_front", "run_id")
@@ -271,9 +237,9 @@ class Field:
     """Something that a row may have.
 
     Attributes:
-        name: As it was typed.
-        kind: Where it stands in a row.
-        key: How it is called there.
+        name: As it was given.
+        kind: Which part of a row holds it.
+        key: Its name there.
     """
 
     name: str
@@ -284,7 +250,7 @@ class Field:
         """Return what the row has; None for nothing."""
         if self.kind == "field":
             return getattr(row, self.key)
-        found: dict[str, Any] = getattr(row, self.kind)
+        found: dict[str, Any] = row.params if self.kind == "params" else row.metrics
         return found.get(self.key)
 
 
@@ -299,16 +265,27 @@ def resolve(name: str, rows: Collection[TrialRow], fields: Collection[str] = FIE
     Raises:
         UsageError: No row has it; names the nearest.
     """
-    params = {key: None for row in rows for key in row.params}
-    metrics = {key: None for row in rows for key in row.metrics}
+    return resolve_all([name], rows, fields)[name]
+
+
+def resolve_all(names: Iterable[str], rows: Collection[TrialRow], fields: Collection[str] = FIELDS) -> dict[str, Field]:
+    """Find what is meant by each of several names, see `resolve`."""
+    params = dict.fromkeys(chain.from_iterable(row.params for row in rows))
+    metrics = dict.fromkeys(chain.from_iterable(row.metrics for row in rows))
+    return {name: _resolve(name, params, metrics, fields, not rows) for name in names}
+
+
+def _resolve(
+    name: str, params: Collection[str], metrics: Collection[str], fields: Collection[str], is_empty: bool
+) -> Field:
     head, _, tail = name.partition(".")
     if name in fields:
         return Field(name=name, kind="field", key=name)
-    if head == "params" and (tail in params or not rows):
+    if head == "params" and (tail in params or is_empty):
         return Field(name=name, kind="params", key=tail)
-    if head == "metrics" and (tail in metrics or not rows):
+    if head == "metrics" and (tail in metrics or is_empty):
         return Field(name=name, kind="metrics", key=tail)
-    if name in params or not rows:
+    if name in params or is_empty:
         return Field(name=name, kind="params", key=name)
     if name in metrics:
         return Field(name=name, kind="metrics", key=name)

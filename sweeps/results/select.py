@@ -1,4 +1,4 @@
-"""Conditions on rows: `params.model.depth >= 3 and metrics.val/acc > 0.9`. Parsed and evaluated here, never SQL.
+"""Select the rows that `lightsweep compare` shows: conditions (`--where`) and orders.
 
     condition   = either {"or" either}
     either      = both {"and" both}
@@ -6,10 +6,9 @@
     comparison  = NAME ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "like" | "contains") VALUE
                 | NAME ["not"] "in" "[" VALUE {"," VALUE} "]"
 
-A name is `params.KEY`, `metrics.KEY`, a field, or whatever else `fields.resolve` knows; odd ones stand in backticks. A
-value is a number, a text in quotes, true, false or null. What a row does not have passes no comparison but `= null`.
-
-Which rows `lightsweep compare` shows, and in which order.
+A name is `params.KEY`, `metrics.KEY`, a field, or anything else that `rows.resolve` knows; odd names need backticks. A
+value is a number, a text in quotes, true, false or null. A missing value passes no comparison except `= null`.
+Conditions are evaluated here and never become SQL.
 """
 
 import json
@@ -22,7 +21,7 @@ from typing import Any, NoReturn
 
 from sweeps.core.errors import UsageError
 from sweeps.results.queries import chosen_rows, top_rows
-from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, require_metric, resolve, sorted_rows
+from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, require_metric, resolve, resolve_all, sorted_rows
 
 __all__ = ["Selection", "Where", "parse_where", "selected_rows"]
 
@@ -46,6 +45,7 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 _SAME = {"==": "=", "<>": "!="}
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 _RESERVED = {"and", "or", "not", "in", "like", "contains", *_WORDS}
+_KINDS = {bool: "true or false", int: "numbers", float: "numbers"}
 _MAX_DEPTH = 50
 _MOST_DIGITS = 18  # of a whole number
 _SIGNS = "= != < <= > >= in like contains"
@@ -65,7 +65,7 @@ class Where:
     """A parsed condition.
 
     Attributes:
-        text: As it was typed.
+        text: As it was given.
         names: The names in it.
     """
 
@@ -80,7 +80,7 @@ class Where:
         Raises:
             UsageError: No row has one of the names, or what it names is never of the kind that it is compared with.
         """
-        fields = {name: resolve(name, rows) for name in self.names}
+        fields = resolve_all(self.names, rows)
         for name, literal, start in self._literals:
             kinds = set()
             for row in rows:
@@ -143,7 +143,10 @@ class _Parser:
         tests = [self._both()]
         while self._takes("and"):
             tests.append(self._both())
-        return tests[0] if len(tests) == 1 else lambda row, fields: all(test(row, fields) for test in tests)
+        if len(tests) == 1:
+            return tests[0]
+        first, *others = tests  # most rows fail the first
+        return lambda row, fields: first(row, fields) and all(test(row, fields) for test in others)
 
     def _both(self) -> _Test:
         self._depth += 1
@@ -265,14 +268,12 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "numbers" if isinstance(value, int | float) else "texts"
+    return _KINDS.get(type(value), "texts")
 
 
 def _plain(value: Any) -> Any:
     """Return lists and mappings as their text."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return json.dumps(value) if type(value) in (list, dict) else value
 
 
 def _value(row: TrialRow, fields: Mapping[str, Field], name: str) -> Any:
@@ -314,6 +315,14 @@ class Selection:
         Raises:
             UsageError: No row has a name that was given, or no study has a front.
         """
+        return self.order(self.narrow(rows))
+
+    def narrow(self, rows: list[TrialRow]) -> list[TrialRow]:
+        """Filter, and sort by a name if one is given: all of `pick` that needs no values of the rows.
+
+        Raises:
+            UsageError: No row has a name that was given, or no study has a front.
+        """
         if self.metric is not None:
             require_metric(rows, self.metric)
         by = None if self.sort is None else resolve(self.sort, rows)
@@ -323,11 +332,15 @@ class Selection:
                 raise UsageError("--pareto is for studies of several objectives, and these have one each.")
             kept = [row for row in kept if row.is_on_front]
         if by is None:
-            is_known = any(self.metric in (row.metric, *row.metrics) for row in kept)
-            ordered = sorted_rows(kept, self.metric if is_known else None, self.is_descending)
-        else:
-            ordered = _by_value([(by.of(row), row) for row in kept], bool(self.is_descending))
-        return ordered[: self.top]
+            return kept
+        return _by_value([(by.of(row), row) for row in kept], bool(self.is_descending))[: self.top]
+
+    def order(self, kept: list[TrialRow]) -> list[TrialRow]:
+        """Sort by value what `narrow` has kept, unless it is sorted by a name."""
+        if self.sort is not None:
+            return kept
+        is_known = any(self.metric in (row.metric, *row.metrics) for row in kept)
+        return sorted_rows(kept, self.metric if is_known else None, self.is_descending)[: self.top]
 
 
 def _by_value(found: Sequence[tuple[Any, TrialRow]], is_descending: bool) -> list[TrialRow]:
@@ -356,7 +369,7 @@ def selected_rows(
         only: Names beside which nothing but the values of the rows is looked at; None for rows in full.
 
     Raises:
-        StoreError: The store cannot be opened, or it is none of MLflow's.
+        StoreError: The store cannot be opened, or it is not one of MLflow's.
         StudyError: There is no such study; names the nearest.
         UsageError: No row has a name that was given; names the nearest.
     """
@@ -366,11 +379,13 @@ def selected_rows(
     names += only or ()
     if selection.metric is not None:
         names.append(f"metrics.{selection.metric}")
+    if selection.is_front:
+        names.append("is_on_front")
 
     def choose(rows: list[TrialRow]) -> list[TrialRow]:
-        chosen = selection.pick(rows)
+        chosen = selection.order(rows)
         for name in only or ():
             resolve(name, chosen, LATE_FIELDS)
         return chosen
 
-    return chosen_rows(uri, studies, choose, names=names, in_full=only is None)
+    return chosen_rows(uri, studies, choose, names=names, narrow=selection.narrow, in_full=only is None)

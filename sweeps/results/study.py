@@ -1,12 +1,8 @@
-"""A study as its store tells it: its trials, its space, its best, the histories of its metrics.
+"""A recorded study for notebooks: its trials, search space, best trial, and frames of trials and metric histories.
 
-Read from MLflow's tables, or from a server; nothing of Optuna's is needed, so that a study of another machine can be
-read with nothing but the address of its store.
-
-Trials, and the histories of their metrics, as frames for notebooks.
-
-Columns are called as in MLflow's `search_runs` (`params.KEY`, `metrics.KEY`) and Optuna's `trials_dataframe` (`number`,
-`value`, `state`). Numbers are numbers, times know that they are UTC, and what a trial does not have is missing.
+It is read from MLflow's tables or a server. Optuna's database is not needed, so the address of the store is enough to
+read a study of another machine. Columns of frames are named as in MLflow's `search_runs` (`params.KEY`, `metrics.KEY`)
+and Optuna's `trials_dataframe` (`number`, `value`, `state`). Times are in UTC, and absent values are missing.
 """
 
 import json

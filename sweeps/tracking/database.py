@@ -1,6 +1,6 @@
-"""The tables of MLflow's that are read by SQL with the columns that are, and which MLflow made them.
+"""MLflow's database: the tables and columns that are read by SQL, and a connection with errors in one line.
 
-Open a database with MLflow's tables, and say in one line what is wrong with another.
+A database of another MLflow version can be read while it has these columns; only MLflow itself refuses it.
 """
 
 import gc
@@ -100,7 +100,7 @@ def _revisions() -> tuple[set[str], str]:
 
 
 def require_store(uri: str) -> None:
-    """Refuse a database that cannot be opened, is none of MLflow's, or was made by another version of MLflow.
+    """Refuse a database that cannot be opened, is not one of MLflow's, or was made by another version of MLflow.
 
     MLflow itself refuses to work with the tables of another version; to read them is another matter, see `connected`.
 
@@ -110,7 +110,7 @@ def require_store(uri: str) -> None:
     with connected(uri) as connection:
         problem = version_problem(connection, uri)
     if problem:
-        raise StoreError(f"The store {hide_password(uri)} is no use to MLflow: {problem}.")
+        raise StoreError(f"MLflow cannot use the store {hide_password(uri)}: {problem}.")
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _require_tables(connection: sa.Connection, uri: str) -> None:
     if {"runs", "experiments"} <= names:
         raise StoreError(f"The store {hide_password(uri)} cannot be read: {_otherness(connection, uri)}.")
     whose = "it is Optuna's, and MLflow's lies beside it" if "trials" in names else "it has none of its tables"
-    raise StoreError(f"The database {hide_password(uri)} is no store of MLflow's: {whose}.")
+    raise StoreError(f"The database {hide_password(uri)} is not a store of MLflow's: {whose}.")
 
 
 def _unreadable(engine: sa.Engine, uri: str, error: SQLAlchemyError) -> StoreError:

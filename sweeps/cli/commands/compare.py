@@ -1,28 +1,24 @@
 """Print trials as a table, CSV, JSON or Markdown."""
 
 import argparse
-import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, TextIO
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sweeps.cli.arguments import uri_of
 from sweeps.cli.console import SafeConsole
+from sweeps.cli.tables import Column, in_markdown, print_csv, print_table
 from sweeps.core.errors import UsageError
-from sweeps.core.text import brief, distinct, duration, finite, number, plain, short_names
+from sweeps.core.text import brief, distinct, duration, finite, number, short_names
 from sweeps.core.trials import SEM
 from sweeps.results.groups import Group
 from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, resolve
 
-__all__ = ["Format", "print_csv", "print_groups", "print_markdown", "print_rows", "run"]
+__all__ = ["Format", "print_groups", "print_rows", "run"]
 
 Format = Literal["table", "csv", "json", "md"]
 _STYLES = {
@@ -33,9 +29,6 @@ _STYLES = {
     "interrupted": "yellow",
     "running": "cyan",
 }
-_GAP = 2  # blanks between columns
-_MAX_CELL = 24  # places of a cell in a terminal, of which a wide character takes two
-_END_OF_CELL = 9  # places of its end, where beginnings are alike
 
 
 def print_rows(
@@ -74,24 +67,12 @@ def print_rows(
         names = short_names(_params(rows))
         said = " ".join(f"{names[key]}={brief(number(value))}" for key, value in shared.items())
         same = f"The same in all: {said}" if shared else ""
-        if form == "md":
-            print_markdown([column.header for column in laid_out], _lines(laid_out), out)
-            out.write(f"\n{_in_markdown(same)}\n" if same else "")
-        else:
-            _print_table(rows, console, laid_out)
-            if same:
-                console.print(same, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)
-
-
-def print_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], out: TextIO) -> None:
-    """Print a table as GitHub shows it."""
-    for cells in (header, ["---"] * len(header), *lines):
-        out.write(f"| {' | '.join(map(_in_markdown, cells))} |\n")
-
-
-def _in_markdown(text: str) -> str:
-    """Keep a text to its cell, and from being taken for markup."""
-    return re.sub(r"([\\|`*_<>\[\]~])", r"\\\1", plain(text))
+        styles = [_STYLES.get(row.state, "") for row in rows]
+        print_table(laid_out, form, console=console, out=out, row_styles=styles)
+        if same and form == "md":
+            out.write(f"\n{in_markdown(same)}\n")
+        elif same:
+            console.print(same, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _print_csv(rows: Sequence[TrialRow], out: TextIO, chosen: Sequence[Field]) -> None:
@@ -112,21 +93,6 @@ def _print_csv(rows: Sequence[TrialRow], out: TextIO, chosen: Sequence[Field]) -
     print_csv([*fixed, *params, *metrics], lines, out)
 
 
-def print_csv(header: Sequence[str], lines: Sequence[Sequence[Any]], out: TextIO) -> None:
-    """Print CSV that is safe to open in a spreadsheet."""
-    writer = csv.writer(out, lineterminator="\n")
-    for cells in (header, *lines):
-        writer.writerow(["" if cell is None else _no_formula(cell) for cell in cells])
-
-
-def _no_formula(cell: Any) -> Any:
-    """Keep a spreadsheet from running a text as a formula, and a text to its line."""
-    if not isinstance(cell, str):
-        return cell
-    text = plain(cell)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", " ")) else text
-
-
 def _params(rows: Sequence[TrialRow]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.params))
 
@@ -141,70 +107,24 @@ def _shared(rows: Sequence[TrialRow]) -> dict[str, Any]:
     }
 
 
-def _lines(columns: Sequence["_Column"]) -> list[tuple[str, ...]]:
-    return list(zip(*(column.cells for column in columns), strict=True))
-
-
-# --- the table -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Column:
-    header: str
-    cells: list[str]
-    is_number: bool = True
-    style: str = ""
-    sacrifice: int = 0  # what is left out first in a narrow terminal: the highest; 0 always stays
-
-    def __post_init__(self) -> None:
-        self.header, self.cells = brief(plain(self.header)), [brief(plain(cell)) for cell in self.cells]
-
-    @property
-    def width(self) -> int:
-        return max(map(cell_len, (self.header, *self.cells)))
-
-
-def _print_table(rows: Sequence[TrialRow], console: Console, columns: list[_Column]) -> None:
-    width = console.width
-    left_out: list[str] = []
-    if console.is_terminal:
-        for column in columns:
-            column.cells = _shortened(column.cells)
-        columns, left_out = _fitting(columns, width)
-    else:
-        console.width = sum(column.width + _GAP for column in columns)
-    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        table.add_column(Text(column.header), justify=justify, style=column.style, no_wrap=True)
-    for row, cells in zip(rows, _lines(columns), strict=True):
-        table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
-    console.print(table)
-    console.width = width
-    if left_out:
-        console.print(
-            f"Not shown for want of room: {', '.join(left_out)}. `--format csv` has all.", style="dim", highlight=False
-        )
-
-
-def _chosen_columns(rows: Sequence[TrialRow], chosen: Sequence[Field]) -> list[_Column]:
+def _chosen_columns(rows: Sequence[TrialRow], chosen: Sequence[Field]) -> list[Column]:
     columns = []
     for field in chosen:
         values = [field.of(row) for row in rows]
         is_number = all(value is None or isinstance(value, int | float) for value in values)
-        columns.append(_Column(field.name, ["" if value is None else number(value) for value in values], is_number))
+        columns.append(Column(field.name, ["" if value is None else number(value) for value in values], is_number))
     return columns
 
 
-def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, Any]) -> list[_Column]:
+def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, Any]) -> list[Column]:
     """Lay the table out; what says least is the first to be left out."""
     judged = sorted({row.metric for row in rows if row.metric})
     params = _params(rows)
     names = short_names(params)
     params = [key for key in params if key not in shared]
 
-    def column(header: str, cell: Callable[[TrialRow], str], **more: Any) -> _Column:
-        return _Column(header, [cell(row) for row in rows], **more)
+    def column(header: str, cell: Callable[[TrialRow], str], **more: Any) -> Column:
+        return Column(header, [cell(row) for row in rows], **more)
 
     columns = []
     if len({row.study for row in rows}) > 1:
@@ -216,7 +136,7 @@ def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, 
     if objectives:
         columns.append(column("front", lambda row: "*" if row.is_on_front else "", is_number=False))
         for name in objectives:
-            columns.append(_Column(name, [_objective(row, name) for row in rows], style="green"))
+            columns.append(Column(name, [_objective(row, name) for row in rows], style="green"))
     else:
         columns.append(column(judged[0] if len(judged) == 1 else "value", _value, style="green"))
     if metric is not None and metric not in judged and metric not in objectives:
@@ -224,7 +144,7 @@ def _columns(rows: Sequence[TrialRow], metric: str | None, shared: Mapping[str, 
     for index, key in enumerate(params, start=2):
         texts = distinct(row.params[key] for row in rows if key in row.params)
         cells = [texts[repr(row.params[key])] if key in row.params else "" for row in rows]
-        columns.append(_Column(names[key], cells, sacrifice=index))
+        columns.append(Column(names[key], cells, sacrifice=index))
     columns.append(column("state", _state, is_number=False))
     columns.append(column("time", lambda row: "" if row.duration_s is None else duration(row.duration_s), sacrifice=1))
     columns.append(column("run", lambda row: row.run_id[:8], is_number=False))
@@ -263,34 +183,6 @@ def _error(row: TrialRow, metric: str) -> str:
     return "" if error is None else f" ± {number(error)}"
 
 
-def _shortened(cells: Sequence[str]) -> list[str]:
-    """Cut cells to what a terminal has room for: at their ends, unless they would then look the same."""
-    found = [_cut(cell) for cell in cells]
-    return found if len(set(found)) == len(set(cells)) else [_cut_within(cell) for cell in cells]
-
-
-def _cut(cell: str) -> str:
-    return cell if cell_len(cell) <= _MAX_CELL else f"{set_cell_size(cell, _MAX_CELL - 1)}…"
-
-
-def _cut_within(cell: str) -> str:
-    end = cell[-_END_OF_CELL:]
-    if cell_len(cell) <= _MAX_CELL or cell_len(end) > _END_OF_CELL:
-        return _cut(cell)
-    return f"{set_cell_size(cell, _MAX_CELL - 1 - _END_OF_CELL)}…{end}"
-
-
-def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
-    """Leave columns out until the rest fits, and name those left out in their order."""
-    kept = list(columns)
-    while sum(column.width for column in kept) + _GAP * (len(kept) - 1) > width:
-        expendable = max(kept, key=lambda column: column.sacrifice)
-        if expendable.sacrifice == 0:
-            break
-        kept.remove(expendable)
-    return kept, [column.header for column in columns if column not in kept]
-
-
 def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out: TextIO) -> None:
     """Print groups in the order given: as a table, Markdown, CSV or JSON."""
     if form == "json":
@@ -304,22 +196,12 @@ def print_groups(groups: Sequence[Group], form: Format, *, console: Console, out
         print_csv(header, lines, out)
         return
     shown = [*groups[0].keys, "count", f"mean {groups[0].metric}", "error", "best", "best run"]
-    cells = [
-        ["" if cell is None else brief(number(cell)) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines
+    cells = [["" if cell is None else number(cell) for cell in [*line[:-1], (line[-1] or "")[:8]]] for line in lines]
+    columns = [
+        Column(name, list(column), is_number=False)
+        for name, column in zip(shown, zip(*cells, strict=True), strict=True)
     ]
-    if form == "md":
-        print_markdown(shown, cells, out)
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for name in shown:
-        table.add_column(Text(name), no_wrap=True)
-    for line in cells:
-        table.add_row(*map(Text, line))
-    width = console.width
-    if not console.is_terminal:
-        console.width = sum(max(map(cell_len, column)) + 2 for column in zip(shown, *cells, strict=True))
-    console.print(table)
-    console.width = width
+    print_table(columns, form, console=console, out=out)
 
 
 def run(args: argparse.Namespace) -> int:

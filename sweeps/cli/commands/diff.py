@@ -15,6 +15,7 @@ from rich.text import Text
 from sweeps.cli.arguments import uri_of
 from sweeps.cli.commands.show import Format, is_unicode, state_style
 from sweeps.cli.console import SafeConsole
+from sweeps.cli.tables import Column, print_table, table_width
 from sweeps.core.errors import UsageError
 from sweeps.core.text import brief, duration, finite, number, plain
 from sweeps.results.histories import sparkline
@@ -234,20 +235,14 @@ def _print_section(title: str, rows: Mapping[str, Cells], names: Sequence[str], 
         console.print()
         console.print(Text(title, style="bold"))
     texts = {plain(key): [_NONE if cell is None else plain(cell) for cell in cells] for key, cells in rows.items()}
-    columns = [list(texts), *(list(column) for column in zip(*texts.values(), strict=True))]
-    widths = [max(map(cell_len, (head, *cells))) for head, cells in zip(("", *names), columns, strict=True)]
-    if console.is_terminal and sum(widths) + _GAP * len(widths) > console.width:
+    columns = [Column("", list(texts), is_number=False, longest=_LONGEST)]
+    for name, cells in zip(names, zip(*texts.values(), strict=True), strict=True):
+        styles = [_style(key, cell) for key, cell in zip(texts, cells, strict=True)]
+        columns.append(Column(name, list(cells), is_number=False, longest=_LONGEST, styles=styles))
+    if console.is_terminal and table_width(columns) > console.width:
         _print_stacked(texts, names, console)
-        return
-    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
-    for name in ("", *names):
-        table.add_column(Text(name), no_wrap=True)
-    for key, cells in texts.items():
-        table.add_row(Text(key), *(_styled(key, cell) for cell in cells))
-    width = console.width
-    console.width = max(width, sum(widths) + _GAP * len(widths))
-    console.print(table)
-    console.width = width
+    else:
+        print_table(columns, "table", console=console, out=console.file)
 
 
 def _print_stacked(rows: Mapping[str, Sequence[str]], names: Sequence[str], console: Console) -> None:
@@ -259,12 +254,12 @@ def _print_stacked(rows: Mapping[str, Sequence[str]], names: Sequence[str], cons
             table = Table.grid(padding=(0, _GAP, 0, 0))
             table.add_column(width=width + 2, no_wrap=True)
             table.add_column(overflow="fold")
-            table.add_row(Text(f"  {name}", style="bold"), _styled(key, cell))
+            table.add_row(Text(f"  {name}", style="bold"), Text(cell, _style(key, cell)))
             console.print(table)
 
 
-def _styled(key: str, cell: str) -> Text:
-    return Text(cell, style=state_style(cell) if key == "state" else "dim" if cell == _NONE else "")
+def _style(key: str, cell: str) -> str:
+    return state_style(cell) if key == "state" else "dim" if cell == _NONE else ""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from sweeps.cli.arguments import uri_of
-from sweeps.cli.commands.compare import print_csv
+from sweeps.cli.tables import print_csv
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.config.quoting import quote
 from sweeps.core import paths

@@ -196,7 +196,7 @@ def test_server_gives_the_same_rows(uri: str, monkeypatch: pytest.MonkeyPatch) -
     [
         ("sqlite:///none.db", "There is no store at none.db"),
         ("sqlite:///text.db", "cannot be read: file is not a database"),
-        ("sqlite:///other.db", "is no store of MLflow's"),
+        ("sqlite:///other.db", "is not a store of MLflow's"),
         ("text.db", "--uri must be a database URL"),
         ("nonsense://host/db", "cannot be opened"),
         ("postgresql://me:secret@127.0.0.1:1/db", "Connection refused"),

@@ -14,6 +14,7 @@ from sweeps.core.errors import UsageError
 from sweeps.results import queries
 from sweeps.results.queries import chosen_rows, sorted_rows, top_rows, trial_rows
 from sweeps.results.rows import LATE_FIELDS, resolve
+from sweeps.results.select import Selection, parse_where, selected_rows
 from sweeps.tracking import tags
 
 ODD = (0.5, 0.9, math.nan, math.inf, -math.inf, 0.5, 0.0, -0.0, 1.7976931348623157e308, None)
@@ -175,6 +176,62 @@ def test_whatever_can_be_named_is_there_to_choose_by(fill: Fill, name: str) -> N
     chosen_rows(uri, [], choose, names=[name])
 
 
+TEXTS = (
+    '{"a.lr": 1, "b.lr": 1.0, "c.lr": null, "d.lr": [1, "lr"], "e.lr": Infinity, "f.lr": "1", "lr": true, "xlr": 0}',
+    '{"lr":1,"a.b":{"lr":2},"l\\"r":"\\"lr\\": 3","lr.x":4}',
+    '{"a.lr": 0.1, "b',
+    "[1]",
+    None,
+)
+
+
+@pytest.mark.parametrize("name", ["lr", "params.lr", "a.lr", "params.f.lr"])
+def test_parameters_to_choose_by_have_their_types_and_the_others_are_left_out(fill: Fill, name: str) -> None:
+    uri = fill(*({"study": "a", "state": "complete", "params": text} for text in TEXTS))
+    expected = [
+        {key: value for key, value in row.params.items() if key.rpartition(".")[2] == "lr"} for row in trial_rows(uri)
+    ]
+    seen: list[Any] = []
+
+    def narrow(rows: list[Any]) -> list[Any]:
+        seen.extend(row.params for row in rows)
+        return rows[1:]
+
+    chosen = chosen_rows(uri, [], lambda rows: [*reversed(rows)], names=[name, "metrics.val/acc"], narrow=narrow)
+
+    assert repr(seen) == repr(expected) and expected[0]
+    assert repr(chosen) == repr([*reversed(trial_rows(uri)[1:])])
+
+
+CONDITIONS = (
+    "params.model.depth > 5 and val/acc < 0.6",
+    "depth in [1, 2, 30] or metrics.val/loss >= 0.5",
+    "val/acc = null",
+    "not val/loss < 0.5 and state != 'dropped'",
+    "value > 0.3 and study = 'a' and depth < 40",
+)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_conditions_and_orders_give_what_they_give_on_full_rows(fill: Fill, store: str, text: str) -> None:
+    uri = fill(*STORES[store])
+    rows = trial_rows(uri)
+    where = parse_where(text)
+    for sort, top, metric, is_front in itertools.product(
+        (None, "depth", "val/loss", "state"), (None, 3), (None, "val/loss"), (False, True)
+    ):
+        selection = Selection(where=where, sort=sort, top=top, metric=metric, is_front=is_front)
+        try:
+            expected = repr(selection.pick(rows))
+        except UsageError as error:
+            with pytest.raises(UsageError) as raised:
+                selected_rows(uri, [], selection)
+            assert str(raised.value) == str(error)
+        else:
+            assert repr(selected_rows(uri, [], selection)) == expected
+
+
 def test_unknown_metric_names_the_nearest_of_all(fill: Fill) -> None:
     with pytest.raises(UsageError, match=r"metric 'val/los'. *Did you mean 'val/loss'"):
         top_rows(fill(*plain()), [], 3, "val/los")
@@ -197,7 +254,7 @@ def test_the_database_sorts_where_one_number_decides(
 ) -> None:
     read: list[int] = []
     in_full = queries.row_of
-    monkeypatch.setattr(queries, "row_of", lambda run, *params: read.append(1) or in_full(run, *params))
+    monkeypatch.setattr(queries, "row_of", lambda *run, **more: read.append(1) or in_full(*run, **more))
     uri = fill(*STORES[store] * 20, has_value_metrics=AGES[age])
 
     top_rows(uri, [], 3, metric)
