@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.cli.parser import choices_of, topics
 from sweeps.config.study_file import recorded_studies
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError, StoreError
@@ -39,11 +40,6 @@ compdef _lightsweep lightsweep
 complete -c lightsweep -a '(lightsweep completion fish --line (commandline -cp) 2>/dev/null)'
 # To keep it: lightsweep completion fish > ~/.config/fish/completions/lightsweep.fish""",
 }
-_FLAGS = (
-    *("--debug", "--resolve", "--migrate", "--pareto", "--ascending", "--descending"),
-    *("--at-commit", "--in-env", "--yes"),
-    *("--require-reproduced", "--probabilities"),
-)
 _HARMLESS = re.compile(r"[\w@%+=:,./][\w@%+=:,./#\[\]-]* ?", re.ASCII)
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
@@ -70,13 +66,10 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
     if word.startswith("-"):
         return [f"{option} " for option in commands.get(command, ()) if option.startswith(word)]
     last = typed[-1] if typed else ""
-    if last == "--format":
-        forms = {"compare": ("csv", "json", "md", "table"), "predict": ("csv", "json", "table")}
-        return _matching((f"{form} " for form in forms.get(command, ("json", "table"))), word)
-    if last == "--cfg":
-        return _matching(("job ",), word)
-    if last.startswith("-") and last not in _FLAGS:
-        return []  # its value: a path, which the shell completes, or a number
+    if last.startswith("-"):
+        choices = choices_of(command, last)
+        if choices is not None:  # without choices: a path, which the shell completes, or a number
+            return _matching((f"{choice} " for choice in sorted(choices)), word)
     if command in ("train", "sweep", "check"):
         return _overrides("train" if command == "train" else "sweep", typed, word)
     if command in ("compare", "report", "resume", "ui"):
@@ -87,6 +80,8 @@ def complete(line: str, commands: Mapping[str, Sequence[str]]) -> list[str]:
         return _models(typed, word)
     if command in ("enqueue", "stop"):
         return _steering(command, typed, word)
+    if command == "help":
+        return [] if typed else _matching((f"{topic} " for topic in sorted(topics())), word)
     if command == "completion":
         return _matching((f"{shell} " for shell in _SCRIPTS), word)
     return []

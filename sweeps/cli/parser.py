@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["make_parser", "options", "parsed", "topics"]
+__all__ = ["choices_of", "make_parser", "options", "parsed", "topics"]
 
 _CONFIG = """\
 Overrides have Hydra's syntax: key=value, +key=value, ~key, group=option. Print what they compose to with --cfg job.
@@ -94,6 +94,13 @@ def make_parser() -> argparse.ArgumentParser:
     for add in (_add_training, _add_steering, _add_reading, _add_reproducing, _add_serving, _add_others):
         add(commands)
     return parser
+
+
+def choices_of(command: str, option: str) -> tuple[str, ...] | None:
+    """Return the values that an option can have, empty if they are open; None if it takes none or is unknown."""
+    found = _commands().get(command)
+    action = None if found is None else found._option_string_actions.get(option)
+    return None if action is None or action.nargs == 0 else tuple(map(str, action.choices or ()))
 
 
 def topics() -> dict[str, Callable[[], str]]:

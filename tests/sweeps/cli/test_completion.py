@@ -40,6 +40,8 @@ def completed(line: str) -> list[str]:
         ("lightsweep predict --format ", ["csv ", "json ", "table "]),
         ("lightsweep promote --require", ["--require-reproduced "]),
         ("lightsweep promote --name ", []),
+        ("lightsweep help co", ["compare ", "completion ", "config "]),
+        ("lightsweep help runs ", []),
         ("lightsweep check --format ", ["json ", "table "]),
         ("lightsweep check search=m", ["search=mlp "]),
         ("lightsweep train --cfg ", ["job "]),
