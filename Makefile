@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: sweep test check format install lock clean help
+.PHONY: sweep test quick check format install lock clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -14,6 +14,11 @@ sweep: install   ## run twenty trials on real data, and list the best
 
 test: install    ## run every test that this machine can run, two files at a time
 	$(BIN)/pytest -n 2 --dist loadfile
+
+quick: install   ## run the tests for the time between two edits
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not cold and not ddp and not browser and not postgres" \
+		tests/test_architecture.py tests/lightning_modules/nets \
+		$(addprefix tests/sweeps/,cli config core driver report reproduce results search serving tracking)
 
 check: install   ## format, lint and types
 	$(BIN)/ruff format --check .
