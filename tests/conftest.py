@@ -11,6 +11,12 @@ from typing import Any
 
 import pytest
 import warm
+from hypothesis import settings
+
+# HYPOTHESIS_PROFILE=full, as in .ci/run, tries as many examples as a change of the search space deserves
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("full", max_examples=150, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config import composer as config
@@ -171,7 +171,6 @@ _TREES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(tree=st.dictionaries(_TEXTS, _TREES, max_size=3))
 def test_plain_data_of_any_kind_reads_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
     folder = tmp_path_factory.getbasetemp()

@@ -1,7 +1,7 @@
 """Names go to MLflow and back one to one, and MLflow takes each of them."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 
@@ -36,7 +36,6 @@ awkward = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(awkward)
 def test_any_name_is_one_that_mlflow_takes_and_is_found_again(name: str) -> None:
     stored = stored_name(name)

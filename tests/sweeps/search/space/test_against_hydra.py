@@ -7,7 +7,7 @@ import string
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, OverrideType, RangeSweep
 from hydra.errors import HydraException
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sweeps.config.quoting import quote
@@ -216,7 +216,6 @@ def check(text):
 
 
 @given(expressions)
-@settings(deadline=None, max_examples=150)
 def test_an_expression_means_the_same_in_a_file_and_a_constant_is_its_only_value(expression):
     text = f"lr={expression.strip()}"  # in a file, blanks and line breaks around it mean nothing
     override, typed = hydras(text), ours(text)
@@ -233,13 +232,11 @@ def test_an_expression_means_the_same_in_a_file_and_a_constant_is_its_only_value
 
 
 @given(keys, expressions)
-@settings(deadline=None, max_examples=150)
 def test_an_expression_means_what_it_means_to_hydra(key, expression):
     check(f"{key}={expression}")
 
 
 @given(keys, broken())
-@settings(deadline=None, max_examples=150)
 def test_what_hydra_refuses_is_refused_in_one_line(key, expression):
     check(f"{key}={expression}")
     found = ours(f"{key}={expression}")

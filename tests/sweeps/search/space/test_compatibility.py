@@ -2,7 +2,7 @@
 
 import optuna
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from spaces import NUMBERS, active_names, as_text, declared_spaces, is_forbidden, is_inside, space_of
 
@@ -162,7 +162,6 @@ def with_domains(declared, replace):
 
 
 @given(declared_spaces(), st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
 def test_into_the_same_space_a_trial_is_what_it_was(declared, seed):
     space = space_of(declared)
     again = parse_space(space.describe())
@@ -172,7 +171,6 @@ def test_into_the_same_space_a_trial_is_what_it_was(declared, seed):
 
 
 @given(declared_spaces(), st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
 def test_into_a_wider_space_every_trial_fits_with_its_values(declared, seed):
     space = space_of(declared)
     wider = space_of(with_domains(declared, WIDER.__getitem__))
@@ -187,7 +185,6 @@ def test_into_a_wider_space_every_trial_fits_with_its_values(declared, seed):
 
 
 @given(declared_spaces(), st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
 def test_into_a_narrower_space_just_those_fit_that_lie_inside(declared, seed):
     space = space_of(declared)
     node = declared[0]
@@ -207,7 +204,6 @@ def test_into_a_narrower_space_just_those_fit_that_lie_inside(declared, seed):
 
 
 @given(declared_spaces(), st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
 def test_into_a_space_that_forbids_more_just_those_fit_that_it_allows(declared, seed):
     stricter = space_of(declared)
     space = parse_space({**declared[0], "forbid": []})
@@ -228,7 +224,6 @@ def configurations(draw):
 
 
 @given(declared_spaces(), declared_spaces(), configurations(), configurations(), st.integers(0, 9), st.booleans())
-@settings(deadline=None, max_examples=200)
 def test_into_any_space_just_those_fit_that_it_could_have_proposed(before, after, recorded, now, seed, is_changed):
     space, other = space_of(before), space_of(after)
     for params in proposals(space, seed, count=2):

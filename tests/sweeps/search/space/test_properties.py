@@ -44,7 +44,6 @@ def composer():
 
 
 @given(declared_spaces(), st.integers(0, 99))
-@settings(deadline=None, max_examples=150)
 def test_what_is_proposed_is_valid_composes_and_survives_optuna_and_hydra(declared, seed):
     space = space_of(declared)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
@@ -63,7 +62,6 @@ def test_what_is_proposed_is_valid_composes_and_survives_optuna_and_hydra(declar
 
 
 @given(declared_spaces())
-@settings(deadline=None, max_examples=150)
 def test_every_corner_and_every_point_of_the_grid_is_valid(declared):
     space = space_of(declared)
     for corner in space.corners():
@@ -76,7 +74,6 @@ def test_every_corner_and_every_point_of_the_grid_is_valid(declared):
 
 
 @given(declared_spaces())
-@settings(deadline=None, max_examples=150)
 def test_every_choice_and_end_that_can_be_is_in_a_corner(declared):
     space = space_of(declared)
     corners = [space.encode(corner) for corner in space.corners()]
@@ -90,7 +87,6 @@ def test_every_choice_and_end_that_can_be_is_in_a_corner(declared):
 
 
 @given(declared_spaces())
-@settings(deadline=None, max_examples=200)
 def test_a_stored_description_gives_the_same_space_back(declared):
     space = space_of(declared)
     stored = json.loads(json.dumps(space.describe()))
@@ -100,7 +96,7 @@ def test_a_stored_description_gives_the_same_space_back(declared):
 
 
 @given(declared_spaces(), st.sampled_from(["tpe", "random"]))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_a_study_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path_factory, declared, sampler):
     space = space_of(declared)
 

@@ -72,13 +72,12 @@ def is_inside(parameter, value):
 
 
 @given(anything)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_hydra_reads_back_the_value_that_was_quoted(value):
     assert quote(hydra_reads(f"key={quote(value)}")) == quote(value)
 
 
 @given(spaces, st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
 def test_suggested_values_lie_inside_and_survive_hydra_and_optuna(space, seed):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for trial in (study.ask(), study.ask(space.distributions)):
@@ -93,7 +92,6 @@ def test_suggested_values_lie_inside_and_survive_hydra_and_optuna(space, seed):
 
 
 @given(spaces)
-@settings(deadline=None, max_examples=100)
 def test_a_stored_description_gives_the_same_space_back(space):
     again = parse_space(json.loads(json.dumps(space.describe())))
     assert again == space and again.distributions == space.distributions
@@ -101,7 +99,6 @@ def test_a_stored_description_gives_the_same_space_back(space):
 
 
 @given(expressions().filter(lambda text: "interval" not in text and "null" not in text))  # choice(null) is ours
-@settings(deadline=None, max_examples=100)
 def test_the_grid_is_hydras_own_enumeration(expression):
     theirs = OverridesParser.create().parse_override(f"key={expression}").sweep_iterator()
     grid = parse_space(overrides=[f"key={expression}"]).grid()["key"]
@@ -123,7 +120,6 @@ def test_the_points_are_those_of_hydras_own_sweeper():
 
 
 @given(st.integers(-50, 50), st.integers(1, 40), st.sampled_from([0.1, 0.3, 1 / 3, 0.007, 1e-5, 2.5, -0.1, -0.7]))
-@settings(deadline=None)
 def test_optuna_reaches_every_step_of_a_float_range_and_no_other(start, count, step):
     space = parse_space({"x": f"range({start / 10},{start / 10 + step * (count - 0.5)},{step})"})
     distribution = space.distributions["x"]
