@@ -114,7 +114,17 @@ def _culprit(primary: str, overrides: list[str], config_dir: Path | None) -> str
 
 
 def _keys(primary: str, overrides: list[str], config_dir: Path | None) -> list[str]:
-    tree = OmegaConf.to_container(hydra_compose(primary, overrides, config_dir))
+    """Return the valid keys.
+
+    Raises:
+        ConfigError: Another override is wrong too, and is to be mended first.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        tree = OmegaConf.to_container(hydra_compose(primary, overrides, config_dir))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, primary, overrides, config_dir) from error
     assert isinstance(tree, dict)
     tree.pop("hydra")
     groups = [entry.name for entry in paths.conf_dir().iterdir() if entry.is_dir()]

@@ -260,7 +260,7 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" 
         ("[" * 900_000, "may be 32 levels deep"),
         (" " * 100_000_000, "may have 1,000,000 bytes, but has 100,000,000"),
         (RECORD + "study: t\n", "has the key 'study' twice"),
-        ("study: s\n", "is no record of a study"),
+        ("study: s\n", "is not the record of a study"),
         (RECORD.replace("study.name=s", "{a: 1}"), "its overrides must be texts"),
     ],
     ids=["code", "laughs", "deep", "large", "twice", "incomplete", "no texts"],

@@ -183,7 +183,7 @@ def test_an_order_that_comes_too_late_is_taken_back(store: Path) -> None:
 
     ending = threading.Thread(target=end)
     ending.start()
-    assert "has just come to its end" in stop("s", store, is_now=False)
+    assert "has just ended" in stop("s", store, is_now=False)
     ending.join()
     assert orders(store) == []
 
