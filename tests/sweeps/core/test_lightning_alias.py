@@ -8,6 +8,8 @@ import pytest
 
 from sweeps.core.lightning_alias import real_name
 
+pytestmark = pytest.mark.cold
+
 SETUP = "import sys; from sweeps.core import lightning_alias; lightning_alias.install()\n"
 
 
