@@ -99,7 +99,7 @@ class _Sweep:
         plan = self._plan
         recorder = self._session.open_recorder()  # it imports while Optuna's tables open
         storage = open_storage(storage_url(plan.config))
-        check_warm_start(plan.config, storage)
+        check_warm_start(plan, storage)
         metrics = self._prepare()
         name = plan.config["study"]["name"] or _new_name(plan.composer, self._store_dir)
         folder = paths.study_dir(self._store_dir, name)
@@ -125,25 +125,20 @@ class _Sweep:
     def _open_study(self, name: str, storage: Storage, folder: Path, *, migrates: bool) -> Study:
         """Create the study or load it, with the trials that it is to know of."""
         plan, say = self._plan, self._reporter.echo
-        config, composer, space = plan.config, plan.composer, plan.space
         if migrates:
-            move_over(name, storage, config=config, composer=composer, space=space, folder=folder, say=say)
-        start_warm(name, storage, config=config, composer=composer, space=space, store_dir=self._store_dir, say=say)
+            move_over(plan, name, storage, folder=folder, say=say)
+        start_warm(plan, name, storage, store_dir=self._store_dir, say=say)
         study = Study.create_or_load(
             name,
             storage,
-            space=space,
+            space=plan.space,
             sampler=plan.sampler,
             pruner=plan.pruner,
-            metric=list(plan.objectives),
-            direction=list(plan.objectives.values()),
-            reported=plan.reported,
-            constraints=plan.constraints,
-            replication=plan.replication,
-            seed=seed_of(config["sampler"], config["seed"]),
+            terms=plan.terms,
+            seed=seed_of(plan.config["sampler"], plan.config["seed"]),
         )
         study.close_stale()
-        enqueue_first(study, config["study"]["enqueue"])
+        enqueue_first(study, plan.config["study"]["enqueue"])
         return study
 
     def _drive(
@@ -152,7 +147,9 @@ class _Sweep:
         plan, session, config = self._plan, self._session, self._plan.config
         limits = self._limits(study)
         threads = session.slots[0].threads
-        parent = StudyRun(study, recorder, config=config, objectives=plan.objectives, metrics=metrics, threads=threads)
+        parent = StudyRun(
+            study, recorder, config=config, objectives=plan.terms.directions, metrics=metrics, threads=threads
+        )
         run_tags = parent.open(session.command.overrides)
         provenance, file = session.capture("sweep", folder)
         recorder.artifact(PARENT, file)
@@ -210,7 +207,7 @@ class _Sweep:
         provenance: str,
         runs: Mapping[RunKey, InterruptedRun],
     ) -> TrialSetup:
-        replicates = self._plan.replication
+        replicates = self._plan.terms.replication
         return TrialSetup(
             compose=self._plan.trial,
             folder=lambda number: paths.trial_dir(folder, number),
@@ -230,17 +227,17 @@ class _Sweep:
         done = f" ({study.num_finished} finished before)" if study.num_finished else ""
         return Heading(
             title=f"study {study.name}: {limits.num_trials} trials{done}, {len(slots)} at once{ranks_of(slots[0])}, "
-            f"{plan.replication.text}"
-            + ", ".join(f"{direction} {metric}" for metric, direction in plan.objectives.items()),
+            f"{plan.terms.replication.text}"
+            + ", ".join(f"{direction} {metric}" for metric, direction in plan.terms.directions.items()),
             name=study.name,
             metric=study.metrics[0],
-            direction=plan.objectives[study.metrics[0]],
-            objectives=plan.objectives if len(plan.objectives) > 1 else {},
-            reported=plan.reported[0] if self._is_judged_by_another(study) else None,
+            direction=plan.terms.directions[study.metrics[0]],
+            objectives=plan.terms.directions if len(plan.terms.directions) > 1 else {},
+            reported=plan.terms.reported[0] if self._is_judged_by_another(study) else None,
             num_trials=limits.num_trials,
             num_finished=study.num_finished,
-            replicates=plan.replication.count,
-            noun=plan.replication.noun,
+            replicates=plan.terms.replication.count,
+            noun=plan.terms.replication.noun,
             budget=Budget(
                 num_trials=limits.num_trials,
                 num_slots=len(slots),
@@ -254,7 +251,7 @@ class _Sweep:
 
     def _is_judged_by_another(self, study: Study) -> bool:
         """Whether trials are judged by a metric other than the one that trainings report."""
-        return self._plan.reported[0] != study.metrics[0]
+        return self._plan.terms.reported[0] != study.metrics[0]
 
     def _leave_record(self, name: str, folder: Path) -> None:
         """Write what `resume` reads; for the user alone, since an override may hold a password."""

@@ -15,12 +15,13 @@ from sweeps.core.urls import sqlite_url
 from sweeps.driver.preflight import Corner
 from sweeps.driver.session import CommandLine
 from sweeps.driver.trials import NUM_PARAMS
-from sweeps.search.objectives import Constraint, parse_constraints, parse_objectives, require_judgeable
-from sweeps.search.replicates import Replication, replication
+from sweeps.search.objectives import parse_constraints, parse_objectives
+from sweeps.search.replicates import replication
 from sweeps.search.samplers import ENUMERATING, build_pruner, build_sampler
 from sweeps.search.space.declare import key_of, parse_space, split_overrides
 from sweeps.search.space.overrides import with_further
 from sweeps.search.space.space import Space
+from sweeps.search.terms import StudyTerms, require_judgeable
 
 __all__ = [
     "SweepPlan",
@@ -43,17 +44,13 @@ class SweepPlan:
 
     Attributes:
         config: The resolved base.
-        objectives: The metrics that trials are judged by, each with `maximize` or `minimize`.
-        reported: The metric that trainings report, and its direction.
+        terms: What trials are judged by, and how often each is trained.
     """
 
     composer: Composer
     config: Config
     space: Space
-    objectives: dict[str, str]
-    constraints: tuple[Constraint, ...]
-    reported: tuple[str, str]
-    replication: Replication
+    terms: StudyTerms
     sampler: Any
     pruner: Any
 
@@ -66,14 +63,14 @@ class SweepPlan:
     @property
     def judged(self) -> list[str]:
         """The metrics of the objectives and constraints."""
-        return [*self.objectives, *(constraint.metric for constraint in self.constraints)]
+        return [*self.terms.metrics, *(constraint.metric for constraint in self.terms.constraints)]
 
     def trial(self, values: Mapping[str, Any], number: int = 0, replicate: int | None = 0) -> Config:
         """Compose the config of a trial, or of one of its replicates, with the seed that its number gives."""
         seed = derive_seed(self.config["seed"], number) & 0x7FFFFFFF
         if replicate is None:
             return self.composer.trial(values, seed)
-        changes = self.replication.changes(replicate, seed=self.config["seed"], trial_seed=seed)
+        changes = self.terms.replication.changes(replicate, seed=self.config["seed"], trial_seed=seed)
         return self.composer.trial({**changes, **values}, seed)
 
     def corners(self) -> list[Corner]:
@@ -90,23 +87,18 @@ def plan_sweep(command: CommandLine) -> SweepPlan:
     composer, config, space = read_sweep(command)
     require_sound(config)
     require_in_space(config["study"]["enqueue"], space)
-    objectives = parse_objectives(config["study"]["metric"], config["study"]["direction"])
-    sampler = build_sampler(config["sampler"], space, config["allowed_modules"], num_objectives=len(objectives))
-    pruner = build_pruner(config["pruner"], config["allowed_modules"])
-    replicates = replication(config, space.keys)
-    reported = (config["objective"]["metric"], config["objective"]["direction"])
-    require_judgeable(pruner, objectives, reported, replicates)
-    return SweepPlan(
-        composer=composer,
-        config=config,
-        space=space,
-        objectives={metric: direction.name.lower() for metric, direction in objectives.items()},
-        constraints=parse_constraints(config["study"]["constraints"]),
-        reported=reported,
-        replication=replicates,
-        sampler=sampler,
-        pruner=pruner,
+    study, objective = config["study"], config["objective"]
+    terms = StudyTerms.of(
+        study["metric"],
+        study["direction"],
+        reported=(objective["metric"], objective["direction"]),
+        constraints=parse_constraints(study["constraints"]),
+        replication=replication(config, space.keys),
     )
+    sampler = build_sampler(config["sampler"], space, config["allowed_modules"], num_objectives=len(terms.objectives))
+    pruner = build_pruner(config["pruner"], config["allowed_modules"])
+    require_judgeable(pruner, terms)
+    return SweepPlan(composer=composer, config=config, space=space, terms=terms, sampler=sampler, pruner=pruner)
 
 
 def read_sweep(command: CommandLine) -> tuple[Composer, Config, Space]:

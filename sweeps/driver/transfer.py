@@ -1,7 +1,7 @@
-"""What earlier trials bring into a study: moved over to another space (`--migrate`), or known from another study.
+"""What earlier trials bring into a study: moved over to another space (`--migrate`), or imported from other studies.
 
-Which trials fit is `space/refit.py`'s; here is where their configurations are found, what the terminal says, and what
-the runs are told.
+Which trials fit is decided by `search/space/compatibility.py`; here is where their configurations are found, what the
+terminal says, and what the runs are told.
 """
 
 import json
@@ -14,12 +14,10 @@ from sweeps.config.composer import Composer, Config, load_frozen
 from sweeps.config.study_file import read_choices
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
-from sweeps.search.objectives import parse_constraints
-from sweeps.search.replicates import replication
+from sweeps.driver.sweep_setup import SweepPlan
 from sweeps.search.space.compatibility import Composed, Look
-from sweeps.search.space.space import Space
 from sweeps.search.study import Study
-from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_lenders, unrecorded, warm_start
+from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_sources, unrecorded, warm_start
 from sweeps.tracking import tags
 from sweeps.tracking.store import RunStore
 
@@ -31,16 +29,15 @@ __all__ = ["check_warm_start", "known_choices", "move_over", "record_move", "sta
 _NUM_REASONS = 3  # of trials that do not fit, in the terminal
 
 
-def check_warm_start(config: Config, storage: "Storage") -> None:
-    """Check before anything is trained that `study.warm_start` names studies which can be known to a new one.
+def check_warm_start(plan: SweepPlan, storage: "Storage") -> None:
+    """Check before anything is trained that a new study can import from the studies of `study.warm_start`.
 
     Raises:
-        ConfigError: It does not; the study that it is for may be there already, though.
+        ConfigError: It cannot; the study that it is for may be there already, though.
     """
-    study = config["study"]
-    names = _lenders(config)
-    if names and not (study["name"] and is_stored(storage, study["name"])):
-        require_lenders(storage, names, **_judged_by(config))
+    name, sources = plan.config["study"]["name"], _sources(plan.config)
+    if sources and not (name and is_stored(storage, name)):
+        require_sources(storage, sources, plan.terms)
 
 
 def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,60 +49,38 @@ def known_choices(folder: Path, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {group: option for group, option in now.items() if group in before and before[group] == option}
 
 
-def move_over(
-    name: str,
-    storage: "Storage",
-    *,
-    config: Config,
-    composer: Composer,
-    space: Space,
-    folder: Path,
-    say: Callable[[str], None],
-) -> None:
+def move_over(plan: SweepPlan, name: str, storage: "Storage", *, folder: Path, say: Callable[[str], None]) -> None:
     """Move a study over to another space, if it has another one, and say what became of its trials."""
-    past = _Past(folder, composer)
     moved = migrate(
         storage,
         name,
-        space=space,
-        replication=str(replication(config, space.keys)),
-        **_judged_by(config),
-        recorded=past.of,
-        composed=_composed(composer),
+        space=plan.space,
+        terms=plan.terms,
+        recorded=_Past(folder, plan.composer).of,
+        composed=_composed(plan.composer),
     )
     if moved is not None:
         _say_moved(name, moved, say)
 
 
-def start_warm(
-    name: str,
-    storage: "Storage",
-    *,
-    config: Config,
-    composer: Composer,
-    space: Space,
-    store_dir: Path,
-    say: Callable[[str], None],
-) -> None:
+def start_warm(plan: SweepPlan, name: str, storage: "Storage", *, store_dir: Path, say: Callable[[str], None]) -> None:
     """Create a study with what others have found, unless it is there or is to know nothing."""
-    names = _lenders(config)
-    if not names or is_stored(storage, name):
+    sources = _sources(plan.config)
+    if not sources or is_stored(storage, name):
         return
-    pasts = {lender: _Past(paths.study_dir(store_dir, lender), composer) for lender in names}
-    loans = warm_start(
+    pasts = {source: _Past(paths.study_dir(store_dir, source), plan.composer) for source in sources}
+    for imported in warm_start(
         storage,
         name,
-        lenders=names,
-        space=space,
-        replication=str(replication(config, space.keys)),
-        **_judged_by(config),
-        recorded=lambda lender, number: pasts[lender].of(number),
-        composed=_composed(composer),
-    )
-    for loan in loans:
-        incompatible = f" ({len(loan.misfits)} incompatible)" if loan.misfits else ""
-        say(f"warm start: imported {loan.num_taken} trials from study {loan.lender}{incompatible}")
-        _say_reasons(say, loan.misfits)
+        sources=sources,
+        space=plan.space,
+        terms=plan.terms,
+        recorded=lambda source, number: pasts[source].of(number),
+        composed=_composed(plan.composer),
+    ):
+        incompatible = f" ({len(imported.incompatible)} incompatible)" if imported.incompatible else ""
+        say(f"warm start: imported {imported.count} trials from study {imported.source}{incompatible}")
+        _say_reasons(say, imported.incompatible)
 
 
 def record_move(study: Study, store: RunStore, parent: str) -> None:
@@ -127,17 +102,7 @@ def record_move(study: Study, store: RunStore, parent: str) -> None:
     note_recorded(study)
 
 
-def _judged_by(config: Config) -> dict[str, Any]:
-    """Return what must be the same for results to be comparable, as the study's functions take it."""
-    return {
-        "metric": config["study"]["metric"],
-        "direction": config["study"]["direction"],
-        "constraints": list(map(str, parse_constraints(config["study"]["constraints"]))),
-        "reported": f"{config['objective']['direction']} {config['objective']['metric']}",
-    }
-
-
-def _lenders(config: Config) -> list[str]:
+def _sources(config: Config) -> list[str]:
     given = config["study"]["warm_start"]
     names = [given] if isinstance(given, str) else given or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

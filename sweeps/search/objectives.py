@@ -1,7 +1,4 @@
-"""What trials are judged by: one objective or several, and what of it pruners see.
-
-What a trial must satisfy to be the best: `num_params <= 1e6`.
-"""
+"""What trials are judged by: one objective or several, and constraints such as `num_params <= 1e6`."""
 
 import math
 import re
@@ -9,19 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import optuna
-from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.study import StudyDirection
 
 from sweeps.core.errors import ConfigError
 from sweeps.core.text import number
-from sweeps.search.replicates import Replication
 
 __all__ = [
     "Constraint",
     "parse_constraints",
     "parse_objectives",
-    "require_judgeable",
     "violations",
     "why_infeasible",
 ]
@@ -46,32 +39,6 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     if twice or not metrics or not all(isinstance(name, str) for name in metrics):
         raise ConfigError(f"study.metric must name one metric or several different ones, but got {metrics}.")
     return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
-
-
-def require_judgeable(
-    pruner: BasePruner | None,
-    objectives: Mapping[str, StudyDirection],
-    reported: tuple[str, str],
-    replication: Replication,
-) -> None:
-    """Refuse what a pruner cannot judge.
-
-    Raises:
-        ConfigError: There is one objective and its reports go the other way: samplers and pruners of one objective know
-            one direction. Or there is one training of each trial where several are compared.
-    """
-    if isinstance(pruner, WilcoxonPruner) and replication.count == 1:
-        raise ConfigError(
-            "pruner=wilcoxon compares several trainings of each trial: set study.replicates=5 or study.folds=5, or "
-            "choose a pruner of epochs, such as pruner=median."
-        )
-    prunes = pruner is not None and not isinstance(pruner, optuna.pruners.NopPruner)
-    directions = [direction.name.lower() for direction in objectives.values()]
-    if prunes and len(directions) == 1 and reported[1] not in directions:
-        raise ConfigError(
-            f"objective.direction: the pruner judges {reported[0]!r} by the direction of the study's only metric, "
-            "which is another. Choose pruner=none, or another objective.metric."
-        )
 
 
 _FORM = re.compile(r"\s*(?P<metric>.*\S)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")  # a name may hold any

@@ -2,16 +2,32 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
 from sweeps.core.seeds import derive_seed
 from sweeps.core.trials import SEM, TrialResult
 
-__all__ = ["Replication", "combined", "means", "replication"]
+__all__ = [
+    "REPLICATES",
+    "Replication",
+    "best_mean",
+    "combined",
+    "means",
+    "replication",
+    "stored_results",
+    "stored_values",
+    "with_result",
+]
+
+REPLICATES = "replicates"
+"""the attribute of a trial with the results of its replicates, by their index"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +156,30 @@ def means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
         if len(values) > 1 and len(set(values)) > 1 and all(map(math.isfinite, values)):
             found[f"{key}{SEM}"] = statistics.stdev(values) / math.sqrt(len(values))
     return found
+
+
+def stored_results(attrs: Mapping[str, Any]) -> dict[int, TrialResult]:
+    """Return the results of complete replicates from the attributes of their trial, by their index."""
+    return {
+        int(index): TrialResult(state="complete", value=result["value"], metrics=result["metrics"])
+        for index, result in attrs.get(REPLICATES, {}).items()
+    }
+
+
+def stored_values(attrs: Mapping[str, Any]) -> dict[int, float]:
+    """Return what complete replicates reported, by their index."""
+    return {index: result.value for index, result in stored_results(attrs).items() if result.value is not None}
+
+
+def with_result(attrs: Mapping[str, Any], replicate: int, result: TrialResult) -> dict[str, Any]:
+    """Return the attribute `REPLICATES` of a trial with one more result."""
+    kept = {"value": result.value, "metrics": dict(result.metrics)}
+    return {**attrs.get(REPLICATES, {}), str(replicate): kept}
+
+
+def best_mean(trials: Iterable[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:
+    """Return the complete trial whose replicates reported the best mean, of those that violate no constraint."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and stored_values(trial.user_attrs)]
+    feasible = [trial for trial in complete if all(violation <= 0 for violation in trial.constraints.values())]
+    sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+    return max(feasible, key=lambda t: sign * statistics.fmean(stored_values(t.user_attrs).values()), default=None)

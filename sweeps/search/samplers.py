@@ -1,15 +1,4 @@
-"""Build samplers and pruners from their config nodes.
-
-A grid for asking and telling, and for spaces with conditions; and brute force in a study that was moved.
-
-CMA-ES without code from the database.
-
-Optuna keeps the optimizer of CMA-ES between trials as a pickle among the attributes of trials, where everybody who can
-write to the study's storage can leave another one, and a pickle can run anything. Here only what the optimizer
-consists of is taken out of it: its own classes, and NumPy's arrays.
-
-Ask Optuna for a trial whose values are no forbidden combination.
-"""
+"""Samplers and pruners from their config nodes, a grid of our own, and proposals that are no forbidden combination."""
 
 import inspect
 import itertools
@@ -23,6 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config.instantiate import build
@@ -32,6 +22,7 @@ from sweeps.search.space.space import Space
 
 __all__ = [
     "ENUMERATING",
+    "AskTellStudy",
     "Grid",
     "build_pruner",
     "build_sampler",
@@ -219,7 +210,7 @@ class Grid(optuna.samplers.BaseSampler):
         return assigned | {index for index in self._found.values() if index is not None}
 
     def _find(self, trials: Sequence[FrozenTrial]) -> None:
-        """Look the points of trials up that were enqueued, or taken over from another study or space."""
+        """Look the points of trials up that were enqueued, or imported from another study or space."""
         new = [t for t in trials if t.number not in self._found and t.state != TrialState.RUNNING]
         wanted = {frozenset(trial.params.items()): trial.number for trial in new}
         self._found |= dict.fromkeys((trial.number for trial in new if trial.state.is_finished()), None)
@@ -227,6 +218,25 @@ class Grid(optuna.samplers.BaseSampler):
             number = wanted.get(frozenset(point.items()))
             if number is not None:
                 self._found[number] = index
+
+
+class AskTellStudy(optuna.Study):
+    """An Optuna study whose samplers may say stop although no `optimize` loop runs.
+
+    Of several objectives, `direction` is that of the reported one: TPE ranks pruned trials by it.
+    """
+
+    is_stopped = False
+    only_direction: StudyDirection
+
+    @property
+    def direction(self) -> StudyDirection:
+        """The direction of the only objective, or of what is reported if there are several."""
+        return self.only_direction
+
+    def stop(self) -> None:
+        """Remember that the sampler has nothing left to try."""
+        self.is_stopped = True
 
 
 _MAX_PROPOSALS = 5  # of the study's sampler: some propose the same again

@@ -1,8 +1,6 @@
-"""What became of a trial, in the words of the user: Optuna's states, told apart by what we note with the trial.
+"""The state of a trial in the user's words, and how many trials are in which.
 
-How many trials are in which state, kept up to date without looking at every trial again.
-
-How far a study is, read from its storage beside the driver that works on it.
+Optuna's states are told apart further by what is noted with a trial.
 """
 
 from collections import Counter
@@ -15,24 +13,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.search.storage import storage_errors
 
-__all__ = ["BORROWED", "DROPPED", "INTERRUPTED", "ORIGIN", "Tally", "TrialCounts", "count_trials", "origin", "state_of"]
+__all__ = ["DROPPED", "IMPORTED", "INTERRUPTED", "ORIGIN", "Tally", "TrialCounts", "count_trials", "origin", "state_of"]
 
 INTERRUPTED = "interrupted"
 """why a waiting trial was interrupted"""
 DROPPED = "dropped"
 """why a trial does not fit the space that its study was moved to; it only keeps its number"""
-BORROWED = "borrowed"
-"""true for a trial of another study that only the sampler and the pruner are to know"""
+IMPORTED = "borrowed"
+"""true for a trial of another study that only the sampler and the pruner are to know; stores have the older word"""
 ORIGIN = "origin"
-"""the study and the number that a trial which was taken over had there"""
+"""the study that a trial was imported from, and its number there"""
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """Return complete, pruned, failed, interrupted, running or waiting; dropped or borrowed."""
+    """Return complete, pruned, failed, interrupted, running or waiting; dropped or imported."""
     if DROPPED in trial.user_attrs:
         return "dropped"
-    if BORROWED in trial.user_attrs:
-        return "borrowed"
+    if IMPORTED in trial.user_attrs:
+        return "imported"
     if trial.state == TrialState.WAITING and INTERRUPTED in trial.user_attrs:
         return "interrupted"
     return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()

@@ -1,9 +1,6 @@
 """A study that one driver asks and tells."""
 
 import logging
-import math
-import statistics
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,45 +10,36 @@ from typing import Any, get_args
 import optuna
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.core.errors import StoreError, StudyError
+from sweeps.core.errors import StudyError
 from sweeps.core.messages import Cause, PruneDecision
 from sweeps.core.trials import EndState, Search, Suggestion, TrialResult
-from sweeps.search.identity import create_or_check
-from sweeps.search.objectives import (
-    Constraint,
-    parse_objectives,
-    require_judgeable,
-    violations,
-    why_infeasible,
-)
+from sweeps.search.objectives import violations, why_infeasible
 from sweeps.search.optuna_private import (
     CONSTRAINT,
     CONSTRAINTS,
     FIXED_PARAMS,
     BruteForce,
     ReportedOnly,
-    id_of,
     pareto_front,
     reseed,
-    suspend_trial,
 )
 from sweeps.search.pruners import default_test, why_hopeless, why_pruned
-from sweeps.search.replicates import Replication
-from sweeps.search.samplers import Grid, propose
+from sweeps.search.replicates import REPLICATES, best_mean, stored_results, stored_values, with_result
+from sweeps.search.samplers import AskTellStudy, Grid, propose
 from sweeps.search.space.space import Space
-from sweeps.search.states import DROPPED, INTERRUPTED, Tally, state_of
+from sweeps.search.states import DROPPED, Tally, state_of
 from sweeps.search.storage import storage_errors
-from sweeps.search.storage_writer import StorageWriter
+from sweeps.search.terms import StudyTerms, create_or_check, require_judgeable
+from sweeps.search.trial_memory import TrialMemory
 
 __all__ = ["Best", "Study"]
 
 _log = logging.getLogger(__name__)
-_ONE_TRAINING = Replication()
-_REPLICATES = "replicates"
+_DEFAULT_TERMS = StudyTerms.of()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,25 +54,6 @@ class Best:
     def value(self) -> float:
         """The first objective, which is the only one as a rule."""
         return self.objectives[0]
-
-
-class _AskTellStudy(optuna.Study):
-    """An Optuna study whose samplers may say stop although no `optimize` loop runs.
-
-    Of several objectives, `direction` is that of the reported one: TPE ranks pruned trials by it.
-    """
-
-    is_stopped = False
-    only_direction: StudyDirection
-
-    @property
-    def direction(self) -> StudyDirection:
-        """The direction of the only objective, or of what is reported if there are several."""
-        return self.only_direction
-
-    def stop(self) -> None:
-        """Remember that the sampler has nothing left to try."""
-        self.is_stopped = True
 
 
 class Study(Search):
@@ -109,52 +78,38 @@ class Study(Search):
 
     def __init__(
         self,
-        *,
         name: str,
         storage: RDBStorage,
         study_id: int,
-        objectives: Mapping[str, StudyDirection],
-        reported: tuple[str, StudyDirection],
-        constraints: Sequence[Constraint] = (),
-        replication: Replication = _ONE_TRAINING,
+        *,
         space: Space,
+        terms: StudyTerms,
         sampler: BaseSampler,
         pruner: BasePruner,
-        seed: int | None = None,
-        flush_interval_s: float = 1.0,
+        seed: int | None,
+        flush_interval_s: float,
     ) -> None:
         """Load all trials; use `create_or_load`, which checks that the study is the same."""
         self.name = name
         self.space = space
-        self.metrics = tuple(objectives)
-        self._reported, self._direction = reported
-        self._constraints = tuple(constraints)
-        self._replication = replication
+        self.metrics = tuple(terms.metrics)
+        self._terms = terms
         self._paired = pruner if isinstance(pruner, WilcoxonPruner) else default_test()
         self._seed = seed
         self._storage = storage
         self._study_id = study_id
-        self._record = StorageWriter(storage, study_id)
-        self._memory = InMemoryStorage()
-        self._memory_id = self._memory.create_new_study(list(objectives.values()), name)
-        for key, value in self._record.attrs.items():
-            self._memory.set_study_system_attr(self._memory_id, key, value)
-        is_single = len(objectives) == 1
+        directions = list(terms.objectives.values())
+        self._memory = TrialMemory(name, storage, study_id, directions, flush_interval_s)
+        memory, is_single = self._memory.optuna, len(directions) == 1
         # A sampler asks Hyperband for its brackets, which it has for one objective only
-        self.optuna = _AskTellStudy(name, self._memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
-        self.optuna.only_direction = next(iter(objectives.values())) if is_single else self._direction
-        self._judged = (
-            self.optuna if is_single else optuna.Study(name, ReportedOnly(self._memory, self._direction), pruner=pruner)
-        )
-        self._tally = Tally(self._frozen, state_of)
-        self._running: dict[int, optuna.Trial] = {}
-        self._unwritten: set[int] = set()  # trials whose last change is not in the database
-        self._flush_interval_s = flush_interval_s
-        self._flushed_at_s = time.monotonic()
-        self._learn_of_new_trials()
+        self.optuna = AskTellStudy(name, memory, sampler, pruner if is_single else optuna.pruners.NopPruner())
+        reported = terms.reported[1]
+        self.optuna.only_direction = directions[0] if is_single else reported
+        self._judged = self.optuna if is_single else optuna.Study(name, ReportedOnly(memory, reported), pruner=pruner)
+        self._tally = Tally(self._memory.__getitem__, state_of)
         if isinstance(sampler, BruteForce):
             self.optuna.is_stopped = sampler.is_done(self.optuna)
-        self._has_borrowed = self.counts["borrowed"] > 0
+        self._has_imported = self.counts["imported"] > 0
 
     @classmethod
     def create_or_load(
@@ -165,11 +120,7 @@ class Study(Search):
         space: Space,
         sampler: BaseSampler,
         pruner: BasePruner | None = None,
-        metric: str | Sequence[str] = "val/acc",
-        direction: str | Sequence[str] = "maximize",
-        reported: tuple[str, str] | None = None,
-        constraints: Sequence[Constraint] = (),
-        replication: Replication = _ONE_TRAINING,
+        terms: StudyTerms = _DEFAULT_TERMS,
         seed: int | None = None,
         flush_interval_s: float = 1.0,
     ) -> "Study":
@@ -181,42 +132,23 @@ class Study(Search):
             space: What is searched.
             sampler: Which values to try; from `build_sampler`.
             pruner: Which trials to stop early; None stops none.
-            metric: The objective, or several.
-            direction: `maximize` or `minimize`, one for each metric.
-            reported: The metric whose values `report` and `tell` get, with its direction; by default the first one.
-            constraints: What a trial must satisfy to be the best.
-            replication: How often each trial is trained.
+            terms: What trials are judged by, and how often each is trained; by default by the highest `val/acc`.
             seed: Of the sampler; None takes other random numbers each time.
             flush_interval_s: How long a report may wait to be written, in seconds.
 
         Raises:
-            StudyError: A study of this name has another space, direction or metric; one line for each.
-            ConfigError: A direction is neither `maximize` nor `minimize`, or the pruner cannot judge what is reported.
+            StudyError: A study of this name has another space or other terms; one line for each.
+            ConfigError: The pruner cannot judge what is reported.
         """
-        objectives = parse_objectives(metric, direction)
-        metrics, directions = list(objectives), list(objectives.values())
-        reported = reported or (metrics[0], directions[0].name.lower())
-        judged = (reported[0], parse_objectives(*reported)[reported[0]])
-        require_judgeable(pruner, objectives, reported, replication)
+        require_judgeable(pruner, terms)
         with storage_errors(storage):
+            study_id = create_or_check(storage, name, space=space, terms=terms)
             return cls(
-                name=name,
-                storage=storage,
-                study_id=create_or_check(
-                    storage,
-                    name,
-                    directions=directions,
-                    space=space,
-                    metrics=metrics,
-                    constraints=[str(constraint) for constraint in constraints],
-                    replication=str(replication),
-                    reported=" ".join(reversed(reported)),
-                ),
-                objectives=objectives,
-                reported=judged,
-                constraints=constraints,
-                replication=replication,
+                name,
+                storage,
+                study_id,
                 space=space,
+                terms=terms,
                 sampler=sampler,
                 pruner=pruner or optuna.pruners.NopPruner(),
                 seed=seed,
@@ -232,19 +164,19 @@ class Study(Search):
             StudyError: The grid is exhausted, or another program started trials in this study.
             StoreError: The database does not answer.
         """
-        self._sync()
+        self._memory.load_new()
         if self.is_exhausted:
             raise StudyError(f"Study {self.name!r} has tried every point of its space. Widen the space.")
         if self._seed is not None:
-            reseed(self.optuna.sampler, f"{self._seed}/{self._next_number()}")
+            reseed(self.optuna.sampler, f"{self._seed}/{self._memory.next_number}")
         try:
             trial = propose(self.optuna, self.space, self._seed)
         except Exception as exc:
-            self._close_half_asked(exc)
+            self._memory.suspend_half_asked(f"the sampler raised {type(exc).__name__}: {exc}")
             raise
-        self._running[trial.number] = trial
-        frozen = self._frozen(trial.number)
-        self._save(trial.number)
+        self._memory.running.add(trial.number)
+        frozen = self._memory[trial.number]
+        self._memory.save(trial.number)
         used = frozen.user_attrs.get("used", {"s": 0.0, "device_s": 0.0})
         return Suggestion(
             number=trial.number,
@@ -259,69 +191,54 @@ class Study(Search):
 
         A step that was reported before keeps its first value.
         """
-        if number not in self._running:
+        if number not in self._memory.running:
             return PruneDecision(prune=True, reason=f"trial {number} is closed already")
-        if step not in self._frozen(number).intermediate_values:
-            self._memory.set_trial_intermediate_value(id_of(self._frozen(number)), step, float(value))
+        self._memory.add_report(number, step, float(value))
         pruner = self._judged.pruner
         if pruner is self._paired:
             return PruneDecision(prune=False)
+        trial = self._memory[number]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
-            prune = bool(pruner.prune(self._judged, self._frozen(number)))
-        reason = why_pruned(pruner, self._judged, self._frozen(number)) if prune else ""
-        if time.monotonic() - self._flushed_at_s >= self._flush_interval_s:
-            try:
-                self._save(is_patient=False)
-            except StoreError as exc:  # reports can wait, and the trials go on meanwhile
-                _log.warning("%s", exc)
-                self._flushed_at_s = time.monotonic()
+            prune = bool(pruner.prune(self._judged, trial))
+        reason = why_pruned(pruner, self._judged, trial) if prune else ""
+        self._memory.flush(is_due=False)
         return PruneDecision(prune=prune, reason=reason)
 
     def begin_replicates(self, number: int, *, restart: bool) -> dict[int, TrialResult]:
         """Return the results that a trial of several trainings has already; forget them at a restart."""
         if restart and self.replicates(number):
-            self._memory.set_trial_user_attr(id_of(self._frozen(number)), _REPLICATES, {})
-            self._save(number, is_durable=True)
+            self._memory.set_attr(number, REPLICATES, {})
+            self._memory.save(number, is_durable=True)
         return self.replicates(number)
 
     def replicates(self, number: int) -> dict[int, TrialResult]:
         """Return the results of the trainings of a trial that are complete, by their index."""
-        if not 0 <= number < self._num_trials():
+        if number not in self._memory:
             return {}
-        stored = self._frozen(number).user_attrs.get(_REPLICATES, {})
-        return {
-            int(index): TrialResult(state="complete", value=result["value"], metrics=result["metrics"])
-            for index, result in stored.items()
-        }
+        return stored_results(self._memory[number].user_attrs)
 
     def add_replicate(self, number: int, replicate: int, result: TrialResult) -> PruneDecision:
         """Keep the result of one of several trainings, and judge the trial against the best one, in pairs.
 
         The result is in the database when this returns.
         """
-        stored = dict(self._frozen(number).user_attrs.get(_REPLICATES, {}))
-        stored[str(replicate)] = {"value": result.value, "metrics": dict(result.metrics)}
-        self._memory.set_trial_user_attr(id_of(self._frozen(number)), _REPLICATES, stored)
-        self._save(number, is_durable=True)
-        best = self._best_reported()
+        self._memory.set_attr(number, REPLICATES, with_result(self._memory[number].user_attrs, replicate, result))
+        self._memory.save(number, is_durable=True)
+        best = best_mean(self._memory, self._terms.reported[1])
         if best is None or isinstance(self._judged.pruner, optuna.pruners.NopPruner):
             return PruneDecision(prune=False)
-        reason = why_hopeless(
-            self._paired, self._direction, self._values(number), self._values(best.number), best.number
-        )
+        own, others = stored_values(self._memory[number].user_attrs), stored_values(best.user_attrs)
+        reason = why_hopeless(self._paired, self._terms.reported[1], own, others, best.number)
         return PruneDecision(prune=bool(reason), reason=reason)
 
     def flush(self) -> None:
         """Write the reports that wait to be written, if the database answers."""
-        try:
-            self._save(is_patient=False)
-        except StoreError as exc:
-            _log.warning("%s", exc)
+        self._memory.flush()
 
     def admit(self, metrics: Mapping[str, float]) -> PruneDecision:
         """Judge by the constraints what is known of a trial before it trains, such as its number of parameters."""
-        reason = why_infeasible(self._constraints, metrics)
+        reason = why_infeasible(self._terms.constraints, metrics)
         return PruneDecision(prune=bool(reason), reason=reason)
 
     def tell(
@@ -354,35 +271,27 @@ class Study(Search):
             StudyError: The trial does not run.
             StoreError: The database does not answer; the end is kept in memory for the next write.
         """
-        if number >= self._num_trials() or self._frozen(number).state != TrialState.RUNNING:
+        if number not in self._memory or self._memory[number].state != TrialState.RUNNING:
             raise StudyError(f"Trial {number} of study {self.name!r} does not run, so it cannot end as {state}.")
-        values: list[float] | None = None
-        if state == "complete":
-            state, values, reason, cause = self._judge(value, metrics, reason)
         if state == "interrupted":
-            self._suspend(number, reason)
-            self._save(number, is_durable=True)
+            self._memory.suspend(number, reason)
+            self._memory.save(number, is_durable=True)
             return TrialResult(state=state, reason=reason)
-        violated = violations(self._constraints, metrics)
-        infeasible = why_infeasible(self._constraints, metrics)
-        if cause == "diverged" or cause == "memory":
-            state, infeasible = "pruned", reason
-            violated[cause] = 1.0
-        if state != "failed":
-            for constraint, violation in violated.items():
-                self._constrain(number, constraint, violation)
-        self._end(number, state, values, reason)
-        self._save(number, is_durable=True)
-        return TrialResult(
-            state=state,
-            reason=reason,
-            objectives={} if values is None else dict(zip(self.metrics, values, strict=True)),
-            infeasible=infeasible,
-        )
+        result = TrialResult(state=state, reason=reason, cause=cause)
+        if state == "complete":
+            result = self._terms.judge(value, metrics, reason)
+        violated = violations(self._terms.constraints, metrics)
+        result = replace(result, infeasible=why_infeasible(self._terms.constraints, metrics))
+        if result.cause in ("diverged", "memory"):
+            violated[result.cause] = 1.0
+            result = replace(result, state="pruned", infeasible=result.reason)
+        self._end(number, result, violated)
+        self._memory.save(number, is_durable=True)
+        return result
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Keep a fact about a running trial with it, as plain data; it is written with what is written next."""
-        self._memory.set_trial_user_attr(id_of(self._frozen(number)), key, value)
+        self._memory.set_attr(number, key, value)
 
     def reuse(self, number: int, source: int) -> TrialResult:
         """End a running trial with the reports and the result of `source`, a complete or pruned one.
@@ -391,17 +300,16 @@ class Study(Search):
             StudyError: The trial does not run.
             StoreError: As for `tell`.
         """
-        twin, trial = self._frozen(source), self._frozen(number)
+        twin = self._memory[source]
         state: EndState = "pruned" if twin.state == TrialState.PRUNED else "complete"
         reason = f"same configuration as trial {source}"
         if state == "pruned":
             reason += f", which was pruned: {twin.user_attrs.get('reason', '')}"
         for step, value in twin.intermediate_values.items():
-            if step not in trial.intermediate_values:
-                self._memory.set_trial_intermediate_value(id_of(trial), step, value)
+            self._memory.add_report(number, step, value)
         for key, attr in twin.system_attrs.items():
             if key.startswith(CONSTRAINTS):
-                self._memory.set_trial_system_attr(id_of(trial), key, attr)
+                self._memory.set_system_attr(number, key, attr)
         self.note(number, "reused_from", source)
         metrics = twin.user_attrs.get("metrics", {})
         told = self.tell(number, state, twin.values if state == "complete" else None, reason, metrics=metrics)
@@ -420,14 +328,14 @@ class Study(Search):
         Raises:
             SpaceError: A key or a value is not in the space.
         """
-        self._sync()
-        known = (trial.number for trial in self._trials() if request and trial.user_attrs.get("request") == request)
+        self._memory.load_new()
+        known = (trial.number for trial in self._memory if request and trial.user_attrs.get("request") == request)
         found = next(known, None)
         if found is not None:
             return found
         self.optuna.enqueue_trial(self.space.encode(values), user_attrs={"request": request} if request else None)
-        number = self._num_trials() - 1
-        self._save(number, is_durable=True)
+        number = len(self._memory) - 1
+        self._memory.save(number, is_durable=True)
         return number
 
     def close_stale(self) -> list[int]:
@@ -438,12 +346,13 @@ class Study(Search):
         Returns:
             The numbers of these trials.
         """
-        self._sync()
-        stale = [t.number for t in self._trials() if t.state == TrialState.RUNNING and t.number not in self._running]
+        self._memory.load_new()
+        running = [trial.number for trial in self._memory if trial.state == TrialState.RUNNING]
+        stale = [number for number in running if number not in self._memory.running]
         for number in stale:
-            self._suspend(number, "the driver died")
+            self._memory.suspend(number, "the driver died")
         if stale:  # in one transaction: a crash leaves all of it or nothing
-            self._save(*stale, is_durable=True)
+            self._memory.save(*stale, is_durable=True)
         return stale
 
     def user_attr(self, key: str) -> Any:
@@ -467,7 +376,7 @@ class Study(Search):
         """
         if len(self.optuna.directions) > 1:
             raise StudyError("A study of several objectives has no single best trial. Read `best_trials`.")
-        if self._has_borrowed:
+        if self._has_imported:
             return next(map(self._best, self._own_front()), None)
         try:
             return self._best(self.optuna.best_trial)
@@ -479,12 +388,12 @@ class Study(Search):
         """The best complete trial, or the Pareto front of several objectives."""
         if len(self.optuna.directions) == 1:
             return [] if self.best is None else [self.best]
-        front = self._own_front() if self._has_borrowed else self.optuna.best_trials
+        front = self._own_front() if self._has_imported else self.optuna.best_trials
         return [self._best(trial) for trial in front]
 
     def leaders(self, most: int) -> list[Best]:
         """Return the best few trials by the only objective, of those that `best` is chosen from."""
-        own = [trial for trial in self._trials() if state_of(trial) == "complete"]
+        own = [trial for trial in self._memory if state_of(trial) == "complete"]
         feasible = [trial for trial in own if all(violation <= 0 for violation in trial.constraints.values())]
         is_up = self.optuna.directions[0] == StudyDirection.MAXIMIZE
         feasible.sort(key=lambda trial: trial.values[0], reverse=is_up)
@@ -492,15 +401,15 @@ class Study(Search):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many trials are complete, pruned, failed, interrupted, running and waiting; dropped and borrowed."""
-        states = dict.fromkeys((*get_args(EndState), "running", "waiting", "dropped", "borrowed"), 0)
-        return states | self._tally.counts(self._num_trials())
+        """How many trials are complete, pruned, failed, interrupted, running and waiting; dropped and imported."""
+        states = dict.fromkeys((*get_args(EndState), "running", "waiting", "dropped", "imported"), 0)
+        return states | self._tally.counts(len(self._memory))
 
     def end_of(self, number: int) -> tuple[str, float | None, str] | None:
         """Return how a trial ended, with its objective and the reason; None if it is unknown or has not ended."""
-        if not 0 <= number < self._num_trials() or not self._frozen(number).state.is_finished():
+        if number not in self._memory or not self._memory[number].state.is_finished():
             return None
-        trial = self._frozen(number)
+        trial = self._memory[number]
         state = state_of(trial)
         value = self._first_objective(trial) if state in ("complete", "pruned") else None
         return state, value, str(trial.user_attrs.get(DROPPED) or trial.user_attrs.get("reason", ""))
@@ -508,11 +417,11 @@ class Study(Search):
     @property
     def dropped(self) -> dict[int, str]:
         """Why trials do not fit the space that the study was moved to, by number."""
-        return {t.number: str(t.user_attrs[DROPPED]) for t in self._trials() if DROPPED in t.user_attrs}
+        return {t.number: str(t.user_attrs[DROPPED]) for t in self._memory if DROPPED in t.user_attrs}
 
     def values_of(self, number: int) -> dict[str, Any]:
         """Return what each searched key has in a trial, as far as that is settled."""
-        return self.space.decode(self._frozen(number).params)
+        return self.space.decode(self._memory[number].params)
 
     @property
     def num_finished(self) -> int:
@@ -523,7 +432,7 @@ class Study(Search):
     @property
     def is_new(self) -> bool:
         """Whether nothing has been tried or asked for yet, but by the configuration."""
-        own = [trial for trial in self._trials() if state_of(trial) != "borrowed"]
+        own = [trial for trial in self._memory if state_of(trial) != "imported"]
         return all(
             trial.state == TrialState.WAITING and str(trial.user_attrs.get("request", "")).startswith("study.enqueue")
             for trial in own
@@ -533,7 +442,7 @@ class Study(Search):
     def twins(self) -> dict[str, int]:
         """The first trial of each configuration that has a result to give, by the `fingerprint` noted with it."""
         found: dict[str, int] = {}
-        for trial in self._trials():
+        for trial in self._memory:
             own = trial.user_attrs.get("fingerprint")
             if own is not None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 found.setdefault(own, trial.number)
@@ -542,147 +451,48 @@ class Study(Search):
     @property
     def device_s(self) -> float:
         """Seconds of devices that all trials have used, as noted with them."""
-        return sum(float(trial.user_attrs.get("used", {}).get("device_s", 0.0)) for trial in self._trials())
+        return sum(float(trial.user_attrs.get("used", {}).get("device_s", 0.0)) for trial in self._memory)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing is left to ask for: no trial waits and the sampler has tried all it can."""
-        if self._memory.get_all_trials(self._memory_id, deepcopy=False, states=(TrialState.WAITING,)):
+        if self._memory.has_waiting:
             return False
         sampler = self.optuna.sampler
         return sampler.is_done(self.optuna) if isinstance(sampler, Grid) else self.optuna.is_stopped
 
     # --- inside
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._memory.get_all_trials(self._memory_id, deepcopy=False)
-
-    def _num_trials(self) -> int:
-        return self._memory.get_n_trials(self._memory_id)
-
-    def _next_number(self) -> int:
-        """Return the number of the trial that the next `ask` returns: the first that waits, or else a new one."""
-        waiting = self._memory.get_all_trials(self._memory_id, deepcopy=False, states=(TrialState.WAITING,))
-        return min((trial.number for trial in waiting), default=self._num_trials())
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._memory.get_trial(self._memory.get_trial_id_from_study_id_trial_number(self._memory_id, number))
-
     def _own_front(self) -> list[FrozenTrial]:
         """Return what Optuna calls the best trials, of the study's own."""
-        own = [trial for trial in self._trials() if state_of(trial) == "complete"]
+        own = [trial for trial in self._memory if state_of(trial) == "complete"]
         return pareto_front(own, self.optuna.directions)
 
     def _best(self, trial: FrozenTrial) -> Best:
         return Best(number=trial.number, objectives=tuple(trial.values), values=self.space.decode(trial.params))
 
-    def _sync(self) -> None:
-        with storage_errors(self._storage):
-            self._learn_of_new_trials()
-
-    def _learn_of_new_trials(self) -> None:
-        for trial in self._record.new_trials(self._num_trials()):
-            self._memory.create_new_trial(self._memory_id, trial)
-            number = self._num_trials() - 1
-            if number != trial.number:
-                raise StudyError(
-                    f"Trial {trial.number} of study {self.name!r} should be number {number}: trials were "
-                    f"deleted from its storage. Start a study with another study.name."
-                )
-
-    def _values(self, number: int) -> dict[int, float]:
-        return {index: result.value for index, result in self.replicates(number).items() if result.value is not None}
-
-    def _best_reported(self) -> FrozenTrial | None:
-        """Return the trial with the best mean of what is reported, of those that violate no constraint."""
-        complete = [t for t in self._trials() if t.state == TrialState.COMPLETE and self._values(t.number)]
-        feasible = [t for t in complete if all(violation <= 0 for violation in t.constraints.values())]
-        sign = 1.0 if self._direction == StudyDirection.MAXIMIZE else -1.0
-        return max(feasible, key=lambda t: sign * statistics.fmean(self._values(t.number).values()), default=None)
-
-    def _judge(
-        self, value: float | Sequence[float] | None, metrics: Mapping[str, float], reason: str
-    ) -> tuple[EndState, list[float] | None, str, Cause | None]:
-        """Say how a trial ended that trained to its end: it must have all objectives, and they must be finite."""
-        many = list(value) if isinstance(value, Sequence) else self._objectives(value, metrics)
-        known = {constraint.metric for constraint in self._constraints} & metrics.keys()
-        for constraint in self._constraints:
-            if constraint.metric not in known:
-                return "failed", None, f"the trial has no {constraint.metric!r}, which study.constraints names", None
-        try:
-            values = [float(number) for number in many]  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return "failed", None, f"the objective must be a number, but is {_one(many)!r}", None
-        if len(values) != len(self.metrics):
-            text = f"the study has {len(self.metrics)} objectives, but got {len(values)} values"
-            return "failed", None, text, None
-        for number in values:
-            if not math.isfinite(number):
-                return "pruned", None, f"diverged: the objective must be finite, but is {number}", "diverged"
-        for metric in sorted(known):
-            if math.isnan(metrics[metric]):
-                return "pruned", None, f"diverged: {metric} is nan, and study.constraints names it", "diverged"
-        return "complete", values, reason, None
-
-    def _objectives(self, value: float | None, metrics: Mapping[str, float]) -> list[float | None]:
-        return [value if metric == self._reported else metrics.get(metric) for metric in self.metrics]
-
     def _first_objective(self, trial: FrozenTrial) -> float | None:
         """Return it as far as it is known: a pruned trial has its last report in its place, if that is the same."""
-        if trial.state == TrialState.PRUNED and self._reported != self.metrics[0]:
+        if trial.state == TrialState.PRUNED and self._terms.reported[0] != self.metrics[0]:
             found: float | None = trial.user_attrs.get("metrics", {}).get(self.metrics[0])
             return found
         return trial.values[0] if trial.values else None
 
-    def _constrain(self, number: int, constraint: str, violation: float) -> None:
-        # As Trial.set_constraint does, which a trial that another driver began has no handle for
-        key = f"{CONSTRAINT}{constraint}"
-        self._memory.set_trial_system_attr(id_of(self._frozen(number)), key, violation)
-
-    def _end(self, number: int, state: EndState, values: list[float] | None, reason: str) -> None:
-        trial_id = id_of(self._frozen(number))
-        if reason:
-            self._memory.set_trial_user_attr(trial_id, "reason", reason)
-        self._running.pop(number, None)
+    def _end(self, number: int, result: TrialResult, violated: Mapping[str, float]) -> None:
+        if result.state != "failed":
+            for constraint, violation in violated.items():
+                # As Trial.set_constraint does, which a trial that another driver began has no handle for
+                self._memory.set_system_attr(number, f"{CONSTRAINT}{constraint}", violation)
+        if result.reason:
+            self._memory.set_attr(number, "reason", result.reason)
+        self._memory.running.discard(number)
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        values = list(result.objectives.values()) or None
         try:
             with warnings.catch_warnings():  # CMA-ES says each time that it takes no notice of constraints
                 warnings.filterwarnings("ignore", "Constraints have been set")
-                self.optuna.tell(number, values, state=ends.get(state, TrialState.FAIL))
+                self.optuna.tell(number, values, state=ends.get(result.state, TrialState.FAIL))
         except Exception:  # the end is in memory all the same; a sampler's bookkeeping must not lose it
-            if not self._frozen(number).state.is_finished():
+            if not self._memory[number].state.is_finished():
                 raise
             _log.warning("trial %d: the sampler could not take note of its end", number, exc_info=True)
-
-    def _suspend(self, number: int, reason: str) -> None:
-        """Let a trial wait, with its number, values and reports, until it is asked for again."""
-        trial_id = id_of(self._frozen(number))
-        self._memory.set_trial_user_attr(trial_id, INTERRUPTED, reason)
-        suspend_trial(self._memory, self._memory_id, number)
-        self._running.pop(number, None)
-
-    def _close_half_asked(self, exc: Exception) -> None:
-        """End the trial that Optuna had begun when its sampler raised, so that it does not run for ever."""
-        half = [
-            trial.number
-            for trial in self._trials()
-            if trial.state == TrialState.RUNNING and self._record.state(trial.number) != TrialState.RUNNING
-        ]
-        for number in half:
-            self._suspend(number, f"the sampler raised {type(exc).__name__}: {exc}")
-        if half:
-            self._save(*half)
-
-    def _save(self, *numbers: int, is_durable: bool = False, is_patient: bool = True) -> None:
-        """Write what is new: of the trials named, of the running ones, and the study's own attributes."""
-        self._unwritten.update(numbers)
-        with storage_errors(self._storage):
-            trials = [self._frozen(number) for number in sorted({*self._unwritten, *self._running})]
-            self._record.write(trials, is_durable=is_durable, is_patient=is_patient)
-            self._record.write_attrs(self._memory.get_study_system_attrs(self._memory_id))
-        self._unwritten.clear()
-        self._flushed_at_s = time.monotonic()
-
-
-def _one(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values

@@ -1,43 +1,41 @@
-"""Take a trial over from one study into another, with its values, reports and end.
+"""Import trials: into another space (`--migrate`), or from other studies into a new one (`study.warm_start`).
 
-Move a study over to another space: what fits keeps its number, and the study as it was gets another name.
-
-Begin a study with what others have found: their finished trials, for the sampler and the pruner alone.
+What fits is decided by `space/compatibility.py`.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import ConfigError, SpaceError, StudyError, did_you_mean
 from sweeps.search.optuna_private import CONSTRAINTS, FIXED_PARAMS, RUNG
-from sweeps.search.space.compatibility import Composed, Look, Refit, refit, refit_queued
+from sweeps.search.space.compatibility import Composed, Fit, Look, fit, fit_queued
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
-from sweeps.search.states import BORROWED, DROPPED, INTERRUPTED, ORIGIN, origin, state_of
+from sweeps.search.states import DROPPED, IMPORTED, INTERRUPTED, ORIGIN, origin, state_of
 from sweeps.search.storage import storage_errors
 from sweeps.search.storage_writer import backup_name, publish
+from sweeps.search.terms import StudyTerms
 
 if TYPE_CHECKING:
     from sweeps.search.study import Study
 
 __all__ = [
-    "Loan",
+    "ImportedTrials",
     "Migration",
     "Unrecorded",
+    "import_trial",
     "is_stored",
     "migrate",
     "note_recorded",
     "placeholder",
-    "require_lenders",
-    "taken_over",
+    "require_sources",
     "unrecorded",
     "warm_start",
 ]
@@ -47,7 +45,7 @@ _KEPT = (CONSTRAINTS, RUNG)
 grid points, what TPE and GP proposed, generations."""
 
 
-def taken_over(
+def import_trial(
     trial: FrozenTrial, study: str, old: Space, new: Space, *, recorded: Look | None, composed: Composed
 ) -> FrozenTrial | str:
     """Return the trial as the new space has it, or why it does not fit.
@@ -56,7 +54,7 @@ def taken_over(
         trial: Any but one that a driver runs now.
         study: Where it comes from, by the name it has from now on.
         old: The space of that study.
-        new: The space that it is taken over into.
+        new: The space that it is imported into.
         recorded: What its configuration was; None if it has not begun.
         composed: What the configuration is now.
     """
@@ -66,10 +64,10 @@ def taken_over(
     except (SpaceError, ValueError):
         return "its values are not of its study's space"
     if is_queued:
-        found = refit_queued(new, known, composed=composed)
+        found = fit_queued(new, known, composed=composed)
     else:
-        found = refit(new, known, recorded=recorded or _nothing, composed=composed)
-    return found.misfit or _with(trial, study, new, found, is_queued=is_queued)
+        found = fit(new, known, recorded=recorded or _nothing, composed=composed)
+    return found.incompatible or _with(trial, study, new, found, is_queued=is_queued)
 
 
 def placeholder(trial: FrozenTrial, study: str, reason: str) -> FrozenTrial:
@@ -98,11 +96,11 @@ def _nothing(key: str) -> Any:
     raise KeyError(key)
 
 
-def _with(trial: FrozenTrial, study: str, new: Space, found: Refit, *, is_queued: bool) -> FrozenTrial:
+def _with(trial: FrozenTrial, study: str, new: Space, found: Fit, *, is_queued: bool) -> FrozenTrial:
     result = copy.copy(trial)
     result.system_attrs = {key: value for key, value in trial.system_attrs.items() if key.startswith(_KEPT)}
-    is_borrowed = BORROWED in trial.user_attrs  # then it stays another study's
-    own: Mapping[str, Any] = {} if is_borrowed else {ORIGIN: origin(study, trial)}
+    is_imported = IMPORTED in trial.user_attrs  # then it stays another study's
+    own: Mapping[str, Any] = {} if is_imported else {ORIGIN: origin(study, trial)}
     result.user_attrs = {**trial.user_attrs, **own}
     if trial.state == TrialState.RUNNING:
         result.state = TrialState.WAITING
@@ -153,11 +151,7 @@ def migrate(
     name: str,
     *,
     space: Space,
-    metric: str | Sequence[str],
-    direction: str | Sequence[str],
-    constraints: Sequence[str] = (),
-    replication: str = "one training",
-    reported: str | None = None,
+    terms: StudyTerms,
     recorded: Callable[[int], Look | None],
     composed: Composed,
 ) -> Migration | None:
@@ -169,16 +163,12 @@ def migrate(
         storage: From `open_storage`.
         name: Of the study; one that is not there needs no move.
         space: The new space.
-        metric: The objective, or several; the same as before.
-        direction: Likewise.
-        constraints: Likewise.
-        replication: How often each trial is trained; likewise.
-        reported: The direction and the metric of what trainings report; likewise. None takes what was.
+        terms: The same as before.
         recorded: What is known of a trial's configuration, by number; None for one that has not begun.
         composed: What the configuration is now.
 
     Raises:
-        StudyError: The study has another metric, direction, constraint, replication or report.
+        StudyError: The study has other terms.
         StoreError: The database does not answer; the study is what it was.
     """
     with storage_errors(storage):
@@ -190,40 +180,46 @@ def migrate(
         if "space" not in attrs or not space.difference(attrs["space"]):
             return None  # what is wrong otherwise is told when the study is opened
         directions = storage.get_study_directions(study_id)
-        _require_same("metric", name, attrs["metrics"], metric)
-        _require_same("direction", name, [each.name.lower() for each in directions], direction)
-        _require_same("constraints", name, attrs.get("constraints", []), constraints)
-        _require_same("replicates", name, [attrs.get("replication", replication)], replication)
-        if reported is not None:
-            _require_same("metric", name, [attrs.get("reported", reported)], reported, group="objective")
+        for difference in terms.differences(attrs, directions):
+            raise StudyError(
+                f"{difference}. --migrate moves study {name!r} to another space, and other terms would make its "
+                "results incomparable. Ask for the same, or give another study.name."
+            )
         backup = backup_name(storage, name)
-        old = parse_space(attrs["space"])
-        trials: list[FrozenTrial] = []
-        dropped: dict[int, str] = {}
-        for trial in storage.get_all_trials(study_id, deepcopy=False):
-            if DROPPED in trial.user_attrs:
-                trials.append(trial)
-                continue
-            found = taken_over(trial, backup, old, space, recorded=recorded(trial.number), composed=composed)
-            if isinstance(found, str):
-                dropped[trial.number] = found
-                found = placeholder(trial, backup, found)
-            trials.append(found)
+        trials, dropped = _moved(
+            storage.get_all_trials(study_id, deepcopy=False),
+            lambda trial: import_trial(
+                trial, backup, parse_space(attrs["space"]), space, recorded=recorded(trial.number), composed=composed
+            ),
+            backup,
+        )
+        migration = {"backup": backup, "space": attrs["space"], "is_recorded": False}
         publish(
             storage,
             name,
             directions=directions,
             metrics=attrs["metrics"],
-            attrs={
-                **attrs,
-                "space": space.describe(),
-                _MIGRATION: {"backup": backup, "space": attrs["space"], "is_recorded": False},
-            },
+            attrs={**attrs, "space": space.describe(), _MIGRATION: migration},
             trials=trials,
             backup=backup,
         )
-        num_kept = sum(DROPPED not in trial.user_attrs for trial in trials)
+    num_kept = sum(DROPPED not in trial.user_attrs for trial in trials)
     return Migration(backup=backup, num_kept=num_kept, dropped=dropped)
+
+
+def _moved(
+    trials: Iterable[FrozenTrial], imported: Callable[[FrozenTrial], FrozenTrial | str], backup: str
+) -> tuple[list[FrozenTrial], dict[int, str]]:
+    """Return the trials of a study as another space has them, and why some are only placeholders, by number."""
+    moved: list[FrozenTrial] = []
+    dropped: dict[int, str] = {}
+    for trial in trials:
+        found = trial if DROPPED in trial.user_attrs else imported(trial)
+        if isinstance(found, str):
+            dropped[trial.number] = found
+            found = placeholder(trial, backup, found)
+        moved.append(found)
+    return moved, dropped
 
 
 def unrecorded(study: "Study") -> Unrecorded | None:
@@ -239,29 +235,19 @@ def note_recorded(study: "Study") -> None:
     study.set_user_attr(_MIGRATION, {**study.user_attr(_MIGRATION), "is_recorded": True})
 
 
-def _require_same(word: str, name: str, was: Sequence[str], now: str | Sequence[str], *, group: str = "study") -> None:
-    wanted = [now] if isinstance(now, str) else list(now)
-    if list(was) != wanted:
-        raise StudyError(
-            f"{group}.{word}: --migrate moves study {name!r} to another space, not to another {word}, which would make "
-            f"its results incomparable: was {', '.join(was) or 'null'}, now {', '.join(wanted) or 'null'}. "
-            "Ask for the same, or give another study.name."
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loan:
-    """What a study has taken from another.
+class ImportedTrials:
+    """What a study has imported from another.
 
     Attributes:
-        lender: The name of the other.
-        num_taken: How many trials fit.
-        misfits: Why each of the others does not, by its number there.
+        source: The name of the other study.
+        count: How many trials fit.
+        incompatible: Why each of the others does not, by its number there.
     """
 
-    lender: str
-    num_taken: int
-    misfits: dict[int, str]
+    source: str
+    count: int
+    incompatible: dict[int, str]
 
 
 def is_stored(storage: RDBStorage, name: str) -> bool:
@@ -274,47 +260,26 @@ def is_stored(storage: RDBStorage, name: str) -> bool:
     return True
 
 
-def require_lenders(
-    storage: RDBStorage,
-    lenders: Sequence[str],
-    *,
-    metric: str | Sequence[str],
-    direction: str | Sequence[str],
-    constraints: Sequence[str] = (),
-    reported: str | None = None,
-) -> None:
-    """Require studies in the storage that were judged as the new one is.
+def require_sources(storage: RDBStorage, sources: Sequence[str], terms: StudyTerms) -> None:
+    """Require studies in the storage that were judged as the new one is; how often they train a trial is their own.
 
     Raises:
         ConfigError: There is no such study, it is another program's, or has another metric, direction or constraint.
     """
-    metrics = [metric] if isinstance(metric, str) else list(metric)
-    directions = [direction] if isinstance(direction, str) else list(direction)
     with storage_errors(storage):
-        for lender in lenders:
-            if not is_stored(storage, lender):
-                hint = did_you_mean(lender, optuna.get_all_study_names(storage)) or "It holds none yet."
-                raise ConfigError(f"study.warm_start: there is no study {lender!r} in study.storage. {hint}")
-            study_id = storage.get_study_id_from_name(lender)
+        for source in sources:
+            if not is_stored(storage, source):
+                hint = did_you_mean(source, optuna.get_all_study_names(storage)) or "It holds none yet."
+                raise ConfigError(f"study.warm_start: there is no study {source!r} in study.storage. {hint}")
+            study_id = storage.get_study_id_from_name(source)
             attrs = storage.get_study_user_attrs(study_id)
             if "space" not in attrs:
-                raise ConfigError(f"study.warm_start: Lightsweep did not make the study {lender!r}. Leave it out.")
-            theirs = [each.name.lower() for each in storage.get_study_directions(study_id)]
-            for word, was, now in (
-                ("metric", attrs["metrics"], metrics),
-                ("direction", theirs, directions),
-                ("constraints", attrs.get("constraints", []), list(constraints)),
-            ):
-                if was != now:
-                    raise ConfigError(
-                        f"study.warm_start: study {lender!r} has study.{word}={','.join(was) or 'null'}, but this one "
-                        f"{','.join(now) or 'null'}, so that its results say nothing here. Leave it out, or "
-                        "ask for the same."
-                    )
-            if reported is not None and attrs.get("reported", reported) != reported:
+                raise ConfigError(f"study.warm_start: Lightsweep did not make the study {source!r}. Leave it out.")
+            as_ours = {**attrs, "replication": str(terms.replication)}
+            for found in terms.differences(as_ours, storage.get_study_directions(study_id)):
                 raise ConfigError(
-                    f"study.warm_start: the trainings of study {lender!r} reported {attrs['reported']}, but here they "
-                    f"report {reported} (objective.direction, objective.metric). Leave it out, or ask for the same."
+                    f"study.warm_start: study {source!r} was judged otherwise, so that its results say nothing here: "
+                    f"{found.key} is {found.was} there, and {found.now} here. Leave it out, or ask for the same."
                 )
 
 
@@ -322,72 +287,60 @@ def warm_start(
     storage: RDBStorage,
     name: str,
     *,
-    lenders: Sequence[str],
+    sources: Sequence[str],
     space: Space,
-    metric: str | Sequence[str],
-    direction: str | Sequence[str],
-    constraints: Sequence[str] = (),
-    replication: str = "one training",
-    reported: str | None = None,
+    terms: StudyTerms,
     recorded: Callable[[str, int], Look | None],
     composed: Composed,
-) -> list[Loan]:
+) -> list[ImportedTrials]:
     """Create a study with the complete and pruned trials of others that fit its space.
 
-    In the new study they are `borrowed`: the first numbers are theirs, but they have no run, do not count, and are
-    never the best. What a lender has borrowed itself is not passed on.
+    The first numbers of the new study are theirs, but they have no run, do not count, and are never the best. What a
+    source has imported itself is not passed on.
 
     Args:
         storage: From `open_storage`.
         name: Of the study, which is not there yet.
-        lenders: The studies to take from.
+        sources: The studies to import from.
         space: What the new study searches.
-        metric: The objective, or several.
-        direction: Likewise.
-        constraints: Likewise.
-        replication: How often the new study trains each trial.
-        reported: The direction and the metric of what its trainings report; None is not compared.
+        terms: Of the new study.
         recorded: What is known of the configuration of a trial, by its study and number; None if nothing is.
         composed: What the configuration is now.
 
     Raises:
-        ConfigError: As for `require_lenders`.
+        ConfigError: As for `require_sources`.
         StoreError: The database does not answer; there is no new study then.
     """
-    require_lenders(storage, lenders, metric=metric, direction=direction, constraints=constraints, reported=reported)
+    require_sources(storage, sources, terms)
+    trials: list[FrozenTrial] = []
+    found: list[ImportedTrials] = []
+    names = list(dict.fromkeys(sources))
     with storage_errors(storage):
-        loans = []
-        trials: list[FrozenTrial] = []
-        directions: Sequence[StudyDirection] = ()
-        for lender in dict.fromkeys(lenders):
-            study_id = storage.get_study_id_from_name(lender)
-            directions = storage.get_study_directions(study_id)
+        for source in names:
+            study_id = storage.get_study_id_from_name(source)
             old = parse_space(storage.get_study_user_attrs(study_id)["space"])
-            before, misfits = len(trials), {}
+            before, incompatible = len(trials), {}
             for trial in storage.get_all_trials(study_id, deepcopy=False, states=_FINISHED):
                 if state_of(trial) not in ("complete", "pruned"):
                     continue
-                found = taken_over(
-                    trial, lender, old, space, recorded=recorded(lender, trial.number), composed=composed
-                )
-                if isinstance(found, str):
-                    misfits[trial.number] = found
+                known = recorded(source, trial.number)
+                imported = import_trial(trial, source, old, space, recorded=known, composed=composed)
+                if isinstance(imported, str):
+                    incompatible[trial.number] = imported
                     continue
-                found.user_attrs = {BORROWED: True, ORIGIN: origin(lender, trial)}
-                found.number = len(trials)
-                trials.append(found)
-            loans.append(Loan(lender=lender, num_taken=len(trials) - before, misfits=misfits))
-        metrics = [metric] if isinstance(metric, str) else list(metric)
-        attrs = {
-            "metrics": metrics,
-            "constraints": list(constraints),
-            "replication": replication,
-            **({} if reported is None else {"reported": reported}),
-            "space": space.describe(),
-            "warm_start": list(dict.fromkeys(lenders)),
-        }
-        publish(storage, name, directions=directions, metrics=metrics, attrs=attrs, trials=trials)
-    return loans
+                imported.user_attrs = {IMPORTED: True, ORIGIN: origin(source, trial)}
+                imported.number = len(trials)
+                trials.append(imported)
+            found.append(ImportedTrials(source=source, count=len(trials) - before, incompatible=incompatible))
+        publish(
+            storage,
+            name,
+            directions=list(terms.objectives.values()),
+            metrics=terms.metrics,
+            attrs={**terms.stored(), "space": space.describe(), "warm_start": names},
+            trials=trials,
+        )
+    return found
 
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

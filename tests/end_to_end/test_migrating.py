@@ -18,7 +18,7 @@ def rows_of(lightsweep: Any, study: str) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_study_is_moved_goes_on_and_lends_what_it_found(tmp_path: Path, lightsweep: Any) -> None:
+def test_a_study_is_moved_goes_on_and_others_import_what_it_found(tmp_path: Path, lightsweep: Any) -> None:
     first = lightsweep("sweep", "study.name=s", "study.num_trials=4", *SHORT, *SPACE)
     assert first.returncode == 0, first.stdout + first.stderr
     before = rows_of(lightsweep, "s")

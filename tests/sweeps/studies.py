@@ -11,19 +11,23 @@ from sweeps.search.samplers import build_pruner, build_sampler
 from sweeps.search.space.declare import parse_space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
+from sweeps.search.terms import StudyTerms
 
 SPACE = parse_space({"lr": "tag(log,interval(1e-4,1e-1))", "depth": "range(1,5)", "act": "relu,tanh"})
 FINITE = parse_space({"depth": "range(1,4)", "width": "choice([8],[16,8])"})
+TERMS = ("metric", "direction", "reported", "constraints", "replication")
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
 
 
 def make(url, space=SPACE, sampler="random", pruner=None, seed=1, **more):
+    words = {key: more.pop(key) for key in TERMS if key in more}
     return Study.create_or_load(
         more.pop("name", "study"),
         open_storage(url),
         space=space,
         sampler=build_sampler(shipped("sampler", sampler), space),
         pruner=build_pruner(pruner or shipped("pruner", "none")),
+        terms=StudyTerms.of(**words),
         seed=seed,
         **more,
     )

@@ -1,4 +1,4 @@
-"""Take a trial over into another space: the one rule of what fits, for `--migrate` and `study.warm_start`.
+"""Import a trial into another space: the one rule of what fits, for `--migrate` and `study.warm_start`.
 
 A trial fits if the new space, with the configuration as it is now, could have proposed it as it was:
 
@@ -18,7 +18,7 @@ from sweeps.core.errors import SpaceError
 from sweeps.search.space.parameter import Parameter, all_hold, is_same
 from sweeps.search.space.space import Space
 
-__all__ = ["Composed", "Look", "Refit", "refit", "refit_queued"]
+__all__ = ["Composed", "Fit", "Look", "fit", "fit_queued"]
 
 Look = Callable[[str], Any]
 """Gives the value of a dotted key, or the chosen option of a config group; raises KeyError where there is none."""
@@ -28,23 +28,23 @@ Composed = Callable[[Mapping[str, Any]], Look]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refit:
+class Fit:
     """A trial as the new space has it.
 
     Attributes:
         params: What Optuna stores, by Optuna's names.
-        misfit: Why the trial does not fit; empty if it does.
+        incompatible: Why the trial does not fit; empty if it does.
     """
 
     params: dict[str, Any] = field(default_factory=dict)
-    misfit: str = ""
+    incompatible: str = ""
 
 
-class _Misfit(Exception):
+class _Incompatible(Exception):
     pass
 
 
-def refit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed: Composed) -> Refit:
+def fit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed: Composed) -> Fit:
     """Encode a trial that has run for another space.
 
     Args:
@@ -57,12 +57,12 @@ def refit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed
         params = _encoded(space, searched, recorded)
         values = space.decode(params)
         _require_same({key: value for key, value in searched.items() if key not in values}, values, composed)
-    except (_Misfit, SpaceError) as misfit:  # of a list, an element may be active without the one before it
-        return Refit(misfit=_reason(misfit))
-    return Refit(params=params)
+    except (_Incompatible, SpaceError) as error:  # of a list, an element may be active without the one before it
+        return Fit(incompatible=_reason(error))
+    return Fit(params=params)
 
 
-def refit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) -> Refit:
+def fit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) -> Fit:
     """Encode the values given for a trial that has not begun; the sampler chooses what is missing.
 
     Args:
@@ -73,14 +73,14 @@ def refit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) 
     values = {key: value for key, value in given.items() if key in space.keys}
     try:
         _require_same({key: value for key, value in given.items() if key not in values}, {}, composed)
-        return Refit(params=space.encode(values))
-    except (_Misfit, SpaceError) as misfit:
-        return Refit(misfit=_reason(misfit))
+        return Fit(params=space.encode(values))
+    except (_Incompatible, SpaceError) as error:
+        return Fit(incompatible=_reason(error))
 
 
 def _reason(error: Exception) -> str:
     """Return what is wrong; the way out that the space names is another here."""
-    return str(error) if isinstance(error, _Misfit) else str(error).partition(". ")[0]
+    return str(error) if isinstance(error, _Incompatible) else str(error).partition(". ")[0]
 
 
 def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[str, Any]:
@@ -94,17 +94,17 @@ def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[
         try:
             params[parameter.name] = parameter.encode(value)
         except SpaceError:
-            raise _Misfit(f"{parameter.place}={_text(value)} is not in {parameter.domain}") from None
+            raise _Incompatible(f"{parameter.place}={_text(value)} is not in {parameter.domain}") from None
         chosen[parameter.place] = parameter.decode(params[parameter.name])
         if parameter.index is not None:
             num_elements[parameter.key] = num_elements.get(parameter.key, 0) + 1
     for key, count in num_elements.items():
         value = _of_key(key, searched, recorded)
         if len(value) != count:
-            raise _Misfit(f"{key}={_text(value)} has {len(value)} elements, but {count} are searched")
+            raise _Incompatible(f"{key}={_text(value)} has {len(value)} elements, but {count} are searched")
     for clause in space.forbidden:
         if all_hold(clause, chosen):
-            raise _Misfit(f"{' and '.join(map(str, clause))} is forbidden")
+            raise _Incompatible(f"{' and '.join(map(str, clause))} is forbidden")
     return params
 
 
@@ -113,7 +113,7 @@ def _value(parameter: Parameter, searched: Mapping[str, Any], recorded: Look) ->
     if parameter.index is None:
         return value
     if isinstance(value, str) or not isinstance(value, Sequence) or parameter.index >= len(value):
-        raise _Misfit(f"{parameter.key}={_text(value)} has no element [{parameter.index}], which is searched")
+        raise _Incompatible(f"{parameter.key}={_text(value)} has no element [{parameter.index}], which is searched")
     return value[parameter.index]
 
 
@@ -123,7 +123,7 @@ def _of_key(key: str, searched: Mapping[str, Any], recorded: Look) -> Any:
     try:
         return recorded(key)
     except KeyError:
-        raise _Misfit(f"its {key} was not searched, and is not known") from None
+        raise _Incompatible(f"its {key} was not searched, and is not known") from None
 
 
 def _require_same(gone: Mapping[str, Any], values: Mapping[str, Any], composed: Composed) -> None:
@@ -135,9 +135,9 @@ def _require_same(gone: Mapping[str, Any], values: Mapping[str, Any], composed: 
         try:
             value = now(key)
         except KeyError:
-            raise _Misfit(f"{key}={_text(was)} was searched, but there is no such key any more") from None
+            raise _Incompatible(f"{key}={_text(was)} was searched, but there is no such key any more") from None
         if not _is_same(was, value):
-            raise _Misfit(f"{key}={_text(was)}, but now it is not searched and {_text(value)}")
+            raise _Incompatible(f"{key}={_text(was)}, but now it is not searched and {_text(value)}")
 
 
 def _is_same(left: Any, right: Any) -> bool:

@@ -10,9 +10,11 @@ from studies import make
 from sweeps.config.composer import Composer, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
+from sweeps.driver.sweep_setup import SweepPlan
 from sweeps.driver.transfer import check_warm_start, known_choices, move_over, record_move, start_warm
 from sweeps.search.space.declare import parse_space
 from sweeps.search.storage import open_storage
+from sweeps.search.terms import StudyTerms
 
 BEFORE = parse_space({"model.depth": "range(1,4)", "optimizer.lr": "tag(log,interval(1e-4,1e-1))"})
 
@@ -27,10 +29,11 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/optuna.db"
 
 
-def study_config(**more):
-    """The keys of a composed sweep that are read here."""
+def planned(composer=None, space=BEFORE, **more):
+    """A sweep of this space, with other keys of `study`."""
     config = Composer("sweep", ["search=none", "study.name=s"]).base()
-    return {**config, "study": {**config["study"], **more}}
+    config = {**config, "study": {**config["study"], **more}}
+    return SweepPlan(composer=composer, config=config, space=space, terms=StudyTerms.of(), sampler=None, pruner=None)
 
 
 def fill(url, folder, composer, choices, count=6):
@@ -49,15 +52,7 @@ def fill(url, folder, composer, choices, count=6):
 
 def move(url, folder, composer, space):
     lines: list[str] = []
-    move_over(
-        "s",
-        open_storage(url),
-        config=study_config(),
-        composer=composer,
-        space=space,
-        folder=folder,
-        say=lines.append,
-    )
+    move_over(planned(composer, space), "s", open_storage(url), folder=folder, say=lines.append)
     return lines
 
 
@@ -127,17 +122,10 @@ def test_a_warm_start_happens_once_and_says_what_it_took(url, tmp_path, composer
     space = parse_space({"optimizer.lr": "interval(0,1)", "model.depth": "1,2", "model.width": "64,128"})
     lines: list[str] = []
     for _ in range(2):
-        start_warm(
-            "new",
-            open_storage(url),
-            config=study_config(warm_start="s"),
-            composer=composer,
-            space=space,
-            store_dir=tmp_path,
-            say=lines.append,
-        )
+        plan = planned(composer, space, warm_start="s")
+        start_warm(plan, "new", open_storage(url), store_dir=tmp_path, say=lines.append)
     study = make(url, space, name="new")
-    taken = study.counts["borrowed"]
+    taken = study.counts["imported"]
     assert 0 < taken < 6 and study.values_of(0)["model.width"] == 128
     assert f"{taken} trials from study s ({6 - taken} incompatible)" in lines[0]
     assert "model.depth=3 is not in choice(1,2)" in lines[1] and sum("warm start" in line for line in lines) == 1
@@ -146,8 +134,8 @@ def test_a_warm_start_happens_once_and_says_what_it_took(url, tmp_path, composer
 def test_a_warm_start_is_checked_only_where_the_study_is_new(url, composer):
     storage = open_storage(url)
     with pytest.raises(ConfigError, match=r"study.warm_start must be the name of a study, or a list"):
-        check_warm_start(study_config(warm_start={"a": 1}), storage)
+        check_warm_start(planned(warm_start={"a": 1}), storage)
     with pytest.raises(ConfigError, match=r"there is no study .other. in study.storage. It holds none yet"):
-        check_warm_start(study_config(warm_start=["other"]), storage)
+        check_warm_start(planned(warm_start=["other"]), storage)
     make(url, BEFORE, name="s")
-    check_warm_start(study_config(warm_start=["other"]), storage)
+    check_warm_start(planned(warm_start=["other"]), storage)

@@ -15,6 +15,7 @@ from studies import FINITE, MEDIAN, SPACE, make, run, stored
 from sweeps.core.errors import StoreError, StudyError
 from sweeps.search.space.declare import parse_space
 from sweeps.search.storage import open_storage
+from sweeps.search.terms import StudyTerms
 from sweeps.search.transfer import migrate, note_recorded, unrecorded
 
 NARROW = parse_space({**SPACE.describe(), "depth": "range(1,3)", "act": "tanh,relu,gelu"})
@@ -27,12 +28,10 @@ def unknown(key):
 
 def move(url, space, base=BASE, recorded=lambda number: unknown, **more):
     return migrate(
-        more.get("storage") or open_storage(url),
+        more.pop("storage", None) or open_storage(url),
         "study",
         space=space,
-        metric=more.get("metric", "val/acc"),
-        direction=more.get("direction", "maximize"),
-        reported=more.get("reported"),
+        terms=StudyTerms.of(**more),
         recorded=recorded,
         composed=lambda values: {**base, **values}.__getitem__,
     )
@@ -192,7 +191,7 @@ def test_what_is_searched_no_more_must_be_what_the_configuration_says(url):
 def test_another_metric_or_direction_is_refused(url):
     make(url)
     for more in ({"metric": "val/loss"}, {"direction": "minimize"}):
-        with pytest.raises(StudyError, match=f"study.{next(iter(more))}: --migrate .* another study.name"):
+        with pytest.raises(StudyError, match=f"study.{next(iter(more))}: was .* --migrate .* another study.name"):
             move(url, NARROW, **more)
 
 
@@ -325,5 +324,5 @@ def test_a_study_that_happens_to_have_the_unfinished_ones_name_is_not_deleted(ur
 def test_a_move_does_not_change_what_is_reported(url):
     fill(url)
     with pytest.raises(StudyError, match=r"objective.metric: .*was maximize val/acc, now minimize val/loss"):
-        move(url, NARROW, reported="minimize val/loss")
+        move(url, NARROW, reported=("val/loss", "minimize"))
     assert optuna.get_all_study_names(url) == ["study"]

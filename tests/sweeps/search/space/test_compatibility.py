@@ -8,7 +8,7 @@ from spaces import NUMBERS, active_names, as_text, declared_spaces, is_forbidden
 
 from sweeps.core.errors import StudyError
 from sweeps.search.samplers import propose
-from sweeps.search.space.compatibility import refit, refit_queued
+from sweeps.search.space import compatibility
 from sweeps.search.space.declare import parse_space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -50,7 +50,7 @@ def look(*layers):
 
 def fit(space, searched, recorded=None, now=None):
     composed = look(now or {}) if now is not None else nothing
-    return refit(
+    return compatibility.fit(
         space, searched, recorded=look(recorded) if recorded is not None else nothing, composed=lambda _: composed
     )
 
@@ -91,12 +91,12 @@ LISTS = {"model.depth": "range(1,4)", "model.width": {"values": "8,16", "repeat"
 )  # fmt: skip
 def test_what_fits_is_encoded_anew(expressions, searched, recorded, now, params):
     found = fit(parse_space(expressions), searched, recorded, now)
-    assert (found.misfit, found.params) == ("", params)
+    assert (found.incompatible, found.params) == ("", params)
     assert list(map(type, found.params.values())) == list(map(type, params.values()))
 
 
 @pytest.mark.parametrize(
-    ("expressions", "searched", "recorded", "now", "misfit"),
+    ("expressions", "searched", "recorded", "now", "reason"),
     [
         ({"x": "range(1,4)"}, {"x": 4}, None, None, "x=4 is not in range(1,4)"),
         ({"x": "choice(1,2)"}, {"x": True}, None, None, "x=true is not in choice(1,2)"),
@@ -124,22 +124,22 @@ def test_what_fits_is_encoded_anew(expressions, searched, recorded, now, params)
         ),
     ],
 )
-def test_what_does_not_fit_says_why(expressions, searched, recorded, now, misfit):
+def test_what_does_not_fit_says_why(expressions, searched, recorded, now, reason):
     found = fit(parse_space(expressions), searched, recorded, now)
-    assert found.misfit.startswith(misfit) and found.params == {}
+    assert found.incompatible.startswith(reason) and found.params == {}
 
 
 def test_what_is_queued_may_leave_values_open():
     space = parse_space({**SGD, "forbid": {"optimizer": "sgd", "model.depth": 1}})
 
     def found(given, now=None):
-        return refit_queued(space, given, composed=lambda _: look(now or {}))
+        return compatibility.fit_queued(space, given, composed=lambda _: look(now or {}))
 
     assert found({"optimizer.momentum": 0.5}).params == {"optimizer.momentum@sgd": 0.5}
-    assert found({"model.depth": 9}).misfit == "model.depth: 9 is not in range(1,4)"
-    assert found({"optimizer": "sgd", "model.depth": 1}).misfit.endswith("is forbidden in this study")
+    assert found({"model.depth": 9}).incompatible == "model.depth: 9 is not in range(1,4)"
+    assert found({"optimizer": "sgd", "model.depth": 1}).incompatible.endswith("is forbidden in this study")
     assert found({"seed": 1}, {"seed": 1}).params == {}
-    assert found({"seed": 1}, {"seed": 2}).misfit == "seed=1, but now it is not searched and 2"
+    assert found({"seed": 1}, {"seed": 2}).incompatible == "seed=1, but now it is not searched and 2"
 
 
 # --- random spaces -------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_into_the_same_space_a_trial_is_what_it_was(declared, seed):
     again = parse_space(space.describe())
     for params in proposals(space, seed):
         found = fit(again, space.decode(params))
-        assert found.misfit == "" and as_text(found.params) == as_text(params)
+        assert found.incompatible == "" and as_text(found.params) == as_text(params)
 
 
 @given(declared_spaces(), st.integers(0, 99))
@@ -177,7 +177,7 @@ def test_into_a_wider_space_every_trial_fits_with_its_values(declared, seed):
     for params in proposals(space, seed):
         values = space.decode(params)
         found = fit(wider, values)
-        assert found.misfit == ""
+        assert found.incompatible == ""
         assert wider.decode(found.params) == values
         for name, stored in found.params.items():
             distribution = wider.distributions[name]
@@ -199,7 +199,7 @@ def test_into_a_narrower_space_just_those_fit_that_lie_inside(declared, seed):
         ]
         is_within = all(NARROWER[expression][1](item) for expression, item in items)
         found = fit(narrower, values)
-        assert (found.misfit == "") == is_within
+        assert (found.incompatible == "") == is_within
         assert not is_within or narrower.decode(found.params) == values
 
 
@@ -209,7 +209,7 @@ def test_into_a_space_that_forbids_more_just_those_fit_that_it_allows(declared, 
     space = parse_space({**declared[0], "forbid": []})
     for params in proposals(space, seed):
         values = space.decode(params)
-        assert (fit(stricter, values).misfit == "") == (not is_forbidden(values, declared))
+        assert (fit(stricter, values).incompatible == "") == (not is_forbidden(values, declared))
 
 
 VALUES = st.sampled_from([0, 1, 2, 3, 0.5, 1.0, "a", "c d", " when ", None, True])
@@ -231,8 +231,8 @@ def test_into_any_space_just_those_fit_that_it_could_have_proposed(before, after
         was = {**recorded, **searched}
         now = now if is_changed else was
         found = fit(other, searched, recorded, now)
-        assert (found.misfit == "") == could_propose(after, searched, was, now)
-        if not found.misfit:
+        assert (found.incompatible == "") == could_propose(after, searched, was, now)
+        if not found.incompatible:
             values = other.decode(found.params)
             assert all(is_equal(value, was[key]) for key, value in values.items())
 

@@ -1,0 +1,170 @@
+"""The trials of a study: in memory, where samplers and pruners read them, and from there in the database."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.core.errors import StoreError, StudyError
+from sweeps.search.optuna_private import id_of, suspend_trial
+from sweeps.search.states import INTERRUPTED
+from sweeps.search.storage import storage_errors
+from sweeps.search.storage_writer import StorageWriter
+
+__all__ = ["TrialMemory"]
+
+_log = logging.getLogger(__name__)
+
+
+class TrialMemory:
+    """All trials of a study by their numbers, read from the database at the start.
+
+    What is set here is in memory; `save` and `flush` write it. A write that fails is forgotten by neither: the next
+    one brings it along.
+
+    Args:
+        name: The study's name.
+        storage: The database.
+        study_id: The study's id there.
+        directions: Of the objectives.
+        flush_interval_s: How long a report may wait to be written, in seconds.
+
+    Attributes:
+        optuna: The memory as Optuna takes it.
+        running: The numbers of the trials that this driver runs; their reports are written with whatever is written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: RDBStorage,
+        study_id: int,
+        directions: Sequence[StudyDirection],
+        flush_interval_s: float,
+    ) -> None:
+        self.optuna = InMemoryStorage()
+        self.running: set[int] = set()
+        self._name = name
+        self._storage = storage
+        self._record = StorageWriter(storage, study_id)
+        self._study_id = self.optuna.create_new_study(directions, name)
+        for key, value in self._record.attrs.items():
+            self.optuna.set_study_system_attr(self._study_id, key, value)
+        self._unwritten: set[int] = set()  # trials whose last change is not in the database
+        self._flush_interval_s = flush_interval_s
+        self._flushed_at_s = time.monotonic()
+        self._add_new()
+
+    def __len__(self) -> int:
+        return self.optuna.get_n_trials(self._study_id)
+
+    def __iter__(self) -> Iterator[FrozenTrial]:
+        return iter(self.optuna.get_all_trials(self._study_id, deepcopy=False))
+
+    def __getitem__(self, number: int) -> FrozenTrial:
+        return self.optuna.get_trial(self.optuna.get_trial_id_from_study_id_trial_number(self._study_id, number))
+
+    def __contains__(self, number: int) -> bool:
+        return 0 <= number < len(self)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the trial that is asked for next: the first that waits, or else a new one."""
+        return min((trial.number for trial in self._waiting()), default=len(self))
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a trial waits: enqueued or interrupted."""
+        return bool(self._waiting())
+
+    def set_attr(self, number: int, key: str, value: Any) -> None:
+        """Keep a fact with a trial, as plain data."""
+        self.optuna.set_trial_user_attr(id_of(self[number]), key, value)
+
+    def set_system_attr(self, number: int, key: str, value: Any) -> None:
+        """Keep with a trial what Optuna itself reads."""
+        self.optuna.set_trial_system_attr(id_of(self[number]), key, value)
+
+    def add_report(self, number: int, step: int, value: float) -> None:
+        """Keep an intermediate value; a step that was reported before keeps its first one."""
+        trial = self[number]
+        if step not in trial.intermediate_values:
+            self.optuna.set_trial_intermediate_value(id_of(trial), step, value)
+
+    def suspend(self, number: int, reason: str) -> None:
+        """Let a trial wait, with its number, values and reports, until it is asked for again."""
+        self.set_attr(number, INTERRUPTED, reason)
+        suspend_trial(self.optuna, self._study_id, number)
+        self.running.discard(number)
+
+    def suspend_half_asked(self, reason: str) -> None:
+        """Let the trial wait that Optuna had begun when its sampler raised, so that it does not run for ever."""
+        running = [trial.number for trial in self if trial.state == TrialState.RUNNING]
+        half = [number for number in running if self._record.state(number) != TrialState.RUNNING]
+        for number in half:
+            self.suspend(number, reason)
+        if half:
+            self.save(*half)
+
+    # --- the database
+
+    def load_new(self) -> None:
+        """Read the trials that others have put into the database.
+
+        Raises:
+            StudyError: Trials were deleted there.
+            StoreError: The database does not answer.
+        """
+        with storage_errors(self._storage):
+            self._add_new()
+
+    def save(self, *numbers: int, is_durable: bool = False, is_patient: bool = True) -> None:
+        """Write what is new: of the trials named, of the running ones, and the study's own attributes.
+
+        Args:
+            numbers: Trials that have changed.
+            is_durable: Whether it must be on the disk when this returns, even if the machine loses power then.
+            is_patient: Whether a write that fails is tried again for some seconds.
+
+        Raises:
+            StudyError: Another program started a trial in the study, or ended one of these.
+            StoreError: The database does not answer.
+        """
+        self._unwritten.update(numbers)
+        with storage_errors(self._storage):
+            trials = [self[number] for number in sorted(self._unwritten | self.running)]
+            self._record.write(trials, is_durable=is_durable, is_patient=is_patient)
+            self._record.write_attrs(self.optuna.get_study_system_attrs(self._study_id))
+        self._unwritten.clear()
+        self._flushed_at_s = time.monotonic()
+
+    def flush(self, *, is_due: bool = True) -> None:
+        """Write the reports that wait to be written, if the database answers.
+
+        Args:
+            is_due: Whether to write at once, rather than when the interval has passed.
+        """
+        if not is_due and time.monotonic() - self._flushed_at_s < self._flush_interval_s:
+            return
+        try:
+            self.save(is_patient=False)
+        except StoreError as exc:  # reports can wait, and the trials go on meanwhile
+            _log.warning("%s", exc)
+            self._flushed_at_s = time.monotonic()
+
+    def _waiting(self) -> list[FrozenTrial]:
+        return self.optuna.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.WAITING,))
+
+    def _add_new(self) -> None:
+        for trial in self._record.new_trials(len(self)):
+            self.optuna.create_new_trial(self._study_id, trial)
+            number = len(self) - 1
+            if number != trial.number:
+                raise StudyError(
+                    f"Trial {trial.number} of study {self._name!r} should be number {number}: trials were "
+                    f"deleted from its storage. Start a study with another study.name."
+                )
