@@ -78,6 +78,7 @@ class MlflowStore(RunStore):
         try:
             give_up_soon()
             with schema_lock(uri):
+                _create_file(uri)
                 self._client = MlflowClient(uri)
                 self._experiment_id = self._open_experiment(experiment, uri, artifacts)
                 _use_wal(uri)
@@ -269,6 +270,22 @@ def _require_database(uri: str) -> None:
             f"The database {hide_password(uri)} is another program's, perhaps Optuna's, which needs one for itself: "
             "name another in tracking.uri."
         )
+
+
+def _create_file(uri: str) -> None:
+    """Put a new store of SQLite's into its place with all its tables: a process that ends midway leaves none."""
+    path = sqlite_file(uri)
+    if path is None or (path.exists() and path.stat().st_size > 0):
+        return
+    from mlflow.tracking import MlflowClient
+
+    with TemporaryDirectory() as aside:
+        made = Path(aside) / "mlflow.db"
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        # A copy: MLflow keeps its connection, and SQLite's locks end when any connection of a process to a file does.
+        copy = path.with_name(f"{path.name}.part")
+        shutil.copyfile(made, copy)
+        copy.replace(path)
 
 
 def _unopened(uri: str, error: Exception) -> StoreError:

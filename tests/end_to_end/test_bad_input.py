@@ -27,8 +27,6 @@ def runs(folder: Path) -> list[tuple[str]]:
     if not database.is_file():
         return []
     with closing(sqlite3.connect(database)) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = 'runs'").fetchall():
-            return []  # what was wrong was found before all tables were there
         return connection.execute("select run_uuid from runs").fetchall()
 
 

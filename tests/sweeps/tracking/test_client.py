@@ -8,6 +8,7 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - here, once, rather than in each of six processes
 import pytest
@@ -204,6 +205,19 @@ def test_a_run_is_reopened(store: MlflowStore, uri: str) -> None:
 
 
 # --- opening -----------------------------------------------------------------------------------------
+
+
+def test_a_store_whose_creation_is_cut_off_is_not_there_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.replace", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            MlflowStore(uri, "an experiment", tmp_path / "artifacts")
+    assert not (tmp_path / "mlflow.db").exists()
+
+    MlflowStore(uri, "an experiment", tmp_path / "artifacts")
+    assert MlflowClient(uri).get_experiment_by_name("an experiment") is not None
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_readers_may_read_while_the_driver_writes(store: MlflowStore, folder: Path) -> None:
