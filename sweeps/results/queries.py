@@ -5,12 +5,13 @@ adds what rows are judged by, and `_in_full` reads the rest, each for the runs t
 """
 
 import math
+import operator
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 
@@ -27,12 +28,12 @@ from sweeps.results.rows import (
     with_fronts,
 )
 from sweeps.tracking import tags
-from sweeps.tracking.database import LATEST, RUNS, TAGS, connected
-from sweeps.tracking.names import SPREAD, joined, looked_up_name, shown_metrics
+from sweeps.tracking.database import LATEST, RUNS, TAGS, connected, of_runs
+from sweeps.tracking.names import MAX_TAG, SPREAD, joined, looked_up_name, shown_metrics
 from sweeps.tracking.runs import ServerRun, is_server
 from sweeps.tracking.server import server_runs
 
-__all__ = ["TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
+__all__ = ["Bound", "TrialRow", "chosen_rows", "sorted_rows", "top_rows", "trial_rows"]
 
 _MAX_NAMES = 20  # that are read by a join each; SQLite joins 64 tables at most
 _FEW = 50  # rows to begin with, of which some may not count
@@ -47,10 +48,20 @@ _FIELD_TAGS = {
     "folder": tags.FOLDER,
 }
 _RUN = (RUNS.c.run_uuid, RUNS.c.name, RUNS.c.status, RUNS.c.start_time, RUNS.c.end_time)
-_CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
+_MOST_WITHOUT = 500  # runs with a value that is no metric, for a store that has all as metrics
 _AT_ONCE = 1000  # rows to fetch from the database at once
 
+_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
 Rows = list[TrialRow]
+
+
+class Bound(NamedTuple):
+    """What the last value of a metric must be: `sign` is <, <=, > or >=."""
+
+    metric: str
+    sign: str
+    value: float
 
 
 def trial_rows(uri: str, studies: Sequence[str] = ()) -> Rows:
@@ -73,6 +84,7 @@ def chosen_rows(
     *,
     names: Collection[str] = (),
     narrow: Callable[[Rows], Rows] | None = None,
+    bounds: Sequence[Bound] = (),
     in_full: bool = True,
 ) -> Rows:
     """Return `choose(narrow(trial_rows(uri, studies)))`; much sooner, and with less memory, where that takes few.
@@ -87,6 +99,7 @@ def chosen_rows(
         names: What else they look at, as `rows.resolve` knows it; of parameters, all that end in the same word are
             there.
         narrow: Filters and sorts by `names` alone.
+        bounds: Without which `narrow` takes no row.
         in_full: Whether the chosen rows are read in full; if not, they may still be.
 
     Raises:
@@ -100,12 +113,17 @@ def chosen_rows(
     if is_server(uri) or len(names) > _MAX_NAMES:
         return of_all(trial_rows(uri, studies))
     with connected(uri) as connection:
-        named: list[Any] = _named_rows(connection, studies, names)
         try:
             if narrow is None or not set(LATE_FIELDS).isdisjoint(names) or _has_fronts(connection):
+                named = _named_rows(connection, studies, names)
                 chosen = of_all(with_fronts(_judged(connection, named, names)))
             else:
-                chosen = choose(_judged(connection, narrow(named), names))
+                # What a short name means depends on the names that all rows have
+                is_plain = all(name.startswith(("params.", "metrics.")) for name in names)
+                named = narrow(_named_rows(connection, studies, names, bounds if is_plain else ()))
+                if bounds and not named:  # whether the condition makes sense is for all rows to say
+                    named = narrow(_named_rows(connection, studies, names))
+                chosen = choose(_judged(connection, named, names))
         except UsageError:  # a name that these rows do not have: all of them know the nearest
             return of_all(_all_rows(connection, studies))
         return _completed(connection, chosen) if in_full else chosen
@@ -187,8 +205,10 @@ class _NamedRow:
         return dict(zip(self._metric_keys, self._metrics, strict=True))
 
 
-def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collection[str]) -> list[_NamedRow]:
-    """Read all runs with what is named, in order: by a join for the parameters, and one for each metric."""
+def _named_rows(
+    connection: sa.Connection, studies: Sequence[str], names: Collection[str], bounds: Sequence[Bound] = ()
+) -> list[Any]:
+    """Read all runs within bounds with what is named, in order: a join for the parameters, and one for each metric."""
     query = _query(connection, studies)
     words = {name.rpartition(".")[2] for name in names if name not in LATE_FIELDS and not name.startswith("metrics.")}
     metrics = tuple(sorted(metrics_among(names)))
@@ -200,6 +220,9 @@ def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collec
         latest = LATEST.alias(f"metric{index}")
         query = query.outerjoin(latest, sa.and_(latest.c.run_uuid == RUNS.c.run_uuid, latest.c.key == stored))
         query = query.add_columns(latest.c.value, latest.c.is_nan)
+        for bound in bounds:
+            if bound.metric == metrics[index]:
+                query = query.where(_COMPARE[bound.sign](latest.c.value, bound.value), sa.not_(latest.c.is_nan))
     further = _further_params(connection) if words else {}
 
     @lru_cache(maxsize=1000)  # the trials of a study have the same keys
@@ -211,8 +234,7 @@ def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collec
         for run_id, began_ms, text, *points in part:
             if run_id in further:
                 text = joined({tags.PARAMS: text, **further[run_id]})[tags.PARAMS]
-            params = plain_mapping(text)
-            keys = among(tuple(params))
+            params = plain_mapping(text, among)
             known, last = metrics, points[::2]
             if None in last:
                 known = tuple([key for key, value in zip(metrics, last, strict=True) if value is not None])
@@ -221,7 +243,7 @@ def _named_rows(connection: sa.Connection, studies: Sequence[str], names: Collec
                 for value, is_nan in zip(last, points[1::2], strict=True)
                 if value is not None
             ]
-            rows.append(_NamedRow(run_id, began_ms, keys, tuple([params[key] for key in keys]), known, tuple(last)))
+            rows.append(_NamedRow(run_id, began_ms, tuple(params), tuple(params.values()), known, tuple(last)))
     rows.sort(key=attrgetter("began_ms", "run_id"))  # here, since SQLite would sort with all that rows have, on disk
     return rows
 
@@ -249,7 +271,7 @@ def _judged(connection: sa.Connection, named: Sequence[Any], names: Collection[s
     keys = [*_JUDGING_TAGS, *(key for name, key in _FIELD_TAGS.items() if name in names)]
     if _has_fronts(connection):
         keys += _FRONT_TAGS
-    runs = _runs(connection, [row.run_id for row in named], keys)
+    runs = _runs_with(connection, [row.run_id for row in named], keys)
     return [row_of(runs[row.run_id], row.params, row.metrics) for row in named if row.run_id in runs]
 
 
@@ -287,9 +309,7 @@ def _best(
     count = max(_FEW, 2 * top)
     while count <= max(_MOST_IN_FULL, 4 * top):
         run_ids, bound = _leading(connection, studies, keys, is_falling, count)
-        found = [
-            run for chunk in _chunks(run_ids) for run in connection.execute(query.where(RUNS.c.run_uuid.in_(chunk)))
-        ]
+        found = list(of_runs(connection, query, RUNS.c.run_uuid, run_ids))
         found.sort(key=lambda run: (run.start_time or 0, run.run_uuid))
         rows = sorted_rows(_in_full(connection, [run.run_uuid for run in found]), metric, is_falling) if found else []
         if sum(_is_ahead(row, metric, bound, is_falling) for row in rows) >= top:
@@ -316,10 +336,10 @@ def _value_metrics(connection: sa.Connection) -> dict[str, str]:
 def _all_have_metrics(connection: sa.Connection, names: Collection[str]) -> bool:
     """Tell whether the value of every trial and train is also a metric."""
     has_metric = sa.exists().where(LATEST.c.run_uuid == TAGS.c.run_uuid, LATEST.c.key.in_(names))
-    query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.VALUE, sa.not_(has_metric)).limit(_CHUNK)
+    query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tags.VALUE, sa.not_(has_metric)).limit(_MOST_WITHOUT)
     without = list(connection.scalars(query))  # the runs of studies, whose value is that of their best
     kinds = sa.select(TAGS.c.value).where(TAGS.c.key == tags.KIND, TAGS.c.run_uuid.in_(without))
-    return len(without) < _CHUNK and {"trial", "train"}.isdisjoint(connection.scalars(kinds))
+    return len(without) < _MOST_WITHOUT and {"trial", "train"}.isdisjoint(connection.scalars(kinds))
 
 
 def _falls(connection: sa.Connection, names: Mapping[str, str], metric: str | None, are_some: bool) -> set[bool]:
@@ -369,10 +389,6 @@ def _is_ahead(row: TrialRow, metric: str | None, bound: float | None, is_falling
     return bound is None or (value > bound if is_falling else value < bound)
 
 
-def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (run_ids[start : start + _CHUNK] for start in range(0, len(run_ids), _CHUNK))
-
-
 def _in_full(connection: sa.Connection, run_ids: Sequence[str]) -> Rows:
     """Return the rows of runs, without their fronts."""
     last = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
@@ -381,28 +397,36 @@ def _in_full(connection: sa.Connection, run_ids: Sequence[str]) -> Rows:
     return [row_of(runs[run_id], metrics=shown_metrics(metrics_of[run_id])) for run_id in run_ids if run_id in runs]
 
 
-def _runs(connection: sa.Connection, run_ids: Sequence[str], keys: Collection[str] = ()) -> dict[str, ServerRun]:
-    """Read runs without their metrics, with all tags or those of some keys."""
-    query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value)
-    if keys:
-        parts = [TAGS.c.key.like(f"{key}.%") for key in SPREAD if key in keys]
-        query = query.where(sa.or_(TAGS.c.key.in_(keys), *parts))
-    tags_of = _gather(connection, query, TAGS, run_ids)
-    return {
-        run_id: ServerRun(
-            run_id=run_id,
-            name=name or "",
-            status=status,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            tags=joined(tags_of[run_id]),
-            metrics={},
-        )
-        for chunk in _chunks(run_ids)
-        for run_id, name, status, start_ms, end_ms in connection.execute(
-            sa.select(*_RUN).where(RUNS.c.run_uuid.in_(chunk))
-        )
-    }
+def _runs(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, ServerRun]:
+    """Read runs with all tags, without their metrics."""
+    tags_of = _gather(connection, sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value), TAGS, run_ids)
+    found = of_runs(connection, sa.select(*_RUN), RUNS.c.run_uuid, run_ids)
+    return {row.run_uuid: _run(row, joined(tags_of[row.run_uuid])) for row in found}
+
+
+def _runs_with(connection: sa.Connection, run_ids: Sequence[str], keys: Sequence[str]) -> dict[str, ServerRun]:
+    """Read runs with the tags of some keys, without their metrics: by a join for each key."""
+    query = sa.select(*_RUN)
+    for index, key in enumerate(keys):
+        tag = TAGS.alias(f"tag{index}")
+        query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == key))
+        query = query.add_columns(tag.c.value)
+    runs: dict[str, ServerRun] = {}
+    in_parts = []
+    spread = [index for index, key in enumerate(keys) if key in SPREAD]
+    for row in of_runs(connection, query, RUNS.c.run_uuid, run_ids):
+        texts = row[len(_RUN) :]
+        runs[row[0]] = _run(row, {key: text for key, text in zip(keys, texts, strict=True) if text is not None})
+        if spread and any(len(texts[index] or "") >= MAX_TAG for index in spread):
+            in_parts.append(row[0])
+    return runs | _runs(connection, in_parts)
+
+
+def _run(row: sa.Row[Any], run_tags: Mapping[str, str]) -> ServerRun:
+    run_id, name, status, start_ms, end_ms = row[: len(_RUN)]
+    return ServerRun(
+        run_id=run_id, name=name or "", status=status, start_ms=start_ms, end_ms=end_ms, tags=run_tags, metrics={}
+    )
 
 
 def _require_studies(studies: Sequence[str], known: set[str]) -> None:
@@ -416,9 +440,8 @@ def _gather(
     connection: sa.Connection, query: sa.Select[Any], table: Any, run_ids: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
-    for chunk in _chunks(run_ids):
-        for run_id, key, value in connection.execute(query.where(table.c.run_uuid.in_(chunk))).all():
-            found[run_id][key] = value
+    for run_id, key, value in of_runs(connection, query, table.c.run_uuid, run_ids):
+        found[run_id][key] = value
     return found
 
 

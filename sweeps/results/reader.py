@@ -20,14 +20,12 @@ from sweeps.results.histories import (
     without_restated,
 )
 from sweeps.tracking import tags
-from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected
+from sweeps.tracking.database import LATEST, PARAMS, POINTS, RUNS, TAGS, connected, of_runs, run_parts
 from sweeps.tracking.names import looked_up_name, shown_metrics, shown_name, shown_tags
 from sweeps.tracking.runs import Artifact, ServerRun, StoredRun, is_server
 from sweeps.tracking.server import Point, ServerReader
 
 __all__ = ["RunReader", "SqlReader", "open_reader"]
-
-_CHUNK = 500  # run ids in one IN clause; SQLite allows 32,766 variables
 
 
 class RunReader(Protocol):
@@ -191,16 +189,16 @@ class SqlReader:
         return {shown_name(key): curve for key, curve in sorted(curves.items()) if tags.judged_by(key) is None}
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, History]]:
-        """Return the points of metrics, by metric and run: a query for each metric and 500 runs."""
+        """Return the points of metrics, by metric and run."""
         number = sa.case((POINTS.c.is_nan, sa.null()), else_=POINTS.c.value)
         query = sa.select(POINTS.c.run_uuid, POINTS.c.step, POINTS.c.timestamp, number)
         ends = self._last_epoch_steps(run_ids)
         found: dict[str, dict[str, History]] = {}
         for metric in metrics:
-            key, of_metric = looked_up_name(metric), dict[str, History]()
-            for start in range(0, len(run_ids), _CHUNK):
-                chunk = POINTS.c.run_uuid.in_(run_ids[start : start + _CHUNK])
-                of_metric |= histories_of(self._connection.execute(query.where(POINTS.c.key == key, chunk)).all())
+            of_key = query.where(POINTS.c.key == looked_up_name(metric))
+            of_metric: dict[str, History] = {}
+            for some in run_parts(self._connection, POINTS.c.run_uuid, run_ids):
+                of_metric |= histories_of(self._connection.execute(of_key.where(some)).all())
             if of_metric:
                 found[metric] = {run_id: without_restated(one, ends.get(run_id)) for run_id, one in of_metric.items()}
         return found
@@ -230,30 +228,21 @@ class SqlReader:
     def _last_epoch_steps(self, run_ids: Sequence[str]) -> dict[str, int]:
         """Return the last step of each run at which `epoch` was logged."""
         query = sa.select(LATEST.c.run_uuid, LATEST.c.step).where(LATEST.c.key == "epoch")
-        found: dict[str, int] = {}
-        for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-            for run_id, step in self._connection.execute(chunk):
-                found[run_id] = step
-        return found
+        return dict(of_runs(self._connection, query, LATEST.c.run_uuid, run_ids))
 
     def _tags(self, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
         query = sa.select(TAGS.c.run_uuid, TAGS.c.key, TAGS.c.value)
-        for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(TAGS.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-            for run_id, key, value in self._connection.execute(chunk):
-                found[run_id][key] = value or ""
+        for run_id, key, value in of_runs(self._connection, query, TAGS.c.run_uuid, run_ids):
+            found[run_id][key] = value or ""
         return {run_id: shown_tags(stored) for run_id, stored in found.items()}
 
     def _last(self, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float | None]] = {run_id: {} for run_id in run_ids}
         number = sa.case((LATEST.c.is_nan, sa.null()), else_=LATEST.c.value)
         query = sa.select(LATEST.c.run_uuid, LATEST.c.key, number)
-        for start in range(0, len(run_ids), _CHUNK):
-            chunk = query.where(LATEST.c.run_uuid.in_(run_ids[start : start + _CHUNK]))
-            for run_id, key, value in self._connection.execute(chunk):
-                found[run_id][key] = value
+        for run_id, key, value in of_runs(self._connection, query, LATEST.c.run_uuid, run_ids):
+            found[run_id][key] = value
         return {run_id: shown_metrics(stored) for run_id, stored in found.items()}
 
     def _pairs(self, table: Any, run_id: str) -> dict[str, str]:

@@ -7,10 +7,12 @@ leaderboard has the best row first, and last the rows that have no value or were
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
+
+import orjson
 
 from sweeps.core.errors import UsageError, did_you_mean
 from sweeps.core.pareto import on_front
@@ -211,20 +213,40 @@ def _finite(text: str | None, default: float) -> float:
 
 
 _UNREADABLE = (ValueError, RecursionError)  # also numbers of thousands of digits, and thousands of brackets
+_ROUNDED = float(2**63)  # orjson reads whole numbers beyond this as floats
 
 
-_decode = json.JSONDecoder().decode  # `json.loads` without its options
+def plain_mapping(
+    text: str | None, among: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None
+) -> dict[str, Any]:
+    """Parse a JSON object; anything else, such as what somebody has edited, is empty.
 
-
-def plain_mapping(text: str | None) -> dict[str, Any]:
-    """Parse a JSON object; anything else, such as what somebody has edited, is empty."""
+    Args:
+        text: JSON as Python writes it, with NaN and Infinity.
+        among: Returns which of all keys are wanted; None for all.
+    """
     if text is None:
         return {}
     try:
-        found = _decode(text)
-    except _UNREADABLE:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = _wanted(orjson.loads(text), among)
+    except ValueError:  # among others NaN and infinity, which JSON does not know
+        found = None
+    if found is None or _has_rounded(found):
+        try:
+            found = _wanted(json.loads(text), among)
+        except _UNREADABLE:
+            found = None
+    return found or {}
+
+
+def _wanted(found: Any, among: Callable[[tuple[str, ...]], tuple[str, ...]] | None) -> dict[str, Any] | None:
+    if not isinstance(found, dict) or among is None:
+        return found if isinstance(found, dict) else None
+    return {key: found[key] for key in among(tuple(found))}
+
+
+def _has_rounded(found: Mapping[str, Any]) -> bool:
+    return any(value.__class__ is float and not -_ROUNDED < value < _ROUNDED for value in found.values())
 
 
 FIELDS = ("study", "trial", "state", "value", "duration_s", "metric", "infeasible", "is_on_front", "run_id")

@@ -8,7 +8,8 @@
 
 A name is `params.KEY`, `metrics.KEY`, a field, or anything else that `rows.resolve` knows; odd names need backticks. A
 value is a number, a text in quotes, true, false or null. A missing value passes no comparison except `= null`.
-Conditions are evaluated here and never become SQL.
+Conditions are evaluated here; of their parts, the database gets only the bounds of metrics, so that it returns fewer
+rows.
 """
 
 import json
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sweeps.core.errors import UsageError
-from sweeps.results.queries import chosen_rows, top_rows
+from sweeps.results.queries import Bound, chosen_rows, top_rows
 from sweeps.results.rows import LATE_FIELDS, Field, TrialRow, require_metric, resolve, resolve_all, sorted_rows
 
 __all__ = ["Selection", "Where", "parse_where", "selected_rows"]
@@ -50,7 +51,16 @@ _MAX_DEPTH = 50
 _MOST_DIGITS = 18  # of a whole number
 _SIGNS = "= != < <= > >= in like contains"
 
-_Test = Callable[[TrialRow, Mapping[str, Field]], bool]
+_Holds = Callable[[TrialRow, Mapping[str, Field]], bool]
+_LARGEST_BOUND = 1e300  # beyond it, stored numbers stand for infinity
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """Whether a condition holds for a row, and bounds of metrics without which it does not."""
+
+    holds: _Holds
+    bounds: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +77,13 @@ class Where:
     Attributes:
         text: As it was given.
         names: The names in it.
+        bounds: Bounds of metrics without which it does not hold.
     """
 
     text: str
     names: tuple[str, ...]
-    _test: _Test
+    bounds: tuple[Bound, ...]
+    _holds: _Holds
     _literals: tuple[tuple[str, Any, int], ...]
 
     def keep(self, rows: Collection[TrialRow]) -> list[TrialRow]:
@@ -91,7 +103,7 @@ class Where:
             else:
                 if kinds:
                     _fail(self.text, start, f"{name} holds {' and '.join(sorted(kinds))}, never {_kind(literal)}")
-        return [row for row in rows if self._test(row, fields)]
+        return [row for row in rows if self._holds(row, fields)]
 
 
 def parse_where(text: str) -> Where:
@@ -117,7 +129,9 @@ class _Parser:
         if self._token.kind != "end":
             self._wrong("`and`, `or` or the end")
         names = tuple(dict.fromkeys(self._names))
-        return Where(text=self._text, names=names, _test=test, _literals=tuple(self._literals))
+        return Where(
+            text=self._text, names=names, bounds=test.bounds, _holds=test.holds, _literals=tuple(self._literals)
+        )
 
     @property
     def _token(self) -> _Token:
@@ -137,7 +151,9 @@ class _Parser:
         tests = [self._either()]
         while self._takes("or"):
             tests.append(self._either())
-        return tests[0] if len(tests) == 1 else lambda row, fields: any(test(row, fields) for test in tests)
+        if len(tests) == 1:
+            return tests[0]
+        return _Test(lambda row, fields: any(test.holds(row, fields) for test in tests))
 
     def _either(self) -> _Test:
         tests = [self._both()]
@@ -146,7 +162,10 @@ class _Parser:
         if len(tests) == 1:
             return tests[0]
         first, *others = tests  # most rows fail the first
-        return lambda row, fields: first(row, fields) and all(test(row, fields) for test in others)
+        return _Test(
+            lambda row, fields: first.holds(row, fields) and all(test.holds(row, fields) for test in others),
+            tuple(bound for test in tests for bound in test.bounds),
+        )
 
     def _both(self) -> _Test:
         self._depth += 1
@@ -174,16 +193,18 @@ class _Parser:
         if self._takes("in"):
             values = self._list(name)
             if is_negated:
-                return lambda row, fields: (value := _value(row, fields, name)) is not None and value not in values
-            return lambda row, fields: _value(row, fields, name) in values
+                return _Test(
+                    lambda row, fields: (value := _value(row, fields, name)) is not None and value not in values
+                )
+            return _Test(lambda row, fields: _value(row, fields, name) in values)
         if is_negated:
             self._wrong("`in`")
         if self._takes("like"):
             pattern = _pattern(self._word())
-            return lambda row, fields: pattern.fullmatch(_text(row, fields, name)) is not None
+            return _Test(lambda row, fields: pattern.fullmatch(_text(row, fields, name)) is not None)
         if self._takes("contains"):
             part = self._word()
-            return lambda row, fields: part in _text(row, fields, name)
+            return _Test(lambda row, fields: part in _text(row, fields, name))
         sign = _SAME.get(self._token.text, self._token.text)
         if self._token.kind != "sign" or sign not in _ORDER:
             self._wrong(f"a comparison ({_SIGNS}), or backticks around a name with blanks")
@@ -193,7 +214,7 @@ class _Parser:
         if literal is None and sign not in ("=", "!="):
             _fail(self._text, start, "null is compared by = and != only")
         if literal is None:
-            return lambda row, fields: (_value(row, fields, name) is None) == (sign == "=")
+            return _Test(lambda row, fields: (_value(row, fields, name) is None) == (sign == "="))
         compare, kind = _ORDER[sign], _kind(literal)
 
         def test(row: TrialRow, fields: Mapping[str, Field]) -> bool:
@@ -202,7 +223,9 @@ class _Parser:
                 return False
             return compare(value, literal) if _kind(value) == kind else sign == "!="
 
-        return test
+        head, _, metric = name.partition(".")
+        is_bound = head == "metrics" and sign in ("<", "<=", ">", ">=") and kind == "numbers"
+        return _Test(test, (Bound(metric, sign, literal),) if is_bound and abs(literal) < _LARGEST_BOUND else ())
 
     def _list(self, name: str) -> Sequence[Any]:
         if not self._takes("["):
@@ -286,7 +309,7 @@ def _text(row: TrialRow, fields: Mapping[str, Field], name: str) -> str:
 
 
 def _negated(test: _Test) -> _Test:
-    return lambda row, fields: not test(row, fields)
+    return _Test(lambda row, fields: not test.holds(row, fields))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,4 +411,5 @@ def selected_rows(
             resolve(name, chosen, LATE_FIELDS)
         return chosen
 
-    return chosen_rows(uri, studies, choose, names=names, narrow=selection.narrow, in_full=only is None)
+    bounds = selection.where.bounds if selection.where else ()
+    return chosen_rows(uri, studies, choose, names=names, narrow=selection.narrow, bounds=bounds, in_full=only is None)

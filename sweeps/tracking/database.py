@@ -4,12 +4,14 @@ A database of another MLflow version can be read while it has these columns; onl
 """
 
 import gc
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -31,7 +33,9 @@ __all__ = [
     "VERSION_TAGS",
     "connected",
     "lacking",
+    "of_runs",
     "require_store",
+    "run_parts",
     "version_problem",
 ]
 
@@ -50,6 +54,36 @@ VERSION_TAGS = sa.table("model_version_tags", *map(sa.column, ("name", "version"
 LOGGED_MODELS = sa.table("logged_models", *map(sa.column, ("model_id", "artifact_location", "lifecycle_stage")))
 
 _REVISION = re.compile(r"^(down_)?revision\s*(?::[^=]*)?=\s*[\"'](\w+)", re.MULTILINE)
+
+
+_RUNS_AT_ONCE = 500  # ids in one query, so that no more of its rows are held
+
+
+def run_parts(
+    connection: sa.Connection, column: sa.ColumnElement[str], run_ids: Sequence[str]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield conditions that a run id is one of these, each for some hundred of them.
+
+    Args:
+        connection: To the store.
+        column: The run ids of a table.
+        run_ids: The runs, each once.
+    """
+    for start in range(0, len(run_ids), _RUNS_AT_ONCE):
+        part = run_ids[start : start + _RUNS_AT_ONCE]
+        if connection.dialect.name == "sqlite":  # one parameter for all takes two thirds of the time of one for each
+            listed = sa.func.json_each(json.dumps(part)).table_valued("value")
+            yield column.in_(sa.select(listed.c.value))
+        else:
+            yield column.in_(part)
+
+
+def of_runs(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[str], run_ids: Sequence[str]
+) -> Iterator[Any]:
+    """Yield the rows of a query that belong to these runs; see `run_parts`."""
+    for some in run_parts(connection, column, run_ids):
+        yield from connection.execute(query.where(some))
 
 
 def lacking(connection: sa.Connection) -> list[str]:

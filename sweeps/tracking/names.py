@@ -154,6 +154,8 @@ def spread(run_tags: Mapping[str, str]) -> dict[str, str]:
 def joined(run_tags: Mapping[str, str]) -> dict[str, str]:
     """Return tags as they were before `spread`; what was shortened stays so."""
     found = dict(run_tags)
+    if MAX_TAG not in [len(found.get(key, "")) for key in SPREAD]:
+        return found
     for key in SPREAD:
         number, part = 0, found.get(key, "")
         while len(part) == MAX_TAG:

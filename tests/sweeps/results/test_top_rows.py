@@ -209,6 +209,13 @@ CONDITIONS = (
     "val/acc = null",
     "not val/loss < 0.5 and state != 'dropped'",
     "value > 0.3 and study = 'a' and depth < 40",
+    "metrics.val/loss > 0.3 and metrics.val/loss <= 0.8 and params.model.depth > 1",
+    "metrics.val/loss < 1e9 and not metrics.val/acc > 0.5",
+    "metrics.val/loss > 0.3 or metrics.val/acc < 0.4 and params.model.depth > 1",
+    "metrics.val/loss > 1e9 and params.model.depth > 1",
+    "metrics.val/loss > 1e9 and params.model.dept > 1",
+    "metrics.val/loss > 1e9 and params.model.depth > 'x'",
+    "metrics.val/los > 0 and params.model.depth > 1",
 )
 
 
