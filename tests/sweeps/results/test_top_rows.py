@@ -25,17 +25,14 @@ Fill = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
+def fill(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Fill:
     """Put runs into tables that MLflow made: each a dict with `value`, `metrics`, `status` and our tags."""
-    from mlflow.tracking import MlflowClient
-
-    empty = tmp_path_factory.mktemp("stores") / "empty.db"
-    MlflowClient(f"sqlite:///{empty}").search_experiments()
+    folder = tmp_path_factory.mktemp("stores")
     count = itertools.count()
 
     def filled(*runs: dict[str, Any], has_value_metrics: Callable[[int], bool] = lambda number: True) -> str:
-        file = empty.with_name(f"{next(count)}.db")
-        file.write_bytes(empty.read_bytes())
+        file = folder / f"{next(count)}.db"
+        file.write_bytes(empty_mlflow.read_bytes())
         uri = f"sqlite:///{file}"
         engine = sa.create_engine(uri)
         tables = sa.MetaData()
@@ -141,7 +138,7 @@ def test_short_cut_gives_what_reading_everything_gives(fill: Fill, store: str, a
         rows = trial_rows(uri, studies)
         for metric, descending in itertools.product((None, "val/acc", "val/loss"), (None, True, False)):
             expected = sorted_rows(rows, metric, descending)
-            for top in {1, 2, 3, 5, 8, len(rows) // 2 + 1, len(rows) + 1}:
+            for top in {1, 3, len(rows) // 2 + 1, len(rows) + 1}:
                 found = top_rows(uri, studies, top, metric, descending)
                 assert repr(found) == repr(expected[:top]), (studies, metric, descending, top)
 
@@ -219,15 +216,27 @@ CONDITIONS = (
 )
 
 
+ORDERS = (
+    (None, None, None, False),
+    (None, 3, "val/loss", False),
+    (None, 3, None, True),
+    ("depth", 3, None, False),
+    ("depth", None, "val/loss", True),
+    ("val/loss", None, None, False),
+    ("val/loss", 3, "val/loss", True),
+    ("state", 3, "val/loss", False),
+    ("state", None, None, True),
+)
+"""of sort, top, metric and is_front, every pair of values"""
+
+
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_conditions_and_orders_give_what_they_give_on_full_rows(fill: Fill, store: str, text: str) -> None:
     uri = fill(*STORES[store])
     rows = trial_rows(uri)
     where = parse_where(text)
-    for sort, top, metric, is_front in itertools.product(
-        (None, "depth", "val/loss", "state"), (None, 3), (None, "val/loss"), (False, True)
-    ):
+    for sort, top, metric, is_front in ORDERS:
         selection = Selection(where=where, sort=sort, top=top, metric=metric, is_front=is_front)
         try:
             expected = repr(selection.pick(rows))
