@@ -19,10 +19,19 @@ settings.register_profile("full", max_examples=150, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def launchers_are_warm() -> None:
+def launchers_are_warm(shared: Path) -> None:
     """Let launchers that tests make fork their servers from one that has imported everything."""
-    warm.adopt_launchers()
+    warm.adopt_launchers(shared)
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,8 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
+import empty_stores
+
 COLD = "LIGHTSWEEP_COLD_TESTS"
 _COMMAND = [sys.executable, "-m", "sweeps"]
 _MAX_REQUEST = 1 << 20  # bytes
@@ -122,9 +124,14 @@ def run(
     return done
 
 
-def adopt_launchers() -> None:
-    """Let the launchers of this process fork their servers from the warm one, too."""
+def adopt_launchers(templates: Path) -> None:
+    """Let the launchers of this process fork their servers from the warm one, too.
+
+    Commands and tests copy their empty databases from the folder `templates` (`tests/empty_stores.py`).
+    """
     if is_warm():
+        empty_stores.install(templates)
+        _templates.append(templates)
         _adopt(lambda: _server().address)
 
 
@@ -143,7 +150,7 @@ class _Server:
         environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment["OPENBLAS_NUM_THREADS"] = "1"
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self.address, str(reads)],
+            [sys.executable, __file__, self.address, str(reads), *map(str, _templates)],
             env=environment,
             pass_fds=[reads],
             stdin=subprocess.DEVNULL,
@@ -164,6 +171,7 @@ class _Server:
 
 
 _servers: list[_Server] = []
+_templates: list[Path] = []  # the folder of the empty databases, if there is one
 
 
 def _server() -> _Server:
@@ -262,11 +270,13 @@ def _import_all() -> None:
     import sklearn.datasets  # noqa: F401
 
 
-def _serve(address: str, lifeline: int) -> None:
+def _serve(address: str, lifeline: int, *templates: str) -> None:
     """Fork processes as they are asked for, and tell how they ended, until the other end of `lifeline` is closed."""
     script = str(Path(__file__).parent)
     sys.path[:] = [folder for folder in sys.path if folder != script]
     _import_all()
+    for folder in templates:
+        empty_stores.install(Path(folder))
     assert threading.active_count() == 1, threading.enumerate()
     gc.collect()
     gc.freeze()
@@ -391,4 +401,4 @@ def _be_command(argv: list[str], cwd: str, address: str) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    _serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

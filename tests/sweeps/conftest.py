@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from empty_stores import empty_store
 from postgres_servers import PostgresServer, is_installed
 
 
@@ -20,23 +21,15 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_file(shared: Path) -> Path:
     """A SQLite file with Optuna's tables and nothing in them; to be copied, since making it takes longer."""
-    from sweeps.search.storage import open_storage
-
-    file = tmp_path_factory.mktemp("empty") / "optuna.db"
-    open_storage(f"sqlite:///{file}").engine.dispose()
-    return file
+    return empty_store(shared, "optuna.db")
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_mlflow(shared: Path) -> Path:
     """A SQLite file with MLflow's tables and nothing in them; to be copied, since making it takes seconds."""
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
+    return empty_store(shared, "mlflow.db")
 
 
 @pytest.fixture
