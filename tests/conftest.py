@@ -13,6 +13,10 @@ import pytest
 import warm
 from hypothesis import settings
 
+# Before torch is imported, here and in all processes that tests start: OpenMP threads that wait for each other sleep.
+# By default they spin, and two trials on two cores spend more time on that than on training.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # HYPOTHESIS_PROFILE=full, as in .ci/run, tries as many examples as a change of the search space deserves
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=150, deadline=None)
