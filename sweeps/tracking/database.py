@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -181,12 +182,18 @@ def _engine(uri: str) -> sa.Engine:
             f"There is no store at {url.database}. Start one with `lightsweep sweep`, or name another with "
             "--store-dir or --uri."
         )
-    options = {"connect_args": {"connect_timeout": 10}} if url.get_backend_name() == "postgresql" else {}
     try:
-        return sa.create_engine(url, **options)
+        return _engine_of(url)
     except (ImportError, SQLAlchemyError) as error:
         hint = " For PostgreSQL: pip install 'lightsweep[postgres]'." if url.get_backend_name() == "postgresql" else ""
         raise StoreError(f"The store {hide_password(uri)} cannot be opened: {error}.{hint}") from error
+
+
+@lru_cache(maxsize=8)
+def _engine_of(url: sa.URL) -> sa.Engine:
+    """Return the same engine for the same address: it knows the queries that it has compiled, half of a read's time."""
+    options = {"connect_args": {"connect_timeout": 10}} if url.get_backend_name() == "postgresql" else {}
+    return sa.create_engine(url, **options)
 
 
 def _require_tables(connection: sa.Connection, uri: str) -> None:
