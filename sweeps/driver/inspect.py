@@ -1,40 +1,27 @@
-"""Ask a process of the launcher what the models of a command line are: nets, or LightningModules that take other parts.
+"""Ask a process of the launcher, before any run exists, what models and data are.
 
-It is asked once, before any run exists; the answer decides which parts are resolved, checked and recorded.
+Whether a model is a net or a LightningModule that takes other parts decides which parts are resolved and recorded.
 """
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from sweeps.config.composer import Composer, Config, freeze
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, PreflightError
-from sweeps.core.messages import Event, Exited, Failed, Inspected, RankJob
+from sweeps.core.messages import DataContent, Event, Exited, Failed, Inspected
 from sweeps.driver.jobs import JobBuilder
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 
-__all__ = ["inspect_models"]
+__all__ = ["inspect_data", "inspect_models"]
 
 _INSPECTION = -2  # its number among the trials
 
 
-class InspectionLauncher(Protocol):
-    """What an inspection needs of a launcher; see `LocalLauncher`."""
-
-    def start(self, number: int, job: RankJob, num_ranks: int = 1) -> None:
-        """Start the ranks of a trial."""
-
-    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
-        """Wait for events."""
-
-    def kill(self, number: int) -> None:
-        """End a trial at once."""
-
-
 def inspect_models(
-    launcher: InspectionLauncher,
+    launcher: Launcher,
     composer: Composer,
     jobs: JobBuilder,
     configs: Sequence[Config],
@@ -77,7 +64,23 @@ def inspect_models(
     return True
 
 
-def _heard(launcher: InspectionLauncher) -> list[Event]:
+def inspect_data(
+    launcher: Launcher, jobs: JobBuilder, config: Config, slot: Slot, store_dir: Path
+) -> DataContent | Failed:
+    """Let a process of each rank read the data of a config; return what the samples are, or why that failed."""
+    folder = paths.check_dir(store_dir)
+    try:
+        freeze(config, folder)
+        launcher.start(_INSPECTION, jobs.job("inspect_data", folder, slot, [config]), slot.devices)
+        found = next((event for event in _heard(launcher) if isinstance(event, DataContent | Failed)), None)
+        assert found is not None, "a process that reads the data sends what it is, or that it failed"
+        return found
+    finally:
+        launcher.kill(_INSPECTION)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _heard(launcher: Launcher) -> list[Event]:
     heard: list[Event] = []
     while not any(isinstance(event, Exited) for event in heard):
         heard += [event for number, event in launcher.poll(1.0) if number == _INSPECTION]

@@ -112,7 +112,6 @@ class Session:
         environment = joining_environment(place) if place else ()
         self.jobs = JobBuilder.of(composer, place=place, environment=environment, **jobs)
         self.corners = compose_corners()
-        _require_same_devices(composer.base(), self._configs)
         self._compose_corners = compose_corners
         self._launcher: LocalLauncher | None = None
         self._recorder: Recorder | None = None
@@ -183,15 +182,14 @@ class Session:
             judged=judged,
         )
 
-    def capture(self, name: str, folder: Path) -> tuple[Provenance, Path]:
-        """Record code, packages and machine in a folder; return what was recorded, and its file."""
-        provenance = capture(
+    def capture(self, name: str) -> Provenance:
+        """Return code, packages and machine, and the command `lightsweep NAME` as it was typed."""
+        return capture(
             ["lightsweep", name, *self.command.overrides],
             self.command.config_dir,
             store_dir=self.store_dir,
             hide=self.composer.secrets.hide,
         )
-        return provenance, provenance.write(folder)
 
     def drive(
         self, search: Search, setup: TrialSetup, limits: Limits, recorder: RunRecorder, display: Display, **more: Any
@@ -308,15 +306,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
-    """Reject spaces that vary the devices per trial."""
-    for key in ("accelerator", "devices", "num_nodes"):
-        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
-            raise ConfigError(
-                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
-            )
 
 
 def _modules(tree: Any, allowed: Sequence[str]) -> set[str]:

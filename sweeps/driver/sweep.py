@@ -151,7 +151,8 @@ class _Sweep:
             study, recorder, config=config, objectives=plan.terms.directions, metrics=metrics, threads=threads
         )
         run_tags = parent.open(session.command.overrides)
-        provenance, file = session.capture("sweep", folder)
+        provenance = session.capture("sweep")
+        file = provenance.write(folder)
         recorder.artifact(PARENT, file)
         uri = config["tracking"]["uri"]
         final = FinalReport(study.name, folder, recorder, uri=uri, is_on=config["study"]["report"])

@@ -75,7 +75,9 @@ class SweepPlan:
 
     def corners(self) -> list[Corner]:
         """Compose the first value of each parameter, then each further choice and end, all else as little changed."""
-        return [(values, self.trial(values)) for values in self.space.corners()]
+        corners: list[Corner] = [(values, self.trial(values)) for values in self.space.corners()]
+        _require_same_devices(self.config, [config for _, config in corners])
+        return corners
 
 
 def plan_sweep(command: CommandLine) -> SweepPlan:
@@ -223,3 +225,12 @@ def require_logged(config: Config, logged: Sequence[str], late: Sequence[str] = 
                     f"{key} names {metric!r}, which the model never logs. It logs {', '.join(sorted(known))}. "
                     f"{did_you_mean(metric, known)}"
                 )
+
+
+def _require_same_devices(config: Config, corners: Sequence[Config]) -> None:
+    """Reject spaces that vary the devices per trial."""
+    for key in ("accelerator", "devices", "num_nodes"):
+        if any(corner["trainer"][key] != config["trainer"][key] for corner in corners):
+            raise ConfigError(
+                f"trainer.{key} cannot be searched, since the slots are cut to it: run one sweep for each value."
+            )

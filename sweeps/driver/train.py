@@ -121,7 +121,8 @@ def _follow(session: Session, folder: Path) -> TrainResult:
 def _drive(session: Session, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
     ((_, config),) = session.corners
     base, objective = session.composer.base(), config["objective"]
-    provenance, _ = session.capture("train", folder)
+    provenance = session.capture("train")
+    provenance.write(folder)
     setup = TrialSetup(
         compose=lambda values, number, replicate: config,
         folder=lambda number: folder,

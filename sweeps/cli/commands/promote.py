@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweeps.cli.arguments import of_run
-from sweeps.cli.commands.run_request import RunRequest
 from sweeps.cli.console import SafeConsole
 from sweeps.config.composer import ALLOWED_MODULES, Composer
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, UsageError
 from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
+from sweeps.driver.run_request import RunRequest
 from sweeps.driver.session import python_path
 from sweeps.reproduce.local_config import as_of_today, derived, deriving
 from sweeps.reproduce.original import IncompleteError, Original, load_original

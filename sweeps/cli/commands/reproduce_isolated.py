@@ -22,7 +22,6 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-from sweeps.cli.commands.reproduce import ReproduceRequest, original_of
 from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import StoreError, UsageError
@@ -30,6 +29,7 @@ from sweeps.core.locks import sqlite_file
 from sweeps.core.text import plain, plain_lines
 from sweeps.core.tree import texts
 from sweeps.core.urls import sqlite_url
+from sweeps.driver.reproduce import ReproduceRequest, original_of
 from sweeps.reproduce.checkout import (
     Checkout,
     Look,
@@ -47,13 +47,13 @@ from sweeps.reproduce.original import Original
 from sweeps.reproduce.provenance import local_packages
 
 __all__ = [
-    "Elsewhere",
+    "Isolation",
     "Plan",
     "absolute_uri",
     "config_dir_in",
     "link_data",
     "relative_names",
-    "reproduce_elsewhere",
+    "reproduce_isolated",
 ]
 
 _OWN = "lightsweep"
@@ -66,7 +66,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
+class Isolation:
     """Where a run is to be reproduced.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
     version: str | None = None
 
 
-def reproduce_elsewhere(request: ReproduceRequest, where: Elsewhere, *, is_json: bool, say: Say) -> int:
+def reproduce_isolated(request: ReproduceRequest, where: Isolation, *, is_json: bool, say: Say) -> int:
     """Show what would be run, ask, and let a process of its own reproduce the run.
 
     Args:
@@ -132,7 +132,7 @@ def reproduce_elsewhere(request: ReproduceRequest, where: Elsewhere, *, is_json:
 # --- the plan --------------------------------------------------------------------------------------------
 
 
-def make_plan(original: Original, where: Elsewhere) -> Plan:
+def make_plan(original: Original, where: Isolation) -> Plan:
     """Check all that can be checked before the user is asked."""
     record = original.provenance
     found: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def _show(plan: Plan, request: ReproduceRequest, say: Say) -> None:
             say(f"  Not to be had, since they were not from an index: {', '.join(lock.missing)}")
 
 
-def _require_agreement(where: Elsewhere) -> None:
+def _require_agreement(where: Isolation) -> None:
     """Ask, unless that has been answered.
 
     Raises:

@@ -26,7 +26,7 @@ def planned(*overrides: str) -> SweepPlan:
 def test_a_plan_has_the_corners_of_its_space_and_what_it_is_judged_by() -> None:
     plan = planned("study.metric=val/loss", "study.direction=minimize", "study.constraints='num_params <= 1e6'")
     assert [config["optimizer"]["lr"] for _, config in plan.corners()] == [0.01, 0.1]
-    assert (plan.objectives, plan.judged) == ({"val/loss": "minimize"}, ["val/loss", "num_params"])
+    assert (plan.terms.directions, plan.judged) == ({"val/loss": "minimize"}, ["val/loss", "num_params"])
 
 
 @pytest.mark.parametrize(("pruner", "prunes"), [("none", False), ("median", True)])

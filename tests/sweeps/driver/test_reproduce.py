@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from sweeps.cli.commands.reproduce import ReproduceRequest, reproduce
 from sweeps.config.composer import Composer, to_yaml
 from sweeps.core import paths
+from sweeps.driver.reproduce import ReproduceRequest, reproduce
+from sweeps.driver.session import Reporter
 
 RUN = {"run_id": "r", "name": "n", "status": "RUNNING", "start_ms": 0, "end_ms": None, "tags": {}, "metrics": {}}
 RUN |= {"params": {}, "artifact_uri": ""}
@@ -25,6 +25,6 @@ def test_a_record_with_devices_of_another_kind_is_incomplete(tmp_path: Path, key
     record = {"name": "train#0", "notes": [], "state": "complete", "edited": [], "value": 0.5, "replicates": []}
     (tmp_path / "it" / "run.json").write_text(json.dumps(record | {"points": {}, "run": RUN}))
     request = ReproduceRequest(run=str(tmp_path / "it"), store_dir=tmp_path)
-    found = reproduce(request, Console(quiet=True), say=lambda line: None)
+    found = reproduce(request, Reporter())
     assert found.verdict.kind == "not verifiable"
     assert f"trainer.{key} must be a whole number, but the record has {devices!r}" in found.verdict.reason
