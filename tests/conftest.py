@@ -1,5 +1,6 @@
 """What tests of several folders share: the real command, one real sweep for all who only look at it, a browser."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import warm
+from filelock import FileLock
 from hypothesis import settings
 
 # Before torch is imported, here and in all processes that tests start: OpenMP threads that wait for each other sleep.
@@ -107,13 +109,19 @@ class Swept:
 
 
 @pytest.fixture(scope="session")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """One real sweep of six trials with pruning, and one `train`."""
-    folder = tmp_path_factory.mktemp("swept")
-    sweep = run_lightsweep(*SMALL_SWEEP, cwd=folder)
-    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    train = run_lightsweep("train", "trainer.max_epochs=2", "trainer.accelerator=cpu", cwd=folder)
-    assert train.returncode == 0, train.stdout + train.stderr
+def swept(shared: Path) -> Swept:
+    """One real sweep of six trials with pruning, and one `train`; all workers of the session share it."""
+    folder, printed = shared / "swept", shared / "swept.json"
+    with FileLock(shared / "swept.lock"):
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            sweep = run_lightsweep(*SMALL_SWEEP, cwd=folder)
+            assert sweep.returncode == 0, sweep.stdout + sweep.stderr
+            train = run_lightsweep("train", "trainer.max_epochs=2", "trainer.accelerator=cpu", cwd=folder)
+            assert train.returncode == 0, train.stdout + train.stderr
+            printed.write_text(json.dumps([vars(sweep), vars(train)]))
+    sweep, train = (subprocess.CompletedProcess(**done) for done in json.loads(printed.read_text()))
     return Swept(folder, sweep, train)
 
 

@@ -82,7 +82,9 @@ def test_writing_a_report_imports_no_torch_and_no_plotly(swept: Any, lightsweep_
 
 
 @pytest.mark.slow
-def test_the_command_for_the_best_trains_the_same_configuration_to_the_same_value(swept: Any, report: Path) -> None:
+def test_the_command_for_the_best_trains_the_same_configuration_to_the_same_value(
+    swept: Any, report: Path, lightsweep: Any, tmp_path: Path
+) -> None:
     from sweeps.config.composer import fingerprint, load_frozen
 
     commands = [
@@ -91,14 +93,13 @@ def test_the_command_for_the_best_trains_the_same_configuration_to_the_same_valu
     (command,) = [text for text in commands if text.startswith("lightsweep train")]
     best = json.loads(swept.run("compare", "small", "--top", "1", "--format", "json").stdout)[0]
 
-    done = swept.run(*shlex.split(command)[1:])
+    done = lightsweep(*shlex.split(command)[1:])
 
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = sorted((swept.folder / "mlruns" / "train").iterdir())[-1]
+    (folder,) = (tmp_path / "mlruns" / "train").iterdir()
     trial = swept.folder / "mlruns" / "small" / f"{best['trial']:04d}"
     assert fingerprint(load_frozen(folder)) == fingerprint(load_frozen(trial))
-    rows = json.loads(swept.run("compare", "--format", "json").stdout)
-    (again,) = [row for row in rows if row["study"] is None and row["folder"] == folder.name]
+    (again,) = json.loads(lightsweep("compare", "--format", "json").stdout)
     assert again["metrics"]["val/acc"] == best["value"]
 
 

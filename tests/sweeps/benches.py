@@ -113,6 +113,7 @@ def is_gone(pid: int, *, within_s: float) -> bool:
             return True
         if state in "ZX":
             return True
+        time.sleep(0.01)
     return False
 
 

@@ -290,7 +290,7 @@ def test_a_rank_that_holds_the_interpreters_lock_dies_with_its_driver_and_all_th
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not all(_holds_the_lock(pid) for pid in pids):
-        pass
+        time.sleep(0.05)
     groups = [group_of(pid) for pid in pids]
     assert all(len(group) > 1 for group in groups)
     kill(driver)
