@@ -77,7 +77,7 @@ def measure(folder: Path) -> tuple[float, float, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags=run_tags,
-            answers=True,
+            prunes=True,
         ),
         slots=[Slot(index=0, threads=1)],
         limits=Limits(num_trials=_TRIALS),

@@ -86,7 +86,7 @@ def measure(folder: Path, num_trials: int) -> tuple[Samples, float]:
             folder=lambda number: paths.trial_dir(folder, number),
             name=run_name,
             run_tags={**run_tags, tags.KIND: "trial"},
-            answers=False,
+            prunes=False,
         ),
         slots=[Slot(index=0, threads=1)],
         limits=Limits(num_trials=num_trials),

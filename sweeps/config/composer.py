@@ -335,7 +335,7 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Writes what stands in two places twice: a record with aliases is not read, see `untrusted`."""
+    """Writes what stands in two places twice: a record with aliases is not read, see `safe_yaml`."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -361,7 +361,7 @@ def freeze(config: Config, folder: Path) -> Path:
 def load_frozen(folder: Path) -> Config:
     """Read a frozen config as data: nothing in it is executed or interpolated.
 
-    It is the one that the driver wrote for a trial of its own; `untrusted.read_config` reads one of anybody's.
+    It is the one that the driver wrote for a trial of its own; `safe_yaml.read_config` reads one of anybody's.
 
     Raises:
         StoreError: It is no mapping of plain data.

@@ -11,12 +11,12 @@ from sweeps.core.determinism import explained
 from sweeps.core.errors import LightsweepError
 from sweeps.core.text import plain, shortened, storable
 
-__all__ = ["leaves_of", "one_line", "story", "text_of"]
+__all__ = ["leaves_of", "one_line", "text_of", "traceback_text"]
 
 _MOST_OF_LINE = 600
 _MOST_OF_MEMBER = 250
 _MOST_OF_OUR_LINE = 4000  # our own messages are as long as they have to be
-_MOST_OF_STORY = 60_000
+_MOST_OF_TRACEBACK = 60_000
 _MOST_READ = 20_000
 _MOST_MEMBERS = 3
 _MOST_LEAVES = 1000
@@ -47,14 +47,14 @@ def one_line(error: BaseException, hide: Hide = str, ours: tuple[type[BaseExcept
         return f"{_name(error)}: it cannot be read"
 
 
-def story(error: BaseException, hide: Hide = str) -> str:
+def traceback_text(error: BaseException, hide: Hide = str) -> str:
     """Return the traceback of an exception with all that led to it; of a very long one, the beginning and the end."""
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # it has a form of its own for that, which fails
         frames = BaseException.__dict__["__traceback__"].__get__(error)
         text = "".join([*traceback.format_tb(frames), one_line(error, hide), "\n"])
-    return storable(shortened(hide(text), _MOST_OF_STORY))
+    return storable(shortened(hide(text), _MOST_OF_TRACEBACK))
 
 
 def text_of(error: BaseException) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "Artifact",
     "Cause",
     "CheckPassed",
+    "CornerResult",
     "DataContent",
     "Event",
     "Exited",
@@ -32,7 +33,6 @@ __all__ = [
     "Saved",
     "Started",
     "Stop",
-    "Tried",
 ]
 
 
@@ -81,7 +81,7 @@ class RankJob:
         allowed_modules: The modules that a `_target_` may name; from the user's own machine, never from a record.
         threads: CPU threads of this rank; part of what decides the bits of a result.
         environment: Variables set before anything is built, such as `CUDA_VISIBLE_DEVICES`.
-        answers: Whether the driver answers each report; without a pruner nothing waits.
+        prunes: Whether the driver answers each report with a `PruneDecision`; without a pruner the rank does not wait.
         resume_step: The step from which the trial goes on, where it was interrupted; None begins anew.
         stop_after: Where training stops, for a reproduction of a part; None trains to its end.
         provenance: The hash of what the driver knows of code, packages and machine, for the trace.
@@ -100,7 +100,7 @@ class RankJob:
     allowed_modules: tuple[str, ...] = ()
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
-    answers: bool = False
+    prunes: bool = False
     resume_step: int | None = None
     stop_after: StopAfter | None = None
     provenance: str = ""
@@ -243,7 +243,7 @@ class Failed:
             when the process ended without a last word, `stalled` when it never joined or made no progress, else
             `error`.
         message: One line: the exception's type and text.
-        traceback: The whole story, for the record; empty when there is none.
+        traceback: The whole traceback, recorded as an artifact; empty when there is none.
     """
 
     cause: Cause
@@ -276,7 +276,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class CornerResult:
     """What rank 0 saw of a config that a check has tried; these come in the order of the configs.
 
     Attributes:
@@ -332,7 +332,7 @@ Event = (
     | Inspected
     | Finished
     | Failed
-    | Tried
+    | CornerResult
     | CheckPassed
     | Exited
 )

@@ -49,8 +49,8 @@ __all__ = [
     "check_dir",
     "code_dir",
     "conf_dir",
-    "guest_dir",
     "inbox_dir",
+    "non_zero_rank_dir",
     "open_to_append",
     "rank_log",
     "rank_logs",
@@ -108,7 +108,7 @@ def check_dir(store: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=store, prefix="check-"))
 
 
-def guest_dir(store: Path, rank: int) -> Path:
+def non_zero_rank_dir(store: Path, rank: int) -> Path:
     """Return a new folder for a rank whose run belongs to a process elsewhere; it is removed when all went well."""
     store.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=store, prefix=f"rank{rank}-"))

@@ -1,7 +1,7 @@
 """Read what others may have written: YAML as plain data within limits, and whose a file is.
 
 Nothing that is read here is run, imported, resolved or looked up. It says nothing of what the data means: that a
-`_target_` may be built is for `targets.py` to say.
+`_target_` may be built is for `config/instantiate.py` to say.
 """
 
 import errno

@@ -68,8 +68,8 @@ class Secrets:
         if "://" in text:
             text = hide_password(text)
         # looking for one word after the other is ten times as fast as the pattern, which most texts do not need
-        is_there = self._pattern is not None and any(word in text for word in self._words)
-        return self._pattern.sub(HIDDEN, text) if self._pattern is not None and is_there else text
+        may_contain = self._pattern is not None and any(word in text for word in self._words)
+        return self._pattern.sub(HIDDEN, text) if self._pattern is not None and may_contain else text
 
     def hide_in(self, value: _T) -> _T:
         """Return plain data, or a record, with the secrets in its texts hidden; keys stay as they are."""

@@ -14,6 +14,7 @@ from sweeps.config.composer import Config, freeze
 from sweeps.core.messages import (
     Artifact,
     CheckPassed,
+    CornerResult,
     DataContent,
     Event,
     Exited,
@@ -26,7 +27,6 @@ from sweeps.core.messages import (
     Report,
     Saved,
     Started,
-    Tried,
 )
 from sweeps.core.trials import Search, Suggestion, Totals, TrialResult
 from sweeps.driver.display import Display
@@ -290,7 +290,7 @@ class Driver:
         match event:
             case Report(value=value, step=step):
                 decision = self._judge(job, value, step)
-                if self._setup.answers:
+                if self._setup.prunes:
                     self._launcher.order(number, decision)
                 self._display.trial_reported(number, value, step)
             case Metrics(points=points):
@@ -313,7 +313,7 @@ class Driver:
                 job.final_message = event
             case Exited():
                 self._finish_run(job)
-            case CheckPassed() | Joined() | Tried():
+            case CheckPassed() | Joined() | CornerResult():
                 raise AssertionError("a trial is no check, and its ranks join among themselves")
 
     def _judge(self, job: Job, value: float, step: int) -> PruneDecision:

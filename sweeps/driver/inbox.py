@@ -171,16 +171,16 @@ class Orders:
             return ""
         self._looked_s = now
         word: StopWord = ""
-        for letter in self._inbox.read():
-            match letter.order:
+        for command in self._inbox.read():
+            match command.order:
                 case Enqueue(values=values):
-                    self._enqueue(letter.name, values)
+                    self._enqueue(command.name, values)
                 case Unreadable(why=why):
-                    self._refuse(letter.name, why)
+                    self._refuse(command.name, why)
                 case StopCommand(is_now=is_now):
-                    if letter.written_ns >= self._since_ns and word != "now":
+                    if command.written_ns >= self._since_ns and word != "now":
                         word = "now" if is_now else "drain"
-                    self._inbox.forget(letter.name)
+                    self._inbox.forget(command.name)
         return word
 
     def _enqueue(self, name: str, values: Mapping[str, Any]) -> None:

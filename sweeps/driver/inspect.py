@@ -46,21 +46,21 @@ def inspect_models(
             _INSPECTION,
             jobs.job("inspect", folder, slot, list(map(dict, asked))),
         )
-        heard = _heard(launcher)
-        failed = next((event for event in heard if isinstance(event, Failed)), None)
+        events = _events(launcher)
+        failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and failed.cause == "usage":
             raise ConfigError(failed.message)
         if failed is not None:
             keeps_logs = True
             raise PreflightError(
-                f"{failed.message}\n(the model was built beforehand; all of it is in "
+                f"{failed.message}\n(the model was built beforehand; full log: "
                 f"{', '.join(str(log) for log in paths.rank_logs(folder))})"
             )
     finally:
         launcher.kill(_INSPECTION)
         if not keeps_logs:
             shutil.rmtree(folder, ignore_errors=True)
-    composer.parts.learn(asked, next(event.parts for event in heard if isinstance(event, Inspected)))
+    composer.parts.learn(asked, next(event.parts for event in events if isinstance(event, Inspected)))
     return True
 
 
@@ -72,7 +72,7 @@ def inspect_data(
     try:
         freeze(config, folder)
         launcher.start(_INSPECTION, jobs.job("inspect_data", folder, slot, [config]), slot.devices)
-        found = next((event for event in _heard(launcher) if isinstance(event, DataContent | Failed)), None)
+        found = next((event for event in _events(launcher) if isinstance(event, DataContent | Failed)), None)
         assert found is not None, "a process that reads the data sends what it is, or that it failed"
         return found
     finally:
@@ -80,8 +80,8 @@ def inspect_data(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _heard(launcher: Launcher) -> list[Event]:
-    heard: list[Event] = []
-    while not any(isinstance(event, Exited) for event in heard):
-        heard += [event for number, event in launcher.poll(1.0) if number == _INSPECTION]
-    return heard
+def _events(launcher: Launcher) -> list[Event]:
+    events: list[Event] = []
+    while not any(isinstance(event, Exited) for event in events):
+        events += [event for number, event in launcher.poll(1.0) if number == _INSPECTION]
+    return events

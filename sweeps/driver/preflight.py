@@ -22,7 +22,7 @@ from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
-from sweeps.core.messages import CheckPassed, Event, Exited, Failed, RankJob, Tried
+from sweeps.core.messages import CheckPassed, CornerResult, Event, Exited, Failed, RankJob
 from sweeps.core.text import memory, shortened
 from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Point, Size, Unused, text_of
@@ -95,15 +95,15 @@ def check(
     configs = [config for _, config in corners]
     bench = _Bench(launcher, jobs, slots[0], paths.check_dir(store_dir), judged)
     try:
-        tried, last_word = bench.run("check", configs)
-        if isinstance(last_word, Failed):
-            raise _failure(last_word, points, len(tried), bench.folder)
+        results, final_message = bench.run("check", configs)
+        if isinstance(final_message, Failed):
+            raise _failure(final_message, points, len(results), bench.folder)
         view = _View(
             points=points,
-            tried=tried,
+            results=results,
             prints=[fingerprint(config) for config in configs],
-            passed=last_word,
-            available=_available(last_word, slots),
+            passed=final_message,
+            available=_available(final_message, slots),
         )
         search = None if space is None or compose is None else (space, compose)
         report = view.report(search, bench)
@@ -136,7 +136,7 @@ class _Bench:
 
     def run(
         self, kind: Literal["check", "measure", "compare"], configs: Sequence[Config]
-    ) -> tuple[list[Tried], CheckPassed | Failed]:
+    ) -> tuple[list[CornerResult], CheckPassed | Failed]:
         """Let a process try configs, and return what it told of each, as far as it came, and its last word."""
         folder = self.folder / f"again-{self._num_runs}" if self._num_runs else self.folder
         self._num_runs += 1
@@ -149,29 +149,29 @@ class _Bench:
             self._jobs.job(kind, folder, self._slot, configs, limit_s=self.left_s, judged=self._judged),
             self._slot.devices,
         )
-        heard = self._heard_to_the_end()
-        last_words = [event for event in heard if isinstance(event, (CheckPassed, Failed))]
-        assert last_words, "a launcher says how a check ended before it says that nothing is left"
-        last_word = last_words[0]
-        self.elapsed_s += last_word.duration_s if isinstance(last_word, CheckPassed) else _LIMIT_S
-        return [event for event in heard if isinstance(event, Tried)], last_word
+        events = self._remaining_events()
+        final_messages = [event for event in events if isinstance(event, (CheckPassed, Failed))]
+        assert final_messages, "a launcher says how a check ended before it says that nothing is left"
+        final_message = final_messages[0]
+        self.elapsed_s += final_message.duration_s if isinstance(final_message, CheckPassed) else _LIMIT_S
+        return [event for event in events if isinstance(event, CornerResult)], final_message
 
     def clear(self, *, keeps_logs: bool = False) -> None:
         """End what still runs, and remove the folder, unless an error names the logs in it."""
         if self._is_running:
             self._launcher.kill(_CHECK)
             with suppress(LightsweepError):
-                self._heard_to_the_end(_LAST_S)
+                self._remaining_events(_LAST_S)
         if not keeps_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _heard_to_the_end(self, timeout_s: float = float("inf")) -> list[Event]:
-        heard: list[Event] = []
+    def _remaining_events(self, timeout_s: float = float("inf")) -> list[Event]:
+        events: list[Event] = []
         deadline = time.monotonic() + timeout_s
         while self._is_running and time.monotonic() < deadline:
-            heard += [event for number, event in self._launcher.poll(1.0) if number == _CHECK]
-            self._is_running = not any(isinstance(event, Exited) for event in heard)
-        return heard
+            events += [event for number, event in self._launcher.poll(1.0) if number == _CHECK]
+            self._is_running = not any(isinstance(event, Exited) for event in events)
+        return events
 
 
 def _failure(failed: Failed, points: Sequence[Point], index: int, folder: Path) -> LightsweepError:
@@ -198,7 +198,7 @@ class _View:
     """All that is known after the corners were tried."""
 
     points: Sequence[Point]
-    tried: Sequence[Tried]
+    results: Sequence[CornerResult]
     prints: Sequence[str]
     passed: CheckPassed
     available: AvailableMemory
@@ -206,8 +206,8 @@ class _View:
     def report(self, search: tuple[Space, Compose] | None, bench: _Bench) -> CheckReport:
         """Judge what was seen, and look once more where that is needed."""
         sizes = [
-            Size(values=_differing(point, self.points[0]) if number else point, **_size(tried))
-            for number, (point, tried) in enumerate(zip(self.points, self.tried, strict=True))
+            Size(values=_differing(point, self.points[0]) if number else point, **_size(result))
+            for number, (point, result) in enumerate(zip(self.points, self.results, strict=True))
         ]
         combination: tuple[Point, str] | None = None
         unread: list[str] = []
@@ -216,7 +216,7 @@ class _View:
             space, compose = search
             unread = self._unread(space, compose)
             idle = self._idle(space, compose, bench, unread)
-            largest = _largest(space, self.points, self.tried)
+            largest = _largest(space, self.points, self.results)
             if largest is not None:
                 size, why = self._measured(largest, compose(largest), bench)
                 sizes += [] if size is None else [size]
@@ -224,7 +224,7 @@ class _View:
         measured = [size for size in sizes if size.memory is not None]
         return CheckReport(
             num_corners=len(self.points),
-            num_run=sum(tried.was_run for tried in self.tried),
+            num_run=sum(result.was_run for result in self.results),
             elapsed_s=bench.elapsed_s,
             metrics=self.passed.metrics,
             smallest=min(sizes, key=lambda size: size.num_parameters),
@@ -246,7 +246,7 @@ class _View:
 
     def _idle(self, space: Space, compose: Compose, bench: _Bench, unread: Sequence[str]) -> list[str]:
         """Return the places that are read, but change nothing of what the first batches of any corner compute."""
-        digests = [tried.digest or None for tried in self.tried]
+        digests = [result.digest or None for result in self.results]
         places = [
             place
             for place in suspects(space, self.points, digests)
@@ -257,15 +257,15 @@ class _View:
         }
         if not asked or len(asked) > _MOST_COMPARED or bench.left_s <= 0:
             return []
-        tried, last_word = bench.run("compare", [compose(point) for point in asked.values()])
-        if isinstance(last_word, Failed):  # a combination of no corner; a trial there will say so
+        results, final_message = bench.run("compare", [compose(point) for point in asked.values()])
+        if isinstance(final_message, Failed):  # a combination of no corner; a trial there will say so
             return []
-        known = {text: one.digest for text, one in zip(asked, tried, strict=False)}  # as far as the time went
+        known = {text: one.digest for text, one in zip(asked, results, strict=False)}  # as far as the time went
         return places_without_effect(space, self.points, places, lambda point: known.get(text_of(point)))
 
     def _measured(self, point: Point, config: Config, bench: _Bench) -> tuple[Size | None, str | None]:
         """Run the point that joins what is large; return its size, or why there is none."""
-        expected = _extrapolated(self.points, self.tried)
+        expected = _extrapolated(self.points, self.results)
         if expected > self.available.num_bytes:  # or the kernel would choose what to kill
             return None, (
                 f"may take {memory(expected)} a rank (extrapolated from the corners), but "
@@ -273,40 +273,40 @@ class _View:
             )
         if bench.left_s <= 0:
             return None, None
-        tried_once, last_word = bench.run("measure", [config])
-        if isinstance(last_word, Failed):
-            return None, f"fail, and so will trials there: {last_word.message}"
-        return Size(values=_differing(point, self.points[0]), **_size(tried_once[0])), None
+        results, final_message = bench.run("measure", [config])
+        if isinstance(final_message, Failed):
+            return None, f"fail, and so will trials there: {final_message.message}"
+        return Size(values=_differing(point, self.points[0]), **_size(results[0])), None
 
     def _unused(self) -> tuple[Unused, ...]:
         """Return the parameters without a gradient, those of all corners first."""
-        ran = [(point, tried) for point, tried in zip(self.points, self.tried, strict=True) if tried.was_run]
-        everywhere = {name for _, tried in ran[:1] for name in tried.unused}
-        everywhere.intersection_update(*(tried.unused for _, tried in ran))
+        ran = [(point, result) for point, result in zip(self.points, self.results, strict=True) if result.was_run]
+        everywhere = {name for _, result in ran[:1] for name in result.unused}
+        everywhere.intersection_update(*(result.unused for _, result in ran))
         told, found = set(everywhere), []
         if everywhere:
             found.append(Unused(names=tuple(n for n in ran[0][1].unused if n in everywhere), values=None))
-        for point, tried in ran:
-            own = tuple(name for name in tried.unused if name not in told)
+        for point, result in ran:
+            own = tuple(name for name in result.unused if name not in told)
             if own:
                 told |= set(own)
                 found.append(Unused(names=own, values=_differing(point, self.points[0])))
         return tuple(found)
 
 
-def _size(tried: Tried) -> dict[str, Any]:
-    return {"num_parameters": tried.num_parameters, "memory": tried.memory}
+def _size(result: CornerResult) -> dict[str, Any]:
+    return {"num_parameters": result.num_parameters, "memory": result.memory}
 
 
-def _largest(space: Space, points: Sequence[Point], tried: Sequence[Tried]) -> Point | None:
+def _largest(space: Space, points: Sequence[Point], results: Sequence[CornerResult]) -> Point | None:
     """Join what makes each corner larger than the first; None if that is a corner already, or nothing is larger.
 
     A corner differs from the first by as little as can be, so none of them has the largest of everything.
     """
-    first = tried[0].memory
+    first = results[0].memory
     if first is None:
         return None
-    larger = [(it.memory.total, point) for it, point in zip(tried, points, strict=True) if it.memory is not None]
+    larger = [(it.memory.total, point) for it, point in zip(results, points, strict=True) if it.memory is not None]
     larger = sorted((pair for pair in larger if pair[0] > first.total), key=lambda pair: pair[0])
     firsts = {(parameter.place, quote(parameter.ends[0])) for parameter in space}
     base = space.places(points[0])
@@ -323,12 +323,12 @@ def _largest(space: Space, points: Sequence[Point], tried: Sequence[Tried]) -> P
     return None if text_of(found) in {text_of(point) for point in points} else found
 
 
-def _extrapolated(points: Sequence[Point], tried: Sequence[Tried]) -> float:
+def _extrapolated(points: Sequence[Point], results: Sequence[CornerResult]) -> float:
     """Multiply by how much each group of keys makes the first corner larger."""
-    first = tried[0].memory
+    first = results[0].memory
     assert first is not None
     ratios: dict[frozenset[str], float] = {}
-    for point, it in zip(points[1:], tried[1:], strict=True):
+    for point, it in zip(points[1:], results[1:], strict=True):
         keys = frozenset(_differing(point, points[0]))
         if it.memory is not None:
             ratios[keys] = max(ratios.get(keys, 1.0), it.memory.total / first.total)

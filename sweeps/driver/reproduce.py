@@ -20,7 +20,7 @@ from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.reproduce import comparison
 from sweeps.reproduce.export import is_export, load_exported
-from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
+from sweeps.reproduce.local_config import derived, deriving, localize, secrets_missing
 from sweeps.reproduce.original import IncompleteError, Original, load_original, points_of
 from sweeps.reproduce.trace import read_trace
 from sweeps.reproduce.verdict import Evidence, Verdict, data_changes
@@ -127,7 +127,7 @@ class _Reproducing:
         self._say = reporter.echo
         composer = request.composer(f"launcher.start_method={request.start_method}")
         today, place = composer.trial({}, 0), composer.config_dir
-        today, self._notes = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
+        today, self._notes = localize(original.config, today, typed=request.overridden, config_dir=place)
         whole = derived(today, request.overrides)
         self._config, hidden = withhold(whole, composer.secrets)
         self._secrets_missing = secrets_missing(whole)
@@ -276,7 +276,7 @@ class _Reproducing:
                 **link,
             },
             jobs=self._session.jobs,
-            answers=False,
+            prunes=False,
             has_parent=False,
             provenance=self._provenance.digest,
             stop_after=None if self._last is None else StopAfter(epoch=self._last.epoch, batches=self._last.batches),

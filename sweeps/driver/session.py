@@ -22,7 +22,7 @@ from sweeps.driver.preflight import Compose, Corner, check
 from sweeps.driver.preflight_report import CheckReport
 from sweeps.driver.trial_runs import TrialSetup
 from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.rank_group import Patience
+from sweeps.launchers.rank_group import Timeouts
 from sweeps.launchers.slots import Slot, num_cores, plan_slots, visible_gpus
 from sweeps.launchers.torchrun import joining_environment
 from sweeps.reproduce.provenance import Provenance, capture
@@ -231,7 +231,7 @@ def start_launcher(composer: Composer, configs: Sequence[Config], *, threads: in
         python_path=python_path(composer),
         log=log,
         threads=threads,
-        patience=Patience(join_s=launching["join_timeout_s"], stall_s=launching["stall_timeout_s"]),
+        timeouts=Timeouts(join_s=launching["join_timeout_s"], stall_s=launching["stall_timeout_s"]),
     )
 
 

@@ -37,7 +37,7 @@ def enqueue(name: str, store_dir: Path, overrides: Sequence[str]) -> str:
     folder = paths.study_dir(store_dir, name)
     inbox = Inbox(folder)
     counts = count_trials(open_storage(storage_url(config)), name)
-    num_before = counts.num_waiting + sum(isinstance(letter.order, Enqueue) for letter in inbox.read())
+    num_before = counts.num_waiting + sum(isinstance(command.order, Enqueue) for command in inbox.read())
     num_taken, total = counts.num_finished + counts.num_running + num_before, config["study"]["num_trials"]
     inbox.write(Enqueue(values=values))
     text = values_text(values)
@@ -63,11 +63,11 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
     if not is_driven(folder):
         raise StudyError(f"No driver works on study {name!r}, so there is nothing to stop.")
     inbox = Inbox(folder)
-    letter = inbox.write(StopCommand(is_now=is_now))
+    command = inbox.write(StopCommand(is_now=is_now))
     deadline = time.monotonic() + _HEARD_WITHIN_S
-    while inbox.holds(letter) and time.monotonic() < deadline:
+    while inbox.holds(command) and time.monotonic() < deadline:
         if not is_driven(folder):
-            inbox.forget(letter)
+            inbox.forget(command)
             return f"The driver of study {name!r} has just ended."
         time.sleep(0.02)
     what = (
@@ -75,7 +75,7 @@ def stop(name: str, store_dir: Path, *, is_now: bool) -> str:
         if is_now
         else "it starts no more trials, and ends when the running ones have ended; with --now they stop, too"
     )
-    late = " It has not answered yet, but will do so as soon as it looks." if inbox.holds(letter) else ""
+    late = " It has not answered yet, but will do so as soon as it looks." if inbox.holds(command) else ""
     return f"Told the driver of study {name!r}: {what}.{late}"
 
 

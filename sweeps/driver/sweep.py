@@ -215,7 +215,7 @@ class _Sweep:
             name=run_name,
             run_tags={**run_tags, tags.KIND: "trial"},
             jobs=self._session.jobs,
-            answers=self._plan.prunes,
+            prunes=self._plan.prunes,
             replicates=replicates.count,
             noun=replicates.noun,
             objective=study.metrics[0] if self._is_judged_by_another(study) else None,

@@ -33,14 +33,14 @@ class TrainResult:
     Attributes:
         totals: How it ended.
         run_id: The run that records it; None if there is none.
-        is_guest: Whether this process was one rank of several, and another one records.
+        is_non_zero_rank: Whether this process was one rank of several, and another one records.
         folder: Where its log and checkpoints are.
         unsent: What the store did not take; None if another process records.
     """
 
     totals: Totals
     run_id: str | None
-    is_guest: bool = False
+    is_non_zero_rank: bool = False
     folder: Path
     unsent: Unsent | None
 
@@ -65,7 +65,7 @@ def train(command: CommandLine, reporter: Reporter) -> TrainResult:
     with Session(command, composer, only_corner(composer), slots, reporter=reporter, place=place) as session:
         if place and place.rank > 0:
             session.inspect()
-            return _follow(session, paths.guest_dir(session.store_dir, place.rank))
+            return _follow(session, paths.non_zero_rank_dir(session.store_dir, place.rank))
         recorder = session.open_recorder()
         report = None
         with reporter.preparing():
@@ -115,7 +115,7 @@ def _follow(session: Session, folder: Path) -> TrainResult:
     totals = _drive(session, folder, RunRecorder(), Display())
     if totals.count("failed") == 0:
         shutil.rmtree(folder)
-    return TrainResult(totals=totals, run_id=None, is_guest=True, folder=folder, unsent=None)
+    return TrainResult(totals=totals, run_id=None, is_non_zero_rank=True, folder=folder, unsent=None)
 
 
 def _drive(session: Session, folder: Path, recorder: RunRecorder, display: Display) -> Totals:
@@ -135,7 +135,7 @@ def _drive(session: Session, folder: Path, recorder: RunRecorder, display: Displ
             tags.DIRECTION: objective["direction"],
         },
         jobs=session.jobs,
-        answers=False,
+        prunes=False,
         has_parent=False,
         provenance=provenance.digest,
     )

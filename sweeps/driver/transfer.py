@@ -15,7 +15,7 @@ from sweeps.config.study_file import read_choices
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError
 from sweeps.driver.sweep_setup import SweepPlan
-from sweeps.search.space.compatibility import Composed, Look
+from sweeps.search.space.compatibility import Composed, ValueOf
 from sweeps.search.study import Study
 from sweeps.search.transfer import Migration, is_stored, migrate, note_recorded, require_sources, unrecorded, warm_start
 from sweeps.tracking import tags
@@ -124,7 +124,7 @@ class _Past:
         self._composer = composer
         self._choices = read_choices(folder) or {}
 
-    def of(self, number: int) -> Look | None:
+    def of(self, number: int) -> ValueOf | None:
         """Return what is known of a trial; None if it has not begun."""
         folder = paths.trial_dir(self._folder, number)
         if not (folder / paths.CONFIG).is_file():
@@ -138,7 +138,7 @@ def _composed(composer: Composer) -> Composed:
     return lambda values: _look(composer, composer.trial(values, seed=0), {**composer.choices, **values})
 
 
-def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> Look:
+def _look(composer: Composer, config: Config, choices: Mapping[str, Any]) -> ValueOf:
     def look(key: str) -> Any:
         if composer.is_group(key):
             return choices[key]

@@ -45,7 +45,7 @@ class TrialSetup:
         folder: Trial number to its folder.
         name: Trial number and values to the run's name.
         run_tags: The tags that every run gets.
-        answers: Whether reports can lead to pruning.
+        prunes: Whether reports can lead to pruning.
         jobs: Builds what the ranks are started with.
         replicates: How often a trial is trained.
         noun: What one of its trainings is called, if they are several.
@@ -60,7 +60,7 @@ class TrialSetup:
     folder: Callable[[int], Path]
     name: Callable[[int, Mapping[str, Any]], str]
     run_tags: Mapping[str, str]
-    answers: bool
+    prunes: bool
     jobs: JobBuilder = field(default_factory=JobBuilder)
     replicates: int = 1
     noun: str = "replicate"
@@ -219,7 +219,7 @@ def rank_job(job: Job, setup: TrialSetup, known_data: Mapping[str, Any] | None) 
         job.folder,
         job.slot,
         [job.config],
-        answers=setup.answers,
+        prunes=setup.prunes,
         resume_step=job.resume_step,
         stop_after=setup.stop_after,
         provenance=setup.provenance,

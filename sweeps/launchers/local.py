@@ -23,7 +23,7 @@ from sweeps.core.messages import Event, Exited, Failed, Order, Place, RankJob
 from sweeps.core.text import storable
 from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.preload import VARIABLE
-from sweeps.launchers.rank_group import Patience, RankGroup
+from sweeps.launchers.rank_group import RankGroup, Timeouts
 from sweeps.worker.main import main as rank_main
 from sweeps.worker.main import pool_sizes
 
@@ -70,7 +70,7 @@ class LocalLauncher(Launcher):
         python_path: Folders in which the user's modules are found.
         log: The file for what the server prints.
         threads: How many CPU threads each job will have: libraries make their pools when they are loaded.
-        patience: How long ranks are waited for.
+        timeouts: How long ranks are waited for.
         clock: The time in seconds; monotonic.
     """
 
@@ -82,7 +82,7 @@ class LocalLauncher(Launcher):
         python_path: Sequence[str] = (),
         log: Path,
         threads: int = 1,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = multiprocessing.get_context(start_method)
@@ -90,7 +90,7 @@ class LocalLauncher(Launcher):
         self._spares: list[_Rank] = []
         self._log = log
         self._variables = {_HASH_SEED: os.environ.get(_HASH_SEED, "0"), **pool_sizes(threads)}
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._clock = clock
         self._called_at, self._excused_s = clock(), 0.0
         if start_method == "forkserver":
@@ -119,12 +119,12 @@ class LocalLauncher(Launcher):
         Raises:
             StudyError: A process could not be made.
         """
-        job = replace(job, join_timeout_s=self._patience.join_s, stall_timeout_s=self._patience.stall_s)
+        job = replace(job, join_timeout_s=self._timeouts.join_s, stall_timeout_s=self._timeouts.stall_s)
         place = job.place if job.place.is_given else None
-        trial = _Trial({}, RankGroup(num_ranks, self._now(), self._patience, place))
+        trial = _Trial({}, RankGroup(num_ranks, self._now(), self._timeouts, place))
         self._trials[number] = trial  # from here on `close` ends what exists
         if num_ranks == 1:
-            trial.ranks[0] = self._employ(job)
+            trial.ranks[0] = self._assign_job(job)
             return
         with socket.create_server((_LOOPBACK, 0), backlog=num_ranks) as meeting:
             local = tuple(item for item in _loopback_only() if item[0] not in os.environ)
@@ -137,7 +137,7 @@ class LocalLauncher(Launcher):
                     port=meeting.getsockname()[1],
                 )
                 own = replace(job, place=place, environment=(*local, *job.environment))
-                trial.ranks[rank] = self._employ(own, meeting if rank == 0 else None)
+                trial.ranks[rank] = self._assign_job(own, meeting if rank == 0 else None)
 
     def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
         """Wait at most `timeout_s` for events, and return those that have come, in order within each trial."""
@@ -158,11 +158,11 @@ class LocalLauncher(Launcher):
             for event in self._received(rank):
                 events += [(number, passed) for passed in group.on_event(index, event, self._now())]
             if has_exited:
-                exit_code = _bury(trial.ranks.pop(index))
+                exit_code = _reap(trial.ranks.pop(index))
                 crash = _crash(rank.log) if -exit_code in _CRASHES else ""
                 events += [(number, passed) for passed in group.on_exit(index, exit_code, self._now(), crash)]
         for number in list(self._trials):
-            events += [(number, event) for event in self._look_after(number)]
+            events += [(number, event) for event in self._watch_peers(number)]
         return events
 
     def order(self, number: int, order: Order) -> None:
@@ -182,7 +182,7 @@ class LocalLauncher(Launcher):
         for rank in left:
             _kill_group(rank.process)
         for rank in left:
-            _bury(rank)
+            _reap(rank)
         self._trials, self._spares = {}, []
         if self._context.get_start_method() == "forkserver":
             _stop_server()
@@ -194,8 +194,8 @@ class LocalLauncher(Launcher):
         self._called_at = now
         return now - self._excused_s
 
-    def _look_after(self, number: int) -> list[Event]:
-        """Let the rules of the group see the time, and do what follows from them."""
+    def _watch_peers(self, number: int) -> list[Event]:
+        """Apply the rules of the group now: ask silent ranks for their stacks, kill a failed group, report its exit."""
         trial = self._trials[number]
         events = trial.group.on_tick(self._now(), lambda index: _describe(trial.ranks[index].process))
         if any(isinstance(event, Failed) and event.cause == "stalled" for event in events):
@@ -208,7 +208,7 @@ class LocalLauncher(Launcher):
             events.append(Exited())
         return events
 
-    def _employ(self, job: RankJob, meeting: socket.socket | None = None) -> _Rank:
+    def _assign_job(self, job: RankJob, meeting: socket.socket | None = None) -> _Rank:
         """Give the job to a process that was made ahead, or to a new one."""
         while True:
             is_spare = bool(self._spares)
@@ -219,7 +219,7 @@ class LocalLauncher(Launcher):
                     reduction.send_handle(rank.connection, meeting.fileno(), rank.process.pid)
             except OSError:
                 _kill_group(rank.process)  # it may live, and wait for what could not be sent
-                _bury(rank)
+                _reap(rank)
                 if not is_spare:  # else somebody has killed it meanwhile
                     raise
             else:
@@ -282,8 +282,8 @@ def _signal(process: BaseProcess, signum: int) -> None:
         os.kill(process.pid, signum)
 
 
-def _bury(rank: _Rank) -> int:
-    """Wait for a rank that ends, leave nothing of it, and return its exit code."""
+def _reap(rank: _Rank) -> int:
+    """Wait until a rank has ended, kill what it left behind, and return its exit code."""
     rank.process.join()
     _kill_group(rank.process)  # workers that a killed rank left behind
     rank.connection.close()

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from sweeps.core.messages import Cause, CheckPassed, Event, Failed, Finished, Joined, Place, Progress
 from sweeps.core.text import plain
 
-__all__ = ["Patience", "RankGroup"]
+__all__ = ["RankGroup", "Timeouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Timeouts:
     """How long a trial's ranks are waited for.
 
     Attributes:
         join_s: From the start until a rank has joined the others.
-        stall_s: Between two words of a rank, and after the last ones until all are gone; None for ever.
-        settle_s: After a rank has lost another, until the other has told or shown why.
+        stall_s: Between two events of a rank, and after the final messages until all have exited; None: no limit.
+        settle_s: After a rank has lost another, until the other has reported or shown why.
         last_look_s: After a stall, until the ranks are killed: time to write down where each is.
     """
 
@@ -32,10 +32,10 @@ class Patience:
 
 @dataclass(slots=True)
 class _Rank:
-    heard_s: float
+    last_event_s: float
     has_joined: bool = False
     final_message: Finished | CheckPassed | Failed | None = None
-    is_gone: bool = False
+    has_exited: bool = False
     step: int = -1
 
 
@@ -45,19 +45,19 @@ class RankGroup:
     A trial has finished when every rank has reported so, whatever their exit codes. It has failed when one rank has
     failed, died, never joined or fallen silent; then the others are to be killed. The cause that is reported is the
     first failure of a rank's own: a lost connection to another rank counts only if no other failure arrives within
-    `Patience.settle_s`.
+    `Timeouts.settle_s`.
 
     Args:
         size: The number of ranks.
         now_s: The time of the start.
-        patience: How long to wait for what.
+        timeouts: How long to wait for what.
         place: The place of the only rank in a group whose others have launchers of their own; None if it has none.
     """
 
-    def __init__(self, size: int, now_s: float, patience: Patience, place: Place | None = None) -> None:
-        self._ranks = [_Rank(heard_s=now_s) for _ in range(size)]
+    def __init__(self, size: int, now_s: float, timeouts: Timeouts, place: Place | None = None) -> None:
+        self._ranks = [_Rank(last_event_s=now_s) for _ in range(size)]
         self._began_s = now_s
-        self._patience = patience
+        self._timeouts = timeouts
         self._place = place
         self._suspicion: Failed | None = None
         self._settled_at = 0.0
@@ -67,7 +67,7 @@ class RankGroup:
     def on_event(self, rank: int, event: Event, now_s: float) -> list[Event]:
         """Take an event of a rank, and return the events for the driver."""
         member = self._ranks[rank]
-        member.heard_s = now_s
+        member.last_event_s = now_s
         match event:
             case Joined():
                 member.has_joined = True
@@ -79,8 +79,8 @@ class RankGroup:
                 if all(isinstance(other.final_message, (Finished, CheckPassed)) for other in self._ranks):
                     first = self._ranks[0].final_message
                     assert first is not None
-                    if self._patience.stall_s is not None:  # they wait for each other once more before they go
-                        self._kill_at = now_s + self._patience.stall_s
+                    if self._timeouts.stall_s is not None:  # they wait for each other once more before they go
+                        self._kill_at = now_s + self._timeouts.stall_s
                     return self._end(first)
             case _:
                 if isinstance(event, Progress):
@@ -98,7 +98,7 @@ class RankGroup:
             crash: What the interpreter wrote when native code crashed: the stacks of all threads.
         """
         member = self._ranks[rank]
-        member.is_gone = True
+        member.has_exited = True
         if member.final_message is not None or self._verdict is not None:
             return self._blame_lost_peer(now_s)
         # A library that has lost a peer may abort the process
@@ -116,26 +116,26 @@ class RankGroup:
         """
         if self._verdict is not None:
             return []
-        patience = self._patience
+        timeouts = self._timeouts
         late = [
             rank for rank, member in enumerate(self._ranks) if not member.has_joined and member.final_message is None
         ]
-        if late and now_s - self._began_s > patience.join_s:
+        if late and now_s - self._began_s > timeouts.join_s:
             who = "the process had not started" if len(self._ranks) == 1 else "not all ranks had started"
             if self._place is not None:
                 who = f"not all {self._place.world_size} ranks had met at {self._place.address}:{self._place.port}"
-            text = f"{who} within {patience.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
+            text = f"{who} within {timeouts.join_s:g} s (launcher.join_timeout_s){_seen(late, describe)}"
             return self._give_up(text, now_s)
-        if patience.stall_s is None:
+        if timeouts.stall_s is None:
             return self._blame_lost_peer(now_s)
         if any(
-            member.has_joined and member.final_message is None and now_s - member.heard_s > patience.stall_s
+            member.has_joined and member.final_message is None and now_s - member.last_event_s > timeouts.stall_s
             for member in self._ranks
         ):
             alive = [rank for rank, member in enumerate(self._ranks) if member.final_message is None]
             steps = ", ".join(f"rank {rank} at step {self._ranks[rank].step}" for rank in alive)
             where = "" if len(self._ranks) == 1 else f" ({steps})"
-            text = f"no progress for {patience.stall_s:g} s (launcher.stall_timeout_s){where}{_seen(alive, describe)}"
+            text = f"no progress for {timeouts.stall_s:g} s (launcher.stall_timeout_s){where}{_seen(alive, describe)}"
             return self._give_up(text, now_s)
         return self._blame_lost_peer(now_s)
 
@@ -148,7 +148,7 @@ class RankGroup:
     @property
     def is_over(self) -> bool:
         """Whether no process is left."""
-        return all(member.is_gone for member in self._ranks)
+        return all(member.has_exited for member in self._ranks)
 
     # --- the rules -----------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class RankGroup:
         if failed.cause != "peer":
             return self._end(failed)
         if self._suspicion is None:
-            self._suspicion, self._settled_at = failed, now_s + self._patience.settle_s
+            self._suspicion, self._settled_at = failed, now_s + self._timeouts.settle_s
         return self._blame_lost_peer(now_s)
 
     def _blame_lost_peer(self, now_s: float) -> list[Event]:
@@ -173,7 +173,7 @@ class RankGroup:
         return self._end(self._suspicion) if has_all or now_s >= self._settled_at else []
 
     def _give_up(self, message: str, now_s: float) -> list[Event]:
-        self._kill_at = now_s + self._patience.last_look_s
+        self._kill_at = now_s + self._timeouts.last_look_s
         return self._end(Failed(cause="stalled", message=message))
 
     def _end(self, verdict: Finished | CheckPassed | Failed) -> list[Event]:

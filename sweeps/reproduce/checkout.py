@@ -185,8 +185,8 @@ def _files(
             elif content is not None and "hidden" not in entry:
                 raise StoreError(f"The recorded {plain(name)} is not the one whose hash is recorded: it is not used.")
             else:
-                is_there = "is not all as it was: passwords are hidden" if content else "is not in the record"
-                notes.append(f"{name} {is_there}.")
+                what_is_missing = "is not all as it was: passwords are hidden" if content else "is not in the record"
+                notes.append(f"{name} {what_is_missing}.")
         if content is not None:
             yield RecordedFile(place=place, content=content)
 

@@ -23,13 +23,13 @@ from sweeps.core.secrets import HIDDEN, is_secret
 from sweeps.core.tree import flatten, map_leaves, texts
 from sweeps.core.urls import passwords_in
 
-__all__ = ["as_of_today", "derived", "deriving", "secrets_missing"]
+__all__ = ["derived", "deriving", "localize", "secrets_missing"]
 
 _PLACES = frozenset({"root", "cache_dir", "mirrors", "download", "dirpath", "store_dir"})
 _VARIABLE = re.compile(r"\$\{oc\.env:\w+(,[^${}]*)?\}")
 
 
-def as_of_today(
+def localize(
     recorded: Config, today: Config, *, typed: Sequence[str] = (), config_dir: Path | None = None
 ) -> tuple[Config, list[str]]:
     """Return a recorded config with today's store, today's values of what it does not have, and what is to be said.

@@ -62,25 +62,26 @@ def grouped(
         )
         raise UsageError(f"{known}: name the one to average with --metric.")
     chosen = judged[0] if metric is None else metric
-    is_falling = is_descending_by(rows, chosen) if is_descending is None else is_descending
+    if is_descending is None:
+        is_descending = is_descending_by(rows, chosen)
     parts: dict[str, list[TrialRow]] = {}
     for row in rows:
         parts.setdefault(json.dumps([field.of(row) for field in fields]), []).append(row)
     found = []
     for part in parts.values():
         keys = {field.name: field.of(part[0]) for field in fields}
-        found.append(_group(keys, part, chosen, is_falling))
-    sign = -1.0 if is_falling else 1.0
+        found.append(_group(keys, part, chosen, is_descending))
+    sign = -1.0 if is_descending else 1.0
     return sorted(found, key=lambda group: math.inf if group.mean is None else sign * group.mean)
 
 
-def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_falling: bool) -> Group:
+def _group(keys: dict[str, Any], rows: Sequence[TrialRow], metric: str, is_descending: bool) -> Group:
     found = [(row.value_of(metric), row) for row in rows if row.state != "dropped"]
     values = [(value, row) for value, row in found if value is not None and not math.isnan(value)]
     numbers = [value for value, _ in values]
     is_finite = all(map(math.isfinite, numbers))
     able = [(value, row.run_id) for value, row in values if not row.infeasible]
-    best = (max if is_falling else min)(able, key=lambda pair: pair[0], default=(None, None))
+    best = (max if is_descending else min)(able, key=lambda pair: pair[0], default=(None, None))
     return Group(
         keys=keys,
         metric=metric,

@@ -298,21 +298,22 @@ def _best(
     names = _value_metrics(connection)
     if _has_tag(connection, tags.OBJECTIVES) or not _all_have_metrics(connection, names):
         return None
-    falls = _falls(connection, names, metric, bool(studies)) if is_descending is None else {is_descending}
-    if len(falls) != 1 or (metric is None and len(names) != 1):
+    orders = _orders(connection, names, metric, bool(studies)) if is_descending is None else {is_descending}
+    if len(orders) != 1 or (metric is None and len(names) != 1):
         return None
     keys = list(names)
     if metric is not None:
         own = {looked_up_name(tags.value_metric(metric, goal)) for goal in ("maximize", "minimize")}
         keys = [*(own & names.keys()), looked_up_name(metric)]
-    (is_falling,) = falls
+    (is_descending,) = orders
     count = max(_FEW, 2 * top)
     while count <= max(_MOST_IN_FULL, 4 * top):
-        run_ids, bound = _leading(connection, studies, keys, is_falling, count)
+        run_ids, bound = _leading(connection, studies, keys, is_descending, count)
         found = list(of_runs(connection, query, RUNS.c.run_uuid, run_ids))
         found.sort(key=lambda run: (run.start_time or 0, run.run_uuid))
-        rows = sorted_rows(_in_full(connection, [run.run_uuid for run in found]), metric, is_falling) if found else []
-        if sum(_is_ahead(row, metric, bound, is_falling) for row in rows) >= top:
+        full = _in_full(connection, [run.run_uuid for run in found])
+        rows = sorted_rows(full, metric, is_descending) if full else []
+        if sum(_is_ahead(row, metric, bound, is_descending) for row in rows) >= top:
             return rows[:top]
         if bound is None:
             return None
@@ -342,7 +343,7 @@ def _all_have_metrics(connection: sa.Connection, names: Collection[str]) -> bool
     return len(without) < _MOST_WITHOUT and {"trial", "train"}.isdisjoint(connection.scalars(kinds))
 
 
-def _falls(connection: sa.Connection, names: Mapping[str, str], metric: str | None, are_some: bool) -> set[bool]:
+def _orders(connection: sa.Connection, names: Mapping[str, str], metric: str | None, are_some: bool) -> set[bool]:
     """Return whether the highest is first, or both where that is in doubt."""
     if metric is None:
         return {goal == "maximize" for goal in names.values()}
@@ -358,15 +359,15 @@ def _falls(connection: sa.Connection, names: Mapping[str, str], metric: str | No
         .outerjoin(direction, sa.and_(direction.c.run_uuid == alone.c.run_uuid, direction.c.key == tags.DIRECTION))
     )
     goals |= {goal or "maximize" for goal in connection.scalars(query)}
-    falls = {goal == "maximize" for goal in goals}
-    return falls | {not is_loss(metric)} if are_some or not goals else falls
+    orders = {goal == "maximize" for goal in goals}
+    return orders | {not is_loss(metric)} if are_some or not goals else orders
 
 
 def _leading(
-    connection: sa.Connection, studies: Sequence[str], keys: Sequence[str], is_falling: bool, count: int
+    connection: sa.Connection, studies: Sequence[str], keys: Sequence[str], is_descending: bool, count: int
 ) -> tuple[list[str], float | None]:
     """Return the first `count` runs by each of some metrics, and the value behind which others may be; None if none."""
-    order = LATEST.c.value.desc() if is_falling else LATEST.c.value
+    order = LATEST.c.value.desc() if is_descending else LATEST.c.value
     run_ids: dict[str, None] = {}
     bounds = []
     for key in keys:
@@ -378,15 +379,15 @@ def _leading(
         run_ids |= dict.fromkeys(run_id for run_id, _ in found)
         if len(found) == count:
             bounds.append(unbounded(found[-1].value))
-    return list(run_ids), (max(bounds) if is_falling else min(bounds)) if bounds else None
+    return list(run_ids), (max(bounds) if is_descending else min(bounds)) if bounds else None
 
 
-def _is_ahead(row: TrialRow, metric: str | None, bound: float | None, is_falling: bool) -> bool:
+def _is_ahead(row: TrialRow, metric: str | None, bound: float | None, is_descending: bool) -> bool:
     """Tell whether a row counts, and is ahead of all that may be behind the bound."""
     value = row.value_of(metric or row.metric)
     if value is None or math.isnan(value) or row.state == "dropped" or row.infeasible:
         return False
-    return bound is None or (value > bound if is_falling else value < bound)
+    return bound is None or (value > bound if is_descending else value < bound)
 
 
 def _in_full(connection: sa.Connection, run_ids: Sequence[str]) -> Rows:

@@ -25,8 +25,8 @@ __all__ = [
     "LATE_FIELDS",
     "Field",
     "TrialRow",
-    "best_of",
-    "in_force",
+    "best_rows",
+    "current_rows",
     "is_descending_by",
     "is_loss",
     "metrics_among",
@@ -35,8 +35,8 @@ __all__ = [
     "resolve",
     "resolve_all",
     "row_of",
-    "rows_of",
     "sorted_rows",
+    "to_rows",
     "with_fronts",
 ]
 
@@ -103,7 +103,7 @@ class TrialRow:
         return asdict(self)
 
 
-def rows_of(runs: Iterable[ServerRun]) -> list[TrialRow]:
+def to_rows(runs: Iterable[ServerRun]) -> list[TrialRow]:
     """Return the rows of runs, with the Pareto fronts that they have among themselves."""
     return with_fronts([row_of(run) for run in runs])
 
@@ -167,7 +167,7 @@ def with_fronts(rows: list[TrialRow]) -> list[TrialRow]:
     return [replace(row, is_on_front=True) if row.run_id in best else row for row in rows]
 
 
-def in_force(rows: Iterable[TrialRow]) -> list[TrialRow]:
+def current_rows(rows: Iterable[TrialRow]) -> list[TrialRow]:
     """Keep of several runs of one number what was not dropped, then the newest; return them by number."""
     kept: dict[int, TrialRow] = {}
     for row in sorted(rows, key=lambda row: (row.state != "dropped", row.began_ms or 0, row.run_id)):
@@ -176,11 +176,11 @@ def in_force(rows: Iterable[TrialRow]) -> list[TrialRow]:
     return [kept[number] for number in sorted(kept)]
 
 
-def best_of(rows: Sequence[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
+def best_rows(rows: Sequence[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
     """Return the best trial, the first of equals; of several objectives the Pareto front, by the leading one.
 
     Args:
-        rows: Of one study, as `in_force` gives them.
+        rows: Of one study, as `current_rows` gives them.
         objectives: What the study judges by.
 
     Returns:
@@ -189,8 +189,8 @@ def best_of(rows: Sequence[TrialRow], objectives: Mapping[str, str]) -> list[Tri
     able = [row for row in rows if row.state == "complete" and not row.infeasible and is_number(row.value)]
     if len(objectives) > 1:
         able = [row for row in able if row.is_on_front]
-    is_falling = next(iter(objectives.values()), "maximize") == "maximize"
-    ordered = sorted(able, key=lambda row: -(row.value or 0.0) if is_falling else row.value or 0.0)
+    is_descending = next(iter(objectives.values()), "maximize") == "maximize"
+    ordered = sorted(able, key=lambda row: -(row.value or 0.0) if is_descending else row.value or 0.0)
     return ordered if len(objectives) > 1 else ordered[:1]
 
 
@@ -366,7 +366,7 @@ def sorted_rows(
     rows = list(rows)
     if metric is not None:
         require_metric(rows, metric)
-    falling = {name: goal == "maximize" for row in rows for name, goal in row.objectives.items()}
+    descending = {name: goal == "maximize" for row in rows for name, goal in row.objectives.items()}
 
     def key(row: TrialRow) -> tuple[int, str, bool, bool, float]:
         judged = metric or row.metric
@@ -375,8 +375,8 @@ def sorted_rows(
             return 2, "", False, False, 0.0
         if math.isnan(value):  # before those that have nothing, as in MLflow
             return 1, "", False, False, 0.0
-        is_falling = falling.get(judged, not is_loss(judged)) if is_descending is None else is_descending
+        is_first_highest = descending.get(judged, not is_loss(judged)) if is_descending is None else is_descending
         is_behind = metric is None and len(row.objectives) > 1 and not row.is_on_front
-        return 0, judged, bool(row.infeasible), is_behind, -value if is_falling else value
+        return 0, judged, bool(row.infeasible), is_behind, -value if is_first_highest else value
 
     return sorted(rows, key=key)

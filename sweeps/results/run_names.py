@@ -11,7 +11,7 @@ from sweeps.core.errors import UsageError, did_you_mean
 from sweeps.core.text import some_of, whole
 from sweeps.results.queries import trial_rows
 from sweeps.results.reader import RunReader
-from sweeps.results.rows import TrialRow, best_of, in_force
+from sweeps.results.rows import TrialRow, best_rows, current_rows
 from sweeps.tracking import tags
 from sweeps.tracking.runs import ServerRun
 
@@ -115,8 +115,8 @@ def _best(reader: RunReader, uri: str, study: str) -> Found:
 
 
 def _best_rows(uri: str, study: str) -> list[TrialRow]:
-    rows = in_force(trial_rows(uri, [study]))
-    return best_of(rows, rows[0].objectives) if rows else []
+    rows = current_rows(trial_rows(uri, [study]))
+    return best_rows(rows, rows[0].objectives) if rows else []
 
 
 def _numbered(reader: RunReader, name: str, parts: re.Match[str]) -> str:
@@ -125,7 +125,7 @@ def _numbered(reader: RunReader, name: str, parts: re.Match[str]) -> str:
     wanted = {tags.KIND: "trial", tags.STUDY: study, tags.TRIAL: str(trial)}
     if replicate is not None:
         wanted |= {tags.KIND: "replicate", tags.REPLICATE: str(replicate)}
-    found = _in_force(reader.runs_with(wanted))
+    found = _current_runs(reader.runs_with(wanted))
     if study == _TRAIN and replicate is None:
         found += reader.runs_with({tags.KIND: "train", tags.FOLDER: f"{trial:04d}"})
     if study == _REPRODUCTION and replicate is None:
@@ -142,7 +142,7 @@ def _numbered(reader: RunReader, name: str, parts: re.Match[str]) -> str:
     if replicate is not None:
         siblings = reader.runs_with({tags.KIND: "replicate", tags.STUDY: study, tags.TRIAL: str(trial)})
         numbers = {run.tags.get(tags.REPLICATE, "") for run in siblings}
-        none = f"Trial {trial} has no replicates." if _in_force(reader.runs_with(_trial(study, trial))) else ""
+        none = f"Trial {trial} has no replicates." if _current_runs(reader.runs_with(_trial(study, trial))) else ""
         none = none or f"Study {study!r} has no trial {trial}."
         raise UsageError(f"There is no run {name!r}. {_known(f'{study}#{trial}', numbers, replicate, none, '/')}")
     numbers = {run.tags.get(tags.TRIAL, "") for run in reader.runs_with({tags.KIND: "trial", tags.STUDY: study})}
@@ -153,7 +153,7 @@ def _trial(study: str, trial: int) -> dict[str, str]:
     return {tags.KIND: "trial", tags.STUDY: study, tags.TRIAL: str(trial)}
 
 
-def _in_force(runs: Sequence[ServerRun]) -> list[ServerRun]:
+def _current_runs(runs: Sequence[ServerRun]) -> list[ServerRun]:
     """Leave out what was dropped by a migration, then what was interrupted and begun anew, if something is left."""
     kept = list(runs)
     for state in ("dropped", "interrupted"):

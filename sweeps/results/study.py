@@ -17,7 +17,7 @@ from sweeps.core.urls import default_uri
 from sweeps.results.histories import History, mean_history
 from sweeps.results.queries import trial_rows
 from sweeps.results.reader import RunReader, open_reader
-from sweeps.results.rows import TrialRow, best_of, in_force, rows_of
+from sweeps.results.rows import TrialRow, best_rows, current_rows, to_rows
 from sweeps.tracking import tags
 from sweeps.tracking.runs import ServerRun, StoredRun
 
@@ -54,7 +54,7 @@ def load_study(name: str, *, store_dir: Path | str = "mlruns", uri: str | None =
             raise _missing(name, reader, bool(runs))
         parent = reader.run(parents[-1].run_id)
         trials = [run for run in runs if run.tags.get(tags.KIND) == "trial"]
-        rows = rows_of(trials)
+        rows = to_rows(trials)
     return StoredStudy(uri=uri, name=name, parent=parent, rows=rows, replicates=_replicates(runs))
 
 
@@ -82,7 +82,7 @@ class StoredStudy:
         self.uri = uri
         self.name = name
         self.parent = parent
-        self.trials = in_force(rows)
+        self.trials = current_rows(rows)
         self.objectives = _objectives(parent, self.trials)
         self._replicates = replicates
 
@@ -108,7 +108,7 @@ class StoredStudy:
 
         Only trials that are complete and satisfy the constraints; empty if there is none.
         """
-        return best_of(self.trials, self.objectives)
+        return best_rows(self.trials, self.objectives)
 
     def histories(self, metric: str) -> dict[int, History]:
         """Return the history of a metric by the trial's number; trials that have none are left out.

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import ConfigError, SpaceError, StudyError, did_you_mean
 from sweeps.search.optuna_private import CONSTRAINTS, FIXED_PARAMS, RUNG
-from sweeps.search.space.compatibility import Composed, Fit, Look, fit, fit_queued
+from sweeps.search.space.compatibility import Composed, Fit, ValueOf, fit, fit_queued
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
 from sweeps.search.states import DROPPED, IMPORTED, INTERRUPTED, ORIGIN, origin, state_of
@@ -46,7 +46,7 @@ grid points, what TPE and GP proposed, generations."""
 
 
 def import_trial(
-    trial: FrozenTrial, study: str, old: Space, new: Space, *, recorded: Look | None, composed: Composed
+    trial: FrozenTrial, study: str, old: Space, new: Space, *, recorded: ValueOf | None, composed: Composed
 ) -> FrozenTrial | str:
     """Return the trial as the new space has it, or why it does not fit.
 
@@ -152,7 +152,7 @@ def migrate(
     *,
     space: Space,
     terms: StudyTerms,
-    recorded: Callable[[int], Look | None],
+    recorded: Callable[[int], ValueOf | None],
     composed: Composed,
 ) -> Migration | None:
     """Move a study over to another space, if it has another one.
@@ -290,7 +290,7 @@ def warm_start(
     sources: Sequence[str],
     space: Space,
     terms: StudyTerms,
-    recorded: Callable[[str, int], Look | None],
+    recorded: Callable[[str, int], ValueOf | None],
     composed: Composed,
 ) -> list[ImportedTrials]:
     """Create a study with the complete and pruned trials of others that fit its space.

@@ -322,8 +322,8 @@ class Registry:
         """
         with self._told():
             names = self._names()
-            is_there = wanted.name in names
-            known = self._client.get_registered_model(wanted.name).aliases if is_there else {}
+            exists = wanted.name in names
+            known = self._client.get_registered_model(wanted.name).aliases if exists else {}
             aliases = {str(alias): int(version) for alias, version in known.items()}
             versions = {int(found.version): found for found in self._versions(wanted.name)}
             number = chosen_version(wanted, names, aliases, versions)

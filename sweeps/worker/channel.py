@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 
 from sweeps.core.messages import (
     Artifact,
+    CornerResult,
     Event,
     Failed,
     Finished,
@@ -29,7 +30,6 @@ from sweeps.core.messages import (
     Saved,
     Started,
     Stop,
-    Tried,
 )
 
 __all__ = ["Channel", "die_with_driver"]
@@ -60,7 +60,7 @@ class Channel:
     Args:
         connection: The rank's end of a duplex pipe, whose other end only the driver holds.
         flush_interval_s: How long metric points are held back, to be sent together.
-        answers: Whether the driver answers reports.
+        prunes: Whether the driver answers reports with a `PruneDecision`.
         records: Whether this rank is the one that records; another's metrics, artifacts and the like are not sent.
         hide: Hides what is secret in the words of an event.
     """
@@ -70,12 +70,12 @@ class Channel:
         connection: Connection,
         *,
         flush_interval_s: float = 0.5,
-        answers: bool = False,
+        prunes: bool = False,
         records: bool = True,
         hide: Callable[[Event], Event] = lambda event: event,
     ) -> None:
         self.flush_interval_s = flush_interval_s
-        self.answers = answers
+        self.prunes = prunes
         self.stop_requested = threading.Event()
         self._connection = connection
         self._line = threading.Lock()
@@ -92,12 +92,12 @@ class Channel:
             return
         self.flush()
         with self._line:
-            self._connection.send(self._hide(event) if isinstance(event, (Finished, Failed, Tried)) else event)
+            self._connection.send(self._hide(event) if isinstance(event, (Finished, Failed, CornerResult)) else event)
 
     def report(self, report: Report) -> PruneDecision:
         """Send an intermediate value, and wait for the answer if the driver gives any."""
         self.send(report)
-        return self._inbox.get() if self.answers else PruneDecision(prune=False)
+        return self._inbox.get() if self.prunes else PruneDecision(prune=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Hold metric points for the next flush; costs microseconds."""

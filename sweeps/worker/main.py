@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sweeps.config.composer import fingerprint, load_frozen
 from sweeps.core import lightning_alias, paths
 from sweeps.core.errors import ConfigError, LightsweepError
-from sweeps.core.failure_text import leaves_of, one_line, story
+from sweeps.core.failure_text import leaves_of, one_line, traceback_text
 from sweeps.core.messages import Cause, CheckPassed, Failed, Finished, Joined, RankJob
 from sweeps.core.secrets import Secrets, reveal
 from sweeps.worker.channel import Channel, die_with_driver
@@ -56,7 +56,7 @@ def main(connection: Connection) -> None:
         final_message = _assign_job(job, connection, listener, secrets)
     except BaseException as error:  # before there was anything to train, as on a full disk
         final_message = Failed(
-            cause="error", message=one_line(error, secrets.hide), traceback=story(error, secrets.hide)
+            cause="error", message=one_line(error, secrets.hide), traceback=traceback_text(error, secrets.hide)
         )
         connection.send(final_message)
     for stream in (sys.stdout, sys.stderr):
@@ -81,7 +81,7 @@ def _assign_job(
     channel = Channel(
         connection,
         flush_interval_s=config["tracking"]["flush_interval_s"],
-        answers=job.answers,
+        prunes=job.prunes,
         records=job.place.rank == 0,
         hide=secrets.hide_in,
     )
@@ -211,7 +211,7 @@ def _failed(error: BaseException, ranks: "Ranks", secrets: Secrets) -> Failed:
         message = told or message
     else:
         ranks.publish_failure(message)
-    return Failed(cause=cause, message=message, traceback=story(error, secrets.hide))
+    return Failed(cause=cause, message=message, traceback=traceback_text(error, secrets.hide))
 
 
 def _cause(error: BaseException) -> Cause:

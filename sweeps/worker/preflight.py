@@ -32,7 +32,7 @@ from sweeps.config.composer import Config
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, did_you_mean
 from sweeps.core.failure_text import one_line
-from sweeps.core.messages import CheckPassed, DataContent, RankJob, Tried
+from sweeps.core.messages import CheckPassed, CornerResult, DataContent, RankJob
 from sweeps.worker.building import build_data, build_module
 from sweeps.worker.channel import Channel
 from sweeps.worker.checkpoints import skip_what_is_not_logged
@@ -255,7 +255,7 @@ class _Attempt:
             trainer.fit(self.module, datamodule=self.data)
         return trainer
 
-    def result(self) -> Tried:
+    def result(self) -> CornerResult:
         """Return what was seen."""
         return self.probe.result(self.module)
 
@@ -409,7 +409,7 @@ class _Garbage:
     def __init__(self) -> None:
         self._num_bytes = 0
 
-    def add(self, tried: Tried) -> None:
+    def add(self, tried: CornerResult) -> None:
         """Count something that is not needed any more."""
         self._num_bytes += tried.memory.total if tried.memory is not None else 4 * tried.num_parameters
         if self._num_bytes > _MOST_GARBAGE_BYTES:

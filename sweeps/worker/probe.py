@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from sweeps.config.composer import Config
 from sweeps.core.errors import ConfigError
-from sweeps.core.messages import Memory, Tried
+from sweeps.core.messages import CornerResult, Memory
 from sweeps.core.text import some_of
 from sweeps.worker.callbacks import num_parameters, numbers_in, stop
 from sweeps.worker.hashing import parts
@@ -227,10 +227,10 @@ class Probe(Callback):
         self._words += [_digest(tensor.detach()) for tensor in _held_by(module)]
         self._words += sorted(numbers_in(trainer.callback_metrics).items())
 
-    def result(self, module: pl.LightningModule) -> Tried:
+    def result(self, module: pl.LightningModule) -> CornerResult:
         """Return what was seen."""
         digest = hashlib.sha256(json.dumps(self._words, default=repr).encode()).hexdigest()
-        return Tried(
+        return CornerResult(
             was_run=self._memory is not None,
             num_parameters=num_parameters(module),
             memory=self._memory,

@@ -131,17 +131,17 @@ def _typed(value: Any) -> str:
 
 
 def _course(events: list[Event], config: Config, folder: Path) -> Course:
-    last_word = next((event for event in events if isinstance(event, (Finished, Failed))), None)
-    if not isinstance(last_word, Finished):
-        why = "no last word" if last_word is None else f"{last_word.cause}: {last_word.message}"
+    final_message = next((event for event in events if isinstance(event, (Finished, Failed))), None)
+    if not isinstance(final_message, Finished):
+        why = "no last word" if final_message is None else f"{final_message.cause}: {final_message.message}"
         return Course(error=f"failed: {why}")
-    if last_word.state != "complete":
-        return Course(error=f"{last_word.state}: {last_word.reason}")
+    if final_message.state != "complete":
+        return Course(error=f"{final_message.state}: {final_message.reason}")
     trace = read_trace(folder / paths.TRACE)
     files = [event.path for event in events if isinstance(event, Artifact) and event.artifact_path == paths.CHECKPOINTS]
     course = Course(
-        value=last_word.value,
-        metrics=dict(last_word.metrics),
+        value=final_message.value,
+        metrics=dict(final_message.metrics),
         epochs=[(epoch.step, epoch.weights[0]) for epoch in trace.epochs],
         kept=plain.kept_in(Path(files[-1])) if files else None,
         num_parameters=[event.num_parameters for event in events if isinstance(event, Started)][-1],

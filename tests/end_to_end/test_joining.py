@@ -159,7 +159,7 @@ def how_it_ended(run: Any) -> tuple[str, str]:
     return run.data.tags["lightsweep.state"], run.data.tags["lightsweep.reason"]
 
 
-def guests(folder: Path) -> list[Path]:
+def rank_folders(folder: Path) -> list[Path]:
     """The folders of ranks that record nothing."""
     return list(folder.glob("mlruns/rank*"))
 
@@ -208,7 +208,7 @@ def test_ranks_of_torchrun_are_one_run_with_the_very_numbers_of_ranks_of_the_lau
     assert run.data.params["trainer.num_nodes"] == "1"
     assert_same(run, launched.run)
     assert said(printed) == said(launched.printed)  # the other rank has printed nothing
-    assert guests(group.folder) == []
+    assert rank_folders(group.folder) == []
     assert group.left() == []
 
 
@@ -230,8 +230,8 @@ def test_a_failed_rank_is_the_recorded_cause_though_the_other_is_busy_and_torchr
     assert how_it_ended(first) == ("failed", "rank 1: ValueError: the third step is bad")
     assert second.info.status == "FINISHED"
     assert second.data.tags["lightsweep.state"] == "complete"
-    (guest,) = guests(group.folder)
-    assert f"The log is in mlruns/{guest.name}." in printed
+    (folder,) = rank_folders(group.folder)
+    assert f"The log is in mlruns/{folder.name}." in printed
     assert group.left() == []
 
 
@@ -247,7 +247,7 @@ def test_torchrun_that_is_told_to_end_lets_all_ranks_finish_their_step(group: Gr
     (run,) = runs(group.folder)
     assert how_it_ended(run) == ("interrupted", "interrupt")
     assert printed.count("Interrupted.") == 1
-    assert guests(group.folder) == []
+    assert rank_folders(group.folder) == []
     assert group.is_gone()
 
 

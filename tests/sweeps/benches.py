@@ -8,7 +8,7 @@ from typing import Any
 from sweeps.config.composer import Composer, freeze
 from sweeps.core.messages import Event, Exited, RankJob
 from sweeps.launchers.local import LocalLauncher
-from sweeps.launchers.rank_group import Patience
+from sweeps.launchers.rank_group import Timeouts
 
 MISCHIEF = '''
 import ctypes, multiprocessing, os, signal, subprocess, sys, time
@@ -120,7 +120,7 @@ def is_gone(pid: int, *, within_s: float) -> bool:
 class Bench:
     """A launcher over a folder of trials."""
 
-    def __init__(self, folder: Path, start_method: Any = "forkserver", patience: Patience | None = None) -> None:
+    def __init__(self, folder: Path, start_method: Any = "forkserver", timeouts: Timeouts | None = None) -> None:
         self.folder = folder
         (folder / "mischief.py").write_text(MISCHIEF)
         self.composer = Composer("train", [f"store_dir={folder}", "trainer=cpu", "trainer.max_epochs=2"])
@@ -129,7 +129,7 @@ class Bench:
             modules=["mischief", "lightning_modules.data.digits", "lightning_modules.systems.classifier"],
             python_path=[str(folder)],
             log=folder / "server.log",
-            patience=patience,
+            timeouts=timeouts,
         )
 
     def start(

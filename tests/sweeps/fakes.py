@@ -38,7 +38,7 @@ class FakeLauncher(Launcher):
     deaf: set[int] = field(default_factory=set)
     jobs: dict[int, RankJob] = field(default_factory=dict)
     num_ranks: dict[int, int] = field(default_factory=dict)
-    answers: dict[int, list[PruneDecision]] = field(default_factory=dict)
+    decisions: dict[int, list[PruneDecision]] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
     on_their_way: list[Event] = field(default_factory=list)  # what whoever is killed had said already
     most_at_once: int = 0
@@ -65,7 +65,7 @@ class FakeLauncher(Launcher):
 
     def order(self, number: int, order: Order) -> None:
         if isinstance(order, PruneDecision):
-            self.answers.setdefault(number, []).append(order)
+            self.decisions.setdefault(number, []).append(order)
             if order.prune:
                 self._left[number] = deque([Finished(state="pruned", reason=order.reason), Exited()])
         elif isinstance(order, Stop) and number not in self.deaf:
@@ -261,7 +261,7 @@ class FakeChannel:
     """Keeps what a rank sends; asks it to stop when it makes its `stop_at_report`th report, or logs a step."""
 
     flush_interval_s = 0.0
-    answers = False
+    prunes = False
 
     def __init__(self, stop_at_report: int | None = None, stop_at_step: int | None = None) -> None:
         self.stop_requested = threading.Event()

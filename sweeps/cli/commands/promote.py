@@ -23,7 +23,7 @@ from sweeps.core.text import code_block, escaped, number, plain, some_of
 from sweeps.core.urls import hide_password, store_options
 from sweeps.driver.run_request import RunRequest
 from sweeps.driver.session import python_path
-from sweeps.reproduce.local_config import as_of_today, derived, deriving
+from sweeps.reproduce.local_config import derived, deriving, localize
 from sweeps.reproduce.original import IncompleteError, Original, load_original
 from sweeps.results.reader import open_reader
 from sweeps.results.run import run_folder
@@ -163,7 +163,7 @@ def _prepared(
     from sweeps.serving.package import prepare  # torch, which no refusal before needs
 
     today, place = composer.trial({}, 0), composer.config_dir
-    config, said = as_of_today(original.config, today, typed=request.overridden, config_dir=place)
+    config, said = localize(original.config, today, typed=request.overridden, config_dir=place)
     config = derived(config, request.overrides)
     try:
         prepared = prepare(original, config, checkpoints, data, allowed=composer.allowed_modules, modules=own)

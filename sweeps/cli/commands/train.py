@@ -21,14 +21,14 @@ def run(args: argparse.Namespace) -> int:
     result = train(command_line(args), reporter)
     warn_unsent(result.unsent, reporter.console, is_sweep=False)
     outcome = result.outcome
-    if result.is_guest and outcome is not None and outcome.state == "complete":
+    if result.is_non_zero_rank and outcome is not None and outcome.state == "complete":
         return 0
     if outcome is None or outcome.state == "interrupted":
-        if not result.is_guest:
+        if not result.is_non_zero_rank:
             echo("Interrupted. All recorded results are saved.")
         return INTERRUPTED
     if outcome.state == "failed":
-        if result.is_guest:  # rank 0 has a display for that
+        if result.is_non_zero_rank:  # rank 0 has a display for that
             echo(outcome.reason)
         echo(f"The log is in {result.folder}.")
         return 1

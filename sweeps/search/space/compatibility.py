@@ -18,12 +18,12 @@ from sweeps.core.errors import SpaceError
 from sweeps.search.space.parameter import Parameter, all_hold, is_same
 from sweeps.search.space.space import Space
 
-__all__ = ["Composed", "Fit", "Look", "fit", "fit_queued"]
+__all__ = ["Composed", "Fit", "ValueOf", "fit", "fit_queued"]
 
-Look = Callable[[str], Any]
+ValueOf = Callable[[str], Any]
 """Gives the value of a dotted key, or the chosen option of a config group; raises KeyError where there is none."""
 
-Composed = Callable[[Mapping[str, Any]], Look]
+Composed = Callable[[Mapping[str, Any]], ValueOf]
 """Gives the configuration of a trial that the new space proposes with these values."""
 
 
@@ -44,7 +44,7 @@ class _Incompatible(Exception):
     pass
 
 
-def fit(space: Space, searched: Mapping[str, Any], *, recorded: Look, composed: Composed) -> Fit:
+def fit(space: Space, searched: Mapping[str, Any], *, recorded: ValueOf, composed: Composed) -> Fit:
     """Encode a trial that has run for another space.
 
     Args:
@@ -83,7 +83,7 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, _Incompatible) else str(error).partition(". ")[0]
 
 
-def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[str, Any]:
+def _encoded(space: Space, searched: Mapping[str, Any], recorded: ValueOf) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     params: dict[str, Any] = {}
     num_elements: dict[str, int] = {}
@@ -108,7 +108,7 @@ def _encoded(space: Space, searched: Mapping[str, Any], recorded: Look) -> dict[
     return params
 
 
-def _value(parameter: Parameter, searched: Mapping[str, Any], recorded: Look) -> Any:
+def _value(parameter: Parameter, searched: Mapping[str, Any], recorded: ValueOf) -> Any:
     value = _of_key(parameter.key, searched, recorded)
     if parameter.index is None:
         return value
@@ -117,7 +117,7 @@ def _value(parameter: Parameter, searched: Mapping[str, Any], recorded: Look) ->
     return value[parameter.index]
 
 
-def _of_key(key: str, searched: Mapping[str, Any], recorded: Look) -> Any:
+def _of_key(key: str, searched: Mapping[str, Any], recorded: ValueOf) -> Any:
     if key in searched:
         return searched[key]
     try:

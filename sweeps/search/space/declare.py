@@ -1,7 +1,7 @@
-"""The `search` node and the command line become a search space: which keys, under which conditions.
+"""Declare a search space: the `search` node and the command line become parameters with conditions.
 
-What an expression such as `tag(log,interval(1e-4,1e-1))` means is parsing.py's. Nothing is composed here: what the
-configuration says is asked for.
+`expressions.py` reads the value expressions, such as `tag(log,interval(1e-4,1e-1))`. Nothing is composed here: a
+callable gives the configuration's values.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""Hydra's sweep expressions become parameters, read by Hydra's own parser.
+"""Read Hydra's sweep expressions as parameters, with Hydra's own parser.
 
-Which keys are searched, and when, is declaring.py's.
+`declare.py` decides which keys are searched, and when.
 """
 
 import inspect

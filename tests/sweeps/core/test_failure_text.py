@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.core.determinism import explained
 from sweeps.core.errors import ConfigError, SpaceError
-from sweeps.core.failure_text import one_line, story
+from sweeps.core.failure_text import one_line, traceback_text
 from sweeps.core.secrets import Secrets
 from sweeps.core.urls import hide_password, passwords_in
 from sweeps.search.space.declare import parse_space
@@ -107,7 +107,7 @@ mine.Bad: bad sample
 )
 def test_a_failure_is_one_line_and_a_traceback(error: BaseException, line: str) -> None:
     assert one_line(error) == line
-    assert story(error)
+    assert traceback_text(error)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), ValueError(" \n\t "), KeyboardInterrupt(), StopIteration()])
@@ -117,7 +117,7 @@ def test_an_exception_without_a_text_says_where_it_was_raised(error: BaseExcepti
 
 def test_an_exception_that_raises_wherever_it_is_touched_still_has_a_name() -> None:
     assert one_line(raised(Untouchable("x"))).startswith("Untouchable")
-    assert story(raised(Untouchable("x")))
+    assert traceback_text(raised(Untouchable("x")))
 
 
 def test_an_interrupt_that_lightning_turns_into_an_exit_is_named() -> None:
@@ -133,7 +133,7 @@ def test_an_interrupt_that_lightning_turns_into_an_exit_is_named() -> None:
 @pytest.mark.parametrize("text", ["x" * 5_000_000, "line\n" * 1_000_000, " " * 5_000_000, "[(" * 1_000_000])
 def test_of_a_long_text_the_beginning_and_the_end_are_kept(text: str) -> None:
     error = raised(RuntimeError(f"first {text} last"))
-    line, told = one_line(error), story(error)
+    line, told = one_line(error), traceback_text(error)
     assert len(line) < 1000 and line.startswith("RuntimeError: first") and line.endswith("last")
     assert len(told) < 100_000 and told.startswith("Traceback") and told.endswith("last\n")
 

@@ -9,7 +9,7 @@ from fakes import FakeLauncher
 
 from sweeps.config.composer import Composer, load_frozen
 from sweeps.core.errors import ConfigError, PreflightError
-from sweeps.core.messages import CheckPassed, Event, Exited, Failed, Memory, Tried
+from sweeps.core.messages import CheckPassed, CornerResult, Event, Exited, Failed, Memory
 from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight import check, host_memory_bytes
 from sweeps.driver.preflight_report import CheckReport
@@ -24,10 +24,10 @@ MB = 1_000_000
 class Processes(FakeLauncher):
     """Answers a check with what `say` tells of each config, in the order of the configs."""
 
-    def __init__(self, say: Callable[[Any], Event], last_word: Event = PASSED) -> None:
+    def __init__(self, say: Callable[[Any], Event], final_message: Event = PASSED) -> None:
         super().__init__(script=lambda number: [])
         self.say = say
-        self.last_word = last_word
+        self.final_message = final_message
         self.kinds: list[tuple[str, int]] = []
 
     def start(self, number: int, job: Any, num_ranks: int) -> None:
@@ -39,15 +39,15 @@ class Processes(FakeLauncher):
             said.append(self.say(config))
             if isinstance(said[-1], Failed):
                 break
-        end = [] if isinstance(said[-1], Failed) else [self.last_word]
+        end = [] if isinstance(said[-1], Failed) else [self.final_message]
         self.script = lambda number: [*said, *end, Exited()]
         (folder / "rank0.log").write_text("what it printed")
         super().start(number, job, num_ranks)
 
 
-def tried(size: int = MB, parameters: int = 10, digest: str = "", unused: Sequence[str] = ()) -> Tried:
+def tried(size: int = MB, parameters: int = 10, digest: str = "", unused: Sequence[str] = ()) -> CornerResult:
     memory = Memory(parameters=0, gradients=0, optimizer=0, activations=size)
-    return Tried(was_run=True, num_parameters=parameters, memory=memory, digest=digest, unused=tuple(unused))
+    return CornerResult(was_run=True, num_parameters=parameters, memory=memory, digest=digest, unused=tuple(unused))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_check_that_passes_leaves_nothing_and_warns_of_nothing(run: Any, tmp_p
 
 
 def test_what_is_large_is_joined_and_measured(run: Any) -> None:
-    def say(config: Any) -> Tried:
+    def say(config: Any) -> CornerResult:
         width = config["model"]["width"]
         return tried(depth_of(config) * width, parameters=depth_of(config) * width, digest=str(config))
 
@@ -196,7 +196,7 @@ def test_keys_that_act_otherwise_are_not_suspected(run: Any, key: str, values: s
 
 
 def test_parameters_without_a_gradient_are_told_once_and_where(run: Any) -> None:
-    def say(config: Any) -> Tried:
+    def say(config: Any) -> CornerResult:
         return tried(digest=str(config), unused=["net.a", *(["net.b"] if depth_of(config) == 3 else [])])
 
     first, second = run(Processes(say), DEPTHS).warnings
@@ -224,7 +224,7 @@ def test_corners_that_were_not_run_are_counted(run: Any) -> None:
     report = run(
         Processes(
             lambda config: (
-                tried(digest=str(config)) if depth_of(config) == 1 else Tried(was_run=False, num_parameters=7)
+                tried(digest=str(config)) if depth_of(config) == 1 else CornerResult(was_run=False, num_parameters=7)
             )
         ),
         DEPTHS,

@@ -54,7 +54,7 @@ class Sweep:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                answers=True,
+                prunes=True,
                 replicates=replicates,
                 objective=objective,
             ),

@@ -69,7 +69,7 @@ def test_a_config_is_composed_once(
             folder=lambda number: tmp_path / str(number),
             name=lambda number, values: f"#{number}",
             run_tags={},
-            answers=False,
+            prunes=False,
             has_parent=False,
             replicates=replicates,
         ),

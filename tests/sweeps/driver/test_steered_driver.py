@@ -53,7 +53,7 @@ class Steered:
                 folder=lambda number: folder / str(number),
                 name=lambda number, values: f"#{number}",
                 run_tags={},
-                answers=False,
+                prunes=False,
                 runs=runs,
             ),
             slots=[Slot(index=index, threads=1) for index in range(slots)],
@@ -122,8 +122,8 @@ def test_what_is_enqueued_meanwhile_runs_before_what_the_sampler_proposes(tmp_pa
 
 def test_an_order_that_was_carried_out_but_not_forgotten_is_not_carried_out_twice(tmp_path: Path) -> None:
     first = Steered(tmp_path, num_trials=2)
-    letter = first.inbox.write(Enqueue(values={"lr": 0.125}))
-    first.study.enqueue({"lr": 0.125}, request=letter)  # and then the driver died
+    command = first.inbox.write(Enqueue(values={"lr": 0.125}))
+    first.study.enqueue({"lr": 0.125}, request=command)  # and then the driver died
     second = Steered(tmp_path, num_trials=3).run()
     assert [trial.params["lr"] == 0.125 for trial in stored(second.url)] == [True, False, False]
     assert second.inbox.read() == []
@@ -178,8 +178,8 @@ def test_ctrl_c_still_stops_what_was_told_to_stop_later(tmp_path: Path) -> None:
 
 def test_an_order_to_stop_that_an_earlier_driver_did_not_hear_is_forgotten(tmp_path: Path) -> None:
     Inbox(tmp_path).write(StopCommand(is_now=True))
-    (letter,) = Inbox(tmp_path).read()
-    sweep = Steered(tmp_path, since_ns=letter.written_ns + 1).run()
+    (command,) = Inbox(tmp_path).read()
+    sweep = Steered(tmp_path, since_ns=command.written_ns + 1).run()
     assert sweep.states == ["complete"] * 6
     assert sweep.inbox.read() == []
 

@@ -17,12 +17,12 @@ from benches import Bench, is_gone
 from sweeps.config.composer import load_frozen
 from sweeps.config.instantiate import build
 from sweeps.core.messages import Artifact, Exited, Failed, Finished, Metrics, PruneDecision, Report, Started, Stop
-from sweeps.launchers.rank_group import Patience
+from sweeps.launchers.rank_group import Timeouts
 
 pytestmark = pytest.mark.ddp
 
 
-def last_word(events: list[Any]) -> Any:
+def final_message(events: list[Any]) -> Any:
     return next(event for event in events if isinstance(event, (Finished, Failed)))
 
 
@@ -47,7 +47,7 @@ def test_two_ranks_are_one_trial_with_one_report_an_epoch(bench: Any) -> None:
     assert [type(event) for event in events].count(Finished) == 1
     assert len([event for event in events if isinstance(event, Report)]) == 2
     assert events[-1] == Exited()
-    assert last_word(events).state == "complete"
+    assert final_message(events).state == "complete"
     assert (bench.folder / "20" / "rank1.log").is_file()
 
 
@@ -59,8 +59,8 @@ def test_ranks_learn_what_one_process_learns_with_the_whole_batch(bench: Any, ra
     bench.start(22, ranks=ranks, data__batch_size=48 // ranks, **plain)
     together = bench.events(22)
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
-    for key, value in last_word(alone).metrics.items():
-        assert last_word(together).metrics[key] == pytest.approx(value, rel=1e-4), key
+    for key, value in final_message(alone).metrics.items():
+        assert final_message(together).metrics[key] == pytest.approx(value, rel=1e-4), key
     for key, tensor in weights(alone).items():
         torch.testing.assert_close(weights(together)[key], tensor, rtol=1e-3, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_what_ranks_measure_is_what_one_process_measures_on_the_same_samples(ben
         assert len(y) % ranks  # else no sample could be counted twice
         with torch.no_grad():
             scores = net(x.flatten(1))
-        metrics = last_word(events).metrics
+        metrics = final_message(events).metrics
         right = (scores.argmax(1) == y).sum()
         assert metrics[f"{split}/acc"] == float(right / len(y))
         loss = torch.nn.functional.cross_entropy(scores.double(), y)
@@ -110,7 +110,7 @@ def test_ranks_draw_dropout_of_their_own_and_the_same_bits_in_the_next_run(bench
     masks, metrics = [], []
     for number in (24, 25):
         bench.start(number, "mask", ranks=2, seed=5)
-        metrics.append(last_word(bench.events(number)).metrics)
+        metrics.append(final_message(bench.events(number)).metrics)
         logs = [(bench.folder / str(number) / f"rank{rank}.log").read_text() for rank in range(2)]
         masks.append([re.findall(r"mask .*", log) for log in logs])
     assert masks[0] == masks[1]
@@ -122,19 +122,19 @@ def test_an_order_to_stop_ends_all_ranks_after_the_same_step(bench: Any) -> None
     bench.start(26, ranks=2, trainer__max_epochs=100_000)
     bench.events(26, until=lambda event: isinstance(event, Report))
     bench.launcher.order(26, Stop())
-    assert last_word(bench.events(26)).state == "interrupted"
+    assert final_message(bench.events(26)).state == "interrupted"
 
 
 def test_a_signal_to_one_rank_stops_all(bench: Any) -> None:
     bench.start(27, ranks=2, trainer__max_epochs=100_000)
     bench.events(27, until=lambda event: isinstance(event, Report))
     os.kill(bench.pids(27)[1], signal.SIGTERM)
-    assert last_word(bench.events(27)).state == "interrupted"
+    assert final_message(bench.events(27)).state == "interrupted"
 
 
 def test_a_loss_that_is_no_number_on_one_rank_ends_all_with_its_step(bench: Any) -> None:
     bench.start(28, "nan", ranks=2, culprit=1)
-    failed = last_word(bench.events(28))
+    failed = final_message(bench.events(28))
     assert failed.cause == "diverged"
     assert "became nan at step 2" in failed.message
 
@@ -156,7 +156,7 @@ def test_a_rank_that_fails_ends_the_others_and_is_named(
     bench.start(30, what, ranks=2, culprit=culprit)
     pids = bench.pids(30)
     began = time.monotonic()
-    failed = last_word(bench.events(30))
+    failed = final_message(bench.events(30))
     assert failed.cause == cause
     assert failed.message.startswith("" if cause == "usage" else f"rank {culprit}: ")  # a config is the same for all
     assert words in failed.message
@@ -166,7 +166,7 @@ def test_a_rank_that_fails_ends_the_others_and_is_named(
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    bench = Bench(tmp_path_factory.mktemp("hasty"), patience=Patience(join_s=3, stall_s=3))
+    bench = Bench(tmp_path_factory.mktemp("hasty"), timeouts=Timeouts(join_s=3, stall_s=3))
     yield bench
     bench.launcher.close()
 
@@ -174,7 +174,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_a_rank_that_is_stopped_is_a_failure_after_the_time_that_is_set(hasty: Any) -> None:
     hasty.start(1, "stop", ranks=2, culprit=1)
     pids = hasty.pids(1)
-    failed = last_word(hasty.events(1))
+    failed = final_message(hasty.events(1))
     assert failed.cause == "stalled"
     assert "no progress for 3 s (launcher.stall_timeout_s)" in failed.message
     assert "rank 1 is stopped by a signal" in failed.message
@@ -184,7 +184,7 @@ def test_a_rank_that_is_stopped_is_a_failure_after_the_time_that_is_set(hasty: A
 
 def test_a_rank_that_runs_in_circles_has_written_down_where(hasty: Any) -> None:
     hasty.start(2, "loop", ranks=2, culprit=1)
-    assert last_word(hasty.events(2)).cause == "stalled"
+    assert final_message(hasty.events(2)).cause == "stalled"
     assert "mischief.py" in (hasty.folder / "2" / "rank1.log").read_text()
 
 
@@ -192,7 +192,7 @@ def test_a_rank_that_never_joins_is_a_failure_after_the_time_that_is_set(hasty: 
     hasty.launcher.prepare(2)
     os.kill(hasty.launcher._spares[1].process.pid, signal.SIGSTOP)
     hasty.start(3, ranks=2)
-    failed = last_word(hasty.events(3))
+    failed = final_message(hasty.events(3))
     assert failed.cause == "stalled"
     assert "not all ranks had started within 3 s" in failed.message
     assert "rank 1 is stopped by a signal" in failed.message
@@ -204,15 +204,15 @@ def test_who_holds_metrics_back_for_long_is_alive_and_hears_an_order_to_stop(has
     began = time.monotonic()
     hasty.events(4 + ranks, until=lambda event: time.monotonic() - began > 4)
     hasty.launcher.order(4 + ranks, Stop())
-    assert last_word(hasty.events(4 + ranks)).state == "interrupted"
+    assert final_message(hasty.events(4 + ranks)).state == "interrupted"
 
 
 def test_ranks_that_wait_for_a_busy_driver_do_not_stand_still(hasty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hasty.start(4, ranks=2, trainer__max_epochs=1, job={"answers": True})
+    hasty.start(4, ranks=2, trainer__max_epochs=1, job={"prunes": True})
     hasty.events(4, until=lambda event: isinstance(event, Report))
     monkeypatch.setattr(hasty.launcher, "_clock", lambda: time.monotonic() + 100)
     hasty.launcher.order(4, PruneDecision(prune=False))
-    assert last_word(hasty.events(4)).state == "complete"
+    assert final_message(hasty.events(4)).state == "complete"
 
 
 def test_ten_trials_of_two_ranks_leave_no_process_port_file_or_variable(bench: Any) -> None:
@@ -230,7 +230,7 @@ def test_ten_trials_of_two_ranks_leave_no_process_port_file_or_variable(bench: A
     for number in range(40, 50):
         bench.start(number, ranks=2, trainer__max_epochs=1)
         pids += bench.pids(number)
-        assert last_word(bench.events(number)).state == "complete"
+        assert final_message(bench.events(number)).state == "complete"
     assert left_over() == before
     assert all(is_gone(pid, within_s=10) for pid in pids)
 

@@ -19,13 +19,13 @@ def kinds(events: list[Any]) -> list[type]:
     return [type(event) for event in events]
 
 
-def last_word(events: list[Any]) -> Any:
+def final_message(events: list[Any]) -> Any:
     return next(event for event in events if isinstance(event, (Finished, Failed)))
 
 
 def test_workers_of_a_loader_are_forked_as_in_a_program_of_its_own(bench: Any) -> None:
     bench.start(60, "print", parts={"data": {"_target_": "mischief.Loose", "num_workers": 1}})
-    assert last_word(bench.events(60)).state == "complete"
+    assert final_message(bench.events(60)).state == "complete"
     assert "workers fork" in (bench.folder / "60" / "rank0.log").read_text()
 
 
@@ -34,7 +34,7 @@ def test_a_trial_starts_reports_finishes_and_exits(bench: Any) -> None:
     events = bench.events(1)
     assert {Started, Progress, Metrics, Report, Artifact, Finished, Exited} <= set(kinds(events))
     assert events[-1] == Exited()
-    finished = last_word(events)
+    finished = final_message(events)
     assert finished.state == "complete"
     assert finished.value == max(event.value for event in events if isinstance(event, Report))
     assert {"train/loss", "val/acc", "val/loss", "test/acc"} <= finished.metrics.keys()
@@ -52,20 +52,20 @@ def test_the_same_seed_gives_the_same_values_in_another_process(bench: Any) -> N
     values = []
     for number in (3, 4):
         bench.start(number, seed=7)
-        values.append(last_word(bench.events(number)).metrics)
+        values.append(final_message(bench.events(number)).metrics)
     assert values[0] == values[1]
 
 
 def test_a_module_that_raises_is_heard_with_its_traceback(bench: Any) -> None:
     bench.start(5, "raise")
-    failed = last_word(bench.events(5))
+    failed = final_message(bench.events(5))
     assert (failed.cause, failed.message) == ("error", "ValueError: the third step. is bad")
     assert "mischief.py" in failed.traceback
 
 
 def test_what_is_no_unicode_in_a_message_is_told_as_an_escape(bench: Any) -> None:
     bench.start(9, "odd name")
-    failed = last_word(bench.events(9))
+    failed = final_message(bench.events(9))
     assert failed.message == r"ValueError: cannot read b\udcff.png\x00"
     assert failed.message in failed.traceback
 
@@ -80,7 +80,7 @@ def test_what_is_no_unicode_in_a_message_is_told_as_an_escape(bench: Any) -> Non
 )
 def test_any_failure_is_one_line_with_its_traceback(bench: Any, what: str, line: str) -> None:
     bench.start(16, what)
-    failed = last_word(bench.events(16))
+    failed = final_message(bench.events(16))
     assert failed.cause == "error"
     assert failed.message.startswith(line) and len(failed.message) < 1000
     assert "mischief.py" in failed.traceback and len(failed.traceback) < 100_000
@@ -88,7 +88,7 @@ def test_any_failure_is_one_line_with_its_traceback(bench: Any, what: str, line:
 
 def test_a_crash_of_native_code_names_its_place(bench: Any) -> None:
     bench.start(17, "crash")
-    failed = last_word(bench.events(17))
+    failed = final_message(bench.events(17))
     assert failed.cause == "died"
     assert "SIGSEGV" in failed.message and "ctypes" in failed.message
     assert "mischief.py" in failed.traceback
@@ -97,12 +97,12 @@ def test_a_crash_of_native_code_names_its_place(bench: Any) -> None:
 @pytest.mark.parametrize(("what", "cause"), [("memory", "memory"), ("nan", "diverged")])
 def test_the_cause_of_a_failure_is_told_apart(bench: Any, what: str, cause: str) -> None:
     bench.start(6, what)
-    assert last_word(bench.events(6)).cause == cause
+    assert final_message(bench.events(6)).cause == cause
 
 
 def test_a_loss_that_is_no_number_names_its_step(bench: Any) -> None:
     bench.start(7, "nan")
-    assert "became nan at step 2" in last_word(bench.events(7)).message
+    assert "became nan at step 2" in final_message(bench.events(7)).message
 
 
 @pytest.mark.parametrize(("what", "words"), [("kill", "killed by SIGKILL"), ("exit", "ended with status 0")])
@@ -131,7 +131,7 @@ os.kill(os.getpid(), 9)
 
 def test_an_unknown_argument_is_named_with_its_key(bench: Any) -> None:
     bench.start(9, data__batch_sise=32)
-    failed = last_word(bench.events(9))
+    failed = final_message(bench.events(9))
     assert failed.cause == "usage"
     assert "data.batch_sise" in failed.message
     assert "'batch_size'" in failed.message
@@ -141,14 +141,14 @@ def test_an_order_to_stop_ends_training_after_the_step(bench: Any) -> None:
     bench.start(10, trainer__max_epochs=100_000)
     bench.events(10, until=lambda event: isinstance(event, Report))
     bench.launcher.order(10, Stop())
-    assert last_word(bench.events(10)).state == "interrupted"
+    assert final_message(bench.events(10)).state == "interrupted"
 
 
 def test_sigterm_is_an_order_to_stop(bench: Any) -> None:
     bench.start(11, trainer__max_epochs=100_000)
     bench.events(11, until=lambda event: isinstance(event, Report))
     os.kill(bench.pids(11)[0], signal.SIGTERM)
-    assert last_word(bench.events(11)).state == "interrupted"
+    assert final_message(bench.events(11)).state == "interrupted"
 
 
 def test_a_killed_trial_is_gone_at_once(bench: Any) -> None:
@@ -217,10 +217,10 @@ def test_ten_trials_in_a_row_leave_no_process_and_no_open_file(bench: Any) -> No
 @pytest.mark.slow
 def test_spawned_ranks_give_the_same_bits_as_forked_ones(bench: Any, tmp_path: Path) -> None:
     bench.start(15, seed=3)
-    forked = last_word(bench.events(15)).metrics
+    forked = final_message(bench.events(15)).metrics
     other = type(bench)(tmp_path, start_method="spawn")
     other.start(15, seed=3)
-    assert last_word(other.events(15)).metrics == forked
+    assert final_message(other.events(15)).metrics == forked
     other.launcher.close()
 
 

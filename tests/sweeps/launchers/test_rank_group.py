@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 
 from sweeps.core.messages import Failed, Finished, Joined, Metrics, Progress
-from sweeps.launchers.rank_group import Patience, RankGroup
+from sweeps.launchers.rank_group import RankGroup, Timeouts
 
-PATIENCE = Patience(join_s=10, stall_s=60, settle_s=2, last_look_s=1)
+TIMEOUTS = Timeouts(join_s=10, stall_s=60, settle_s=2, last_look_s=1)
 DONE = Finished(state="complete", value=0.9)
 
 
-def make(size: int = 2, patience: Patience = PATIENCE) -> RankGroup:
-    return RankGroup(size, 0.0, patience)
+def make(size: int = 2, timeouts: Timeouts = TIMEOUTS) -> RankGroup:
+    return RankGroup(size, 0.0, timeouts)
 
 
-def joined(size: int = 2, patience: Patience = PATIENCE) -> RankGroup:
-    group = make(size, patience)
+def joined(size: int = 2, timeouts: Timeouts = TIMEOUTS) -> RankGroup:
+    group = make(size, timeouts)
     for rank in range(size):
         assert group.on_event(rank, Joined(), 1.0) == []
     return group
@@ -160,4 +160,4 @@ def test_a_rank_that_is_done_may_wait_for_the_others() -> None:
 
 
 def test_without_a_time_out_silence_is_never_a_failure() -> None:
-    assert joined(patience=Patience(stall_s=None)).on_tick(1e9, nothing) == []
+    assert joined(timeouts=Timeouts(stall_s=None)).on_tick(1e9, nothing) == []

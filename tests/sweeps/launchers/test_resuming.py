@@ -33,7 +33,7 @@ def points(events: list[Any]) -> dict[tuple[str, int], float]:
     return {(p.key, p.step): p.value for event in events if isinstance(event, Metrics) for p in event.points}
 
 
-def last_word(events: list[Any]) -> Any:
+def final_message(events: list[Any]) -> Any:
     return next(event for event in events if isinstance(event, Finished))
 
 
@@ -71,8 +71,8 @@ def require_the_same_bits(bench: Any, number: int, how: dict[str, Any]) -> None:
     bench.start(number, **how)
     whole = bench.events(number)
     rest = cut_off(bench, number + 100, **how)
-    assert last_word(rest).metrics == last_word(whole).metrics
-    assert last_word(rest).value == last_word(whole).value
+    assert final_message(rest).metrics == final_message(whole).metrics
+    assert final_message(rest).value == final_message(whole).value
     for key, tensor in weights(whole).items():
         assert torch.equal(weights(rest)[key], tensor), key
     # it went on, and did not begin anew

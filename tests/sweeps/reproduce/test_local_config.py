@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.config.composer import Composer, Config
 from sweeps.core.errors import ConfigError
-from sweeps.reproduce.local_config import as_of_today, derived, deriving, secrets_missing
+from sweeps.reproduce.local_config import derived, deriving, localize, secrets_missing
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def changed(config: Config, key: str, value: Any) -> Config:
 
 def test_store_and_what_is_decoded_are_todays(today: Config, fashion: Config) -> None:
     recorded = changed(changed(fashion, "data.cache_dir", "/home/other/.ssh"), "store_dir", "/home/other")
-    config, _ = as_of_today({**recorded, "allowed_modules": ["os"]}, today)
+    config, _ = localize({**recorded, "allowed_modules": ["os"]}, today)
     assert (config["store_dir"], config["data"]["cache_dir"], config["allowed_modules"]) == (
         "/today",
         "/today/data",
@@ -36,14 +36,14 @@ def test_store_and_what_is_decoded_are_todays(today: Config, fashion: Config) ->
 
 
 def test_addresses_are_those_of_todays_option(today: Config, fashion: Config) -> None:
-    config, notes = as_of_today(changed(fashion, "data.mirrors", ["http://169.254.169.254"]), today)
+    config, notes = localize(changed(fashion, "data.mirrors", ["http://169.254.169.254"]), today)
     assert config["data"]["mirrors"] == fashion["data"]["mirrors"]
     assert notes == []
 
 
 def test_checkpoints_go_to_the_folder_of_the_run(today: Config, fashion: Config) -> None:
     checkpoint = {**fashion["callbacks"]["checkpoint"], "dirpath": "/home/other/.ssh"}
-    config, _ = as_of_today(changed(fashion, "callbacks.checkpoint", checkpoint), today)
+    config, _ = localize(changed(fashion, "callbacks.checkpoint", checkpoint), today)
     assert config["callbacks"]["checkpoint"]["dirpath"] is None
 
 
@@ -63,8 +63,8 @@ def test_what_leads_elsewhere_is_refused_unless_it_is_typed(
 ) -> None:
     recorded = changed(fashion, key, value)
     with pytest.raises(ConfigError, match=rf"after --: {named}="):
-        as_of_today(recorded, today)
-    as_of_today(recorded, today, typed=[named])
+        localize(recorded, today)
+    localize(recorded, today, typed=[named])
     assert deriving([f"{named}=elsewhere"], recorded) == []
 
 
@@ -73,13 +73,13 @@ def test_an_address_of_the_users_own_option_is_asked(today: Config, fashion: Con
     (tmp_path / "data" / "mine.yaml").write_text("_target_: mine.Data\nurl: https://example.org/x.csv\n")
     recorded = changed(fashion, "data", {"_target_": "mine.Data", "url": "https://example.org/x.csv"})
     with pytest.raises(ConfigError, match=r"data\.url"):
-        as_of_today(recorded, today)
-    config, _ = as_of_today(recorded, today, config_dir=tmp_path)
+        localize(recorded, today)
+    config, _ = localize(recorded, today, config_dir=tmp_path)
     assert config["data"]["url"] == "https://example.org/x.csv"
 
 
 def test_a_root_that_is_not_todays_is_told(today: Config, fashion: Config) -> None:
-    _, notes = as_of_today(changed(fashion, "data.root", "/home/other"), today)
+    _, notes = localize(changed(fashion, "data.root", "/home/other"), today)
     assert notes == ["data.root is '/home/other', as recorded."]
 
 

@@ -10,7 +10,7 @@ from fakes import FakeChannel
 
 from sweeps.config.composer import ALLOWED_MODULES, Composer, Config
 from sweeps.core.errors import ConfigError
-from sweeps.core.messages import RankJob, Tried
+from sweeps.core.messages import CornerResult, RankJob
 from sweeps.worker import preflight, probe
 from sweeps.worker.process_group import Ranks
 
@@ -39,10 +39,10 @@ def job(folder: Path, limit_s: float = 60.0) -> RankJob:
     return RankJob(folder=str(folder), allowed_modules=ALLOWED, limit_s=limit_s)
 
 
-def attempt(do: Any, configs: list[Config], folder: Path, limit_s: float = 60.0) -> list[Tried]:
+def attempt(do: Any, configs: list[Config], folder: Path, limit_s: float = 60.0) -> list[CornerResult]:
     channel = FakeChannel()
     do(configs, channel, Ranks(), job(folder, limit_s=limit_s))
-    return [event for event in channel.events if isinstance(event, Tried)]
+    return [event for event in channel.events if isinstance(event, CornerResult)]
 
 
 def own(config: Config, net: str, **more: Any) -> Config:

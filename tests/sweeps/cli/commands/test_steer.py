@@ -70,7 +70,7 @@ def driving(study: Any, store: Path) -> Iterator[list[str]]:
 
 
 def orders(store: Path) -> list[Any]:
-    return [letter.order for letter in Inbox(store / "s").read()]
+    return [command.order for command in Inbox(store / "s").read()]
 
 
 def test_without_a_driver_it_waits_for_resume(store: Path, study: Any) -> None:
