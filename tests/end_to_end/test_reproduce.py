@@ -184,7 +184,7 @@ def knows_where_to_go_on(folder: Path) -> bool:
 def test_a_trial_that_was_cut_off_is_exact_and_still_is_when_resumed(store: Store, signum: signal.Signals) -> None:
     overrides = ("optimizer.lr=0.001,0.01", "study.name=s", "study.num_trials=1", "pruner=none", "launcher.threads=1")
     command = [sys.executable, "-m", "sweeps", "sweep", *overrides, "launcher.slots=1"]
-    command += ["trainer.accelerator=cpu", "trainer.max_epochs=60", "tracking.resume_overhead=1e9"]
+    command += ["trainer.accelerator=cpu", "trainer.max_epochs=30", "tracking.resume_overhead=1e9"]
     driver = warm.Popen(command, cwd=store.folder, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not knows_where_to_go_on(store.folder):
@@ -193,13 +193,13 @@ def test_a_trial_that_was_cut_off_is_exact_and_still_is_when_resumed(store: Stor
     driver.send_signal(signum)
     driver.wait()
     found = store.reproduce("s#0")
-    assert found["verdict"] == "exact" and 1 <= found["num_epochs"] < 60
+    assert found["verdict"] == "exact" and 1 <= found["num_epochs"] < 30
     assert "where the record ends" in found["reason"]
     store.run("resume", "s")
     segments = [line for line in store.artifact("s#0", "trace.jsonl").read_text().splitlines() if "begins" in line]
     assert len(segments) == 2, "it went on, and did not begin anew"
     found = store.reproduce("s#0")
-    assert (found["verdict"], found["num_epochs"]) == ("exact", 60)
+    assert (found["verdict"], found["num_epochs"]) == ("exact", 30)
 
 
 @pytest.mark.slow
