@@ -1,4 +1,4 @@
-"""What is given on the command line and printed: parser, completion, tables, live view, a module for each command.
+"""The command line and the terminal: parser, completion, tables, live view, one module per command.
 
 The only room that imports rich. Start reading at `main.py`; `parser.py` has all commands and options.
 """

@@ -1,4 +1,4 @@
-"""What the commands read alike of their parsed arguments; imports nothing heavy before it is needed."""
+"""Read parsed arguments that several commands share; heavy imports wait until they are needed."""
 
 import argparse
 from typing import TYPE_CHECKING, Any

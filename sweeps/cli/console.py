@@ -1,4 +1,4 @@
-"""A console on which texts of a store stay texts: what is printed there cannot steer the terminal."""
+"""A console that prints text from a store literally, so that it cannot control the terminal."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext

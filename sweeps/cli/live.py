@@ -1,4 +1,4 @@
-"""Show a sweep while it runs: a live view in a terminal, one line an event elsewhere."""
+"""Show a sweep while it runs: a live view in a terminal, one line per event elsewhere."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The command line: parse, dispatch to a module of `commands`, and print errors. Imports nothing heavy by itself."""
+"""The command line: parse, dispatch to a module of `commands`, and print errors. Imports nothing heavy itself."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Print what a check has found: the report of `lightsweep check`, and the warnings above a sweep's trials."""
+"""Print the findings of a check: for `lightsweep check`, and as warnings before a sweep's first trial."""
 
 import json
 from typing import Literal, TextIO

@@ -1,4 +1,4 @@
-"""What a command prints besides its result: progress, warnings and the view of the trials."""
+"""Print what a command reports besides its result: progress, warnings and the live view."""
 
 from contextlib import AbstractContextManager
 

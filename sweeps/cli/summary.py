@@ -1,4 +1,4 @@
-"""The end of a sweep in the terminal: what it found, what it has taught, and what to type next."""
+"""Print the summary of a sweep: its results, its advice, and the next commands."""
 
 import sys
 from collections.abc import Iterable, Iterator

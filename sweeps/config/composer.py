@@ -1,7 +1,7 @@
 """Compose configurations, check them, freeze them to data and build objects from that data.
 
-A command line is composed by Hydra once. Trials differ from it by values, which are set in the composed tree;
-only another choice of a group is composed anew (tens of milliseconds), and kept.
+Hydra composes a command line once. The configuration of a trial is that tree with the trial's values set; only a
+different option of a group is composed again (tens of milliseconds), and cached.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""One clear message for what Hydra and OmegaConf refuse, in the user's words."""
+"""Translate errors of Hydra and OmegaConf into one clear message in the user's words."""
 
 import re
 from pathlib import Path

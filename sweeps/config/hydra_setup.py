@@ -1,4 +1,4 @@
-"""Hydra over the folders of a command line: where it looks, what it resolves, and its `compose`."""
+"""Set up Hydra for the folders of a command line: its search path, its resolvers, and its `compose`."""
 
 from collections.abc import Sequence
 from pathlib import Path

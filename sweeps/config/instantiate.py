@@ -1,9 +1,7 @@
-"""What `_target_` may name: a list of what may be built, and the look at what a name leads to.
+"""Resolve `_target_`s safely: an allow-list of names, a check of the object found, and a check of its arguments.
 
-A configuration may come from somebody else. What is on the list is harmless whatever its arguments are, as far as
-could be found (docs/security.md); what the user allows on this machine is the user's own to judge.
-
-Check the arguments of a configuration against the signature of what it builds.
+A configuration may come from somebody else. The targets on the list are harmless whatever their arguments, as far as
+could be found out (docs/security.md); the user decides what else is allowed on this machine.
 """
 
 import functools

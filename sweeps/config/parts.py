@@ -1,7 +1,7 @@
-"""Which parts of a configuration a model takes: a net all of them, a LightningModule those in its signature.
+"""Which parts of a configuration a model takes: a net takes all of them, a LightningModule those in its signature.
 
-Only a process that imports torch can tell a net from a LightningModule, see `building`; what such processes have told
-is kept here, for the driver.
+Only a process that imports torch can tell a net from a LightningModule (see `worker/building.py`); the driver caches
+the answers of such processes here.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Python values as text that Hydra's override grammar reads back as the same values."""
+"""Write Python values as text that Hydra's override grammar reads back as the same values."""
 
 import re
 from typing import Any

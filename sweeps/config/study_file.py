@@ -1,4 +1,4 @@
-"""The file `study.yaml` that a sweep writes into its folder, from which a study is known by its name."""
+"""Read `study.yaml`, the file in a study's folder by which the study is found by name."""
 
 from collections.abc import Mapping
 from pathlib import Path

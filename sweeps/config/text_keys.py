@@ -1,8 +1,8 @@
-"""Overrides of keys that are text: what is typed arrives as it was typed, though Hydra reads it as another value.
+"""Quote overrides of text keys, so that a value arrives as typed although Hydra would read it as a number.
 
-Hydra's grammar reads `2024_11_30` and `1e3` as numbers and `true` as a truth value; by the time that OmegaConf makes
-text of them it is `20241130`, `1000.0` and `True`. Such values are put into quotes before Hydra reads them. Which keys
-are text is for `schema.py` to say. `null` stays null.
+Hydra's grammar reads `2024_11_30` and `1e3` as numbers and `true` as a boolean; by the time OmegaConf turns them into
+text they are `20241130`, `1000.0` and `True`. Such values are quoted before Hydra reads them. `schema.py` says which
+keys are text. `null` stays null.
 """
 
 from collections.abc import Iterator

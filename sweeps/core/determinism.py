@@ -1,4 +1,4 @@
-"""Operations that have no deterministic form: known by the warnings of torch, and explained to people."""
+"""Recognise torch's warnings about operations without a deterministic form, and explain them."""
 
 import re
 import warnings

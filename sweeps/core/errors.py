@@ -1,12 +1,12 @@
 """Every error that a user can cause, in one tree.
 
 LightsweepError                 exit status 1
-├── UsageError                  exit status 2: what was typed cannot be meant
+├── UsageError                  exit status 2: the command line or the configuration is wrong
 │   ├── ConfigError             a key, an option or a value of the configuration
 │   └── SpaceError              a sweep expression or a search space
 ├── StoreError                  a store that cannot be opened, read or written
 ├── PreflightError              the configuration composes, but its parts cannot be built or run
-└── StudyError                  a study that cannot go on
+└── StudyError                  a study that cannot start or continue
 
 The command line prints `str(error)` and exits with `error.exit_status`; nothing else is printed
 unless `--debug` is given. A message states the rule, the value received and the way out.

@@ -1,7 +1,7 @@
-"""The text of a failure: one line for people, and the traceback for the record.
+"""Describe a failure: one line for people, and the traceback for the record.
 
-An exception is of the user's code, so nothing is taken for granted: its text may raise, be of any size, or be a whole
-traceback of another process. Nothing here raises.
+An exception comes from the user's code, so nothing is taken for granted: its text may raise, be of any size, or be a
+whole traceback of another process. Nothing here raises.
 """
 
 import traceback

@@ -1,4 +1,4 @@
-"""Ask git, in a process of its own: one time-out, and one kind of error."""
+"""Run git in a subprocess, with one time-out and one kind of error."""
 
 import subprocess
 from collections.abc import Mapping

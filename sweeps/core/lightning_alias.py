@@ -1,6 +1,6 @@
-"""One Lightning under its two names: `lightning.pytorch` is `pytorch_lightning`, `lightning.fabric` `lightning_fabric`.
+"""Make both names of Lightning one: `lightning.pytorch` is `pytorch_lightning`, `lightning.fabric` `lightning_fabric`.
 
-Both packages have the same content, but each has classes of its own: a module of one is not a LightningModule of the
+Both packages have the same content, but each defines its own classes: a module of one is not a LightningModule of the
 other. Once the finder is installed, code that imports either name gets the same modules and classes. Nothing of
 Lightning is imported before that code asks for it. `lightning.app` and `lightning.data` are not aliases.
 """

@@ -1,4 +1,4 @@
-"""Let one process at a time create the tables of a database: racing ones leave a broken one behind."""
+"""Let only one process at a time create a database's tables: a race would leave them broken."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

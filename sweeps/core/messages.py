@@ -1,4 +1,4 @@
-"""What crosses process borders: the driver's orders to the ranks, and the ranks' events to the driver.
+"""The messages between processes: the driver's orders to the ranks, and the ranks' events to the driver.
 
 Events carry only Python's plain types, so that the driver need not import torch to read them.
 """

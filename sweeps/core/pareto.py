@@ -1,4 +1,4 @@
-"""The Pareto front of several objectives: what nothing else beats in one of them without losing in another."""
+"""The Pareto front of several objectives: the points that no other point dominates."""
 
 from collections.abc import Sequence
 

@@ -1,26 +1,26 @@
-"""Every file and folder name of the store, and how a file is written so that readers never see half of it.
+"""The layout of the store: every file and folder name, and atomic writes that never follow a link.
 
-A store may be shared. Only its own folder may be a link: one that somebody has put into it would lead what is written
-there to any file of the user's. So a study's or a trial's folder that is a link is refused (`require_no_link`), and a
-file is never written through one (`write_bytes`, `open_to_append`).
+A store may be shared. Only its own folder may be a link: a link that somebody puts into it could redirect a write to
+any file of the user's. So a study's or a trial's folder that is a link is rejected (`require_no_link`), and a file is
+never written through one (`write_bytes`, `open_to_append`).
 
 mlruns/                       the store
     mlflow.db  optuna.db      SQL
     artifacts/                MLflow's artifacts
     data/                     decoded data sets, shared by all trials
-    STUDY/                    one folder a study (or `train`, or `reproductions`)
-        study.yaml            what `resume` needs: the command line and the space
+    STUDY/                    one folder per study (or `train`, or `reproductions`)
+        study.yaml            the input of `resume`: the command line and the space
         report.html           the report on the study, written at its end and by `lightsweep report`
         plots/                its plots as PNG
-        provenance-HASH.json  code, packages and machine that its trials had
-        inbox/                orders to the study that its driver has not carried out yet
-        0012/                 one folder a trial
+        provenance-HASH.json  code, packages and machine of its trials
+        inbox/                commands to the study that its driver has not carried out yet
+        0012/                 one folder per trial
             config.yaml       the frozen config that every rank reads
             rank0.log         what rank 0 printed, and so on
             trace.jsonl       hashes of the weights and of the data, epoch by epoch
             checkpoints/
-            resume-HASH-STEP.ckpt  where an interrupted trial goes on; gone when it has ended
-            replicate0/       of a trial of several trainings: the same for each of them
+            resume-HASH-STEP.ckpt  the state from which an interrupted trial resumes; deleted at its end
+            replicate0/       of a replicated trial: the same for each training run
 """
 
 import errno
@@ -84,7 +84,7 @@ _RESERVED = {"artifacts", "data", "train", REPRODUCTIONS}
 
 
 def code_dir() -> Path:
-    """Return the folder in which the packages `sweeps` and `lightning_modules` lie."""
+    """Return the folder of the packages `sweeps` and `lightning_modules`."""
     return Path(__file__).parents[2]
 
 
@@ -103,29 +103,29 @@ def study_dir(store: Path, study: str) -> Path:
 
 
 def check_dir(store: Path) -> Path:
-    """Return a new folder for a check, created; it is removed when the check has passed."""
+    """Create and return a new folder for a check, which is removed once the check has passed."""
     store.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=store, prefix="check-"))
 
 
 def non_zero_rank_dir(store: Path, rank: int) -> Path:
-    """Return a new folder for a rank whose run belongs to a process elsewhere; it is removed when all went well."""
+    """Create and return a folder for a non-zero rank that torchrun or srun started; it is removed on success."""
     store.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=store, prefix=f"rank{rank}-"))
 
 
 def inbox_dir(study_folder: Path) -> Path:
-    """Return the folder of the orders to a study."""
+    """Return the folder of the command queue of a study."""
     return study_folder / "inbox"
 
 
 def train_dir(store: Path) -> Path:
-    """Return a new folder for a single run below `store/train`, numbered and created."""
+    """Create and return a new numbered folder for a single run below `store/train`."""
     return _new_numbered(store / "train")
 
 
 def reproduction_dir(store: Path) -> Path:
-    """Return a new folder for a reproduction, likewise."""
+    """Create and return a new numbered folder for a reproduction."""
     return _new_numbered(store / REPRODUCTIONS)
 
 
@@ -133,7 +133,7 @@ def _new_numbered(parent: Path) -> Path:
     require_no_link(parent)
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()), default=-1) + 1
-    while True:  # another `train` may take the number between the look and the creation
+    while True:  # another `train` may take the number between this look and the creation
         folder = trial_dir(parent, number)
         try:
             folder.mkdir()
@@ -149,49 +149,49 @@ def trial_dir(study_folder: Path, number: int) -> Path:
 
 
 def replicate_dir(trial_folder: Path, replicate: int) -> Path:
-    """Return the folder of one of several trainings of a trial."""
+    """Return the folder of one replicate of a trial."""
     return trial_folder / f"replicate{replicate}"
 
 
 def rank_log(folder: Path, rank: int) -> Path:
-    """Return the file that holds what a rank printed."""
+    """Return the log file of a rank."""
     return folder / f"rank{rank}.log"
 
 
 def resume_point(folder: Path, fingerprint: str, step: int) -> Path:
-    """Return the file from which a trial of the config with this fingerprint goes on at `step`."""
+    """Return the file from which a trial of the config with this fingerprint resumes at `step`."""
     return folder / f"resume-{fingerprint[:16]}-{step}.ckpt"
 
 
 def resume_points(folder: Path) -> dict[Path, int]:
-    """Return what is in a folder to go on from, half-written files included, and the step of each."""
+    """Return the resume points in a folder and their steps, half-written files included."""
     found = {path: _RESUME_POINT.fullmatch(path.name) for path in folder.glob("resume-*")}
     return {path: int(match["step"]) for path, match in found.items() if match}
 
 
 def rank_logs(folder: Path) -> list[Path]:
-    """List the logs of all ranks that a folder holds, in the order of the ranks."""
+    """List the log files of all ranks in a folder, in the order of the ranks."""
     return sorted(folder.glob("rank*.log"), key=lambda log: (len(log.name), log.name))
 
 
 def require_no_link(folder: Path) -> None:
-    """Refuse a folder of the store that is a link.
+    """Reject a folder of the store that is a link.
 
     Raises:
         StoreError: It is one.
     """
     if folder.is_symlink():
         raise StoreError(
-            f"{folder} must be a folder, but is a link: nothing is written to where it leads. Remove it; only the "
-            "store's own folder (store_dir) may be a link."
+            f"{folder} must be a folder, but is a link, which could redirect writes. Remove the link; only the store's "
+            "own folder (store_dir) may be one."
         )
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file to append to it, made if it is not there, and return its descriptor; a link is replaced by a file.
+    """Open a file to append to it, creating it if need be, and return its descriptor; a link is replaced by a file.
 
     Raises:
-        OSError: It cannot be opened, or is no file.
+        OSError: It cannot be opened, or is not a regular file.
     """
     if path.is_symlink():
         path.unlink(missing_ok=True)
@@ -209,7 +209,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write aside and move into place, so that a reader sees the old file or the new one; a link is replaced."""
+    """Write a file atomically: a reader sees the old content or the new; a link is replaced."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)

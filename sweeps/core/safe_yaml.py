@@ -1,7 +1,7 @@
-"""Read what others may have written: YAML as plain data within limits, and whose a file is.
+"""Read YAML that others may have written, as plain data within limits, and check who owns a file.
 
-Nothing that is read here is run, imported, resolved or looked up. It says nothing of what the data means: that a
-`_target_` may be built is for `config/instantiate.py` to say.
+Nothing that is read here is run, imported, resolved or looked up. `config/instantiate.py` decides which `_target_` may
+be built.
 """
 
 import errno

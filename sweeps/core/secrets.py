@@ -1,9 +1,8 @@
-"""Passwords and keys: which they are, and how they are kept out of everything that is recorded or shown.
+"""Passwords and keys: recognise them, and keep them out of everything that is recorded or shown.
 
-What is secret in a configuration is known by the names of its keys, and in the environment by the names of variables;
-wherever such a value turns up, as it is or escaped, `***` stands in its place. A password in a URL is known by its
-place. The ranks of a trial get what is hidden over the driver's pipe, never by a file, their command line or their
-environment.
+A secret in a configuration is recognised by the name of its key, in the environment by the name of the variable, and
+in a URL by its position. Wherever such a value occurs, plain or escaped, `***` replaces it. The ranks of a trial get
+the hidden values over the driver's pipe, never in a file, on their command line or in their environment.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Seeds that are derived, not carried: the same place in a training gives the same stream, however it was reached.
+"""Seeds that are derived, not carried: the same point of a training run gets the same stream, however it was reached.
 
 The seed of a trial follows from the study's seed and the trial's number; the stream of a batch from the trial's
 seed, the epoch, the batch and the rank. So a trial that is resumed, re-run or scheduled elsewhere draws the same

@@ -1,6 +1,6 @@
-"""Texts for people, for Markdown and for stores: names, numbers, durations, escapes.
+"""Format text for people, for Markdown and for stores: names, numbers, durations, escapes.
 
-A text from a user or a store is never interpreted: not by a terminal (`plain`), nor as Markdown (`escaped`).
+Text from a user or a store is never interpreted: not by a terminal (`plain`), nor as Markdown (`escaped`).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Walks over nested plain data: mappings, lists and their leaves."""
+"""Walk nested plain data: mappings, lists and their leaves."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trials between the driver and the search: what is suggested, how each ended, and the totals of a driver.
+"""Trials between the driver and the search: suggestions, results, and the totals of a driver.
 
 There are two searches: `search/study.py` and `driver/single_run.py`.
 """

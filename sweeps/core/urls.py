@@ -1,7 +1,4 @@
-"""The addresses of stores: the default, which driver they need, and how they may be shown and recorded.
-
-Which keys, variables and parts of an address are called like something secret.
-"""
+"""Addresses of stores: the default, the database driver they need, and how they are shown without their secrets."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What the driver reports while it works, and to whom: the terminal's displays are in `cli/live.py`."""
+"""The base class of displays, to which the driver reports progress; `cli/live.py` has the terminal's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

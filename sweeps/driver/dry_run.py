@@ -1,4 +1,4 @@
-"""`lightsweep check`: what a sweep does before its first trial, and nothing more; the store stays as it is."""
+"""`lightsweep check`: do everything that a sweep does before its first trial; the store is not changed."""
 
 import shutil
 import tempfile

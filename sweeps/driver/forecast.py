@@ -1,4 +1,4 @@
-"""When a sweep will be over, what will end it, and what it will have used by then: arithmetic on what is known."""
+"""Forecast when a sweep ends, which limit ends it, and how much of each budget it uses. Pure arithmetic."""
 
 import heapq
 import math

@@ -1,4 +1,4 @@
-"""Commands to a study, as small files that its driver reads: the driver stays the only writer of every table."""
+"""The command queue of a study: small files that only its driver reads, so that it stays the only writer of tables."""
 
 import secrets
 import time

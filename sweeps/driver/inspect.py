@@ -1,7 +1,4 @@
-"""Ask a process of the launcher, before any run exists, what models and data are.
-
-Whether a model is a net or a LightningModule that takes other parts decides which parts are resolved and recorded.
-"""
+"""Ask a process with torch, before any run exists, which parts of a configuration models take, and what the data is."""
 
 import shutil
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""When a driver stops: the limits of a study, Ctrl-C and stop commands, passed on to the running trials."""
+"""The limits of a driver: budgets of a study, Ctrl-C and stop commands, passed on to the running trials."""
 
 import signal
 from collections.abc import Callable, Iterator, Mapping

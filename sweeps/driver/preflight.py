@@ -1,11 +1,10 @@
-"""The check before the first trial, on the driver's side: let processes try the corners, and judge what they say.
+"""The driver's side of the check before the first trial: run the corners of the space, and judge the results together.
 
-A rank tells what it saw of each corner (`preflight`); what follows from several of them together is found here.
+A rank reports the result of each corner (`worker/preflight.py`). Here they are compared: memory, parameters without a
+gradient, and searched keys that change nothing.
 
-Find searched keys that change nothing. Pure rules: what a configuration does is asked for.
-
-A key is suspected if all points that differ in it alone do the same. That alone proves little: dropout changes nothing
-in a net without hidden layers. So a suspect is tried in the place of every other point, too, before it is named.
+A key is suspected if all corners that differ in it alone behave alike. That alone proves little: dropout changes
+nothing in a net without hidden layers. So a suspect is also varied at every other corner before it is reported.
 """
 
 import math
@@ -29,7 +28,7 @@ from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Point, 
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space
 
-__all__ = ["check", "places_without_effect", "suspects", "variants"]
+__all__ = ["check", "suspects", "variants", "without_effect"]
 
 _CHECK = -1  # the number of the check among the trials
 _LIMIT_S = 20.0  # for running the corners after the first
@@ -240,28 +239,26 @@ class _View:
         )
 
     def _unread(self, space: Space, compose: Compose) -> list[str]:
-        """Return the places whose values leave the whole configuration of a run as it is."""
-        places = suspects(space, self.points, self.prints)
-        return places_without_effect(space, self.points, places, lambda point: fingerprint(compose(point)))
+        """Return the keys whose values leave the whole configuration of a run as it is."""
+        keys = suspects(space, self.points, self.prints)
+        return without_effect(space, self.points, keys, lambda point: fingerprint(compose(point)))
 
     def _idle(self, space: Space, compose: Compose, bench: _Bench, unread: Sequence[str]) -> list[str]:
-        """Return the places that are read, but change nothing of what the first batches of any corner compute."""
+        """Return the keys that are read, but change nothing of what the first batches of any corner compute."""
         digests = [result.digest or None for result in self.results]
-        places = [
-            place
-            for place in suspects(space, self.points, digests)
-            if place.startswith(_JUDGED) and place.rpartition(".")[2] not in _UNJUDGED and place not in unread
+        keys = [
+            key
+            for key in suspects(space, self.points, digests)
+            if key.startswith(_JUDGED) and key.rpartition(".")[2] not in _UNJUDGED and key not in unread
         ]
-        asked = {
-            text_of(point): point for place in places for pair in variants(space, self.points, place) for point in pair
-        }
+        asked = {text_of(point): point for key in keys for pair in variants(space, self.points, key) for point in pair}
         if not asked or len(asked) > _MOST_COMPARED or bench.left_s <= 0:
             return []
         results, final_message = bench.run("compare", [compose(point) for point in asked.values()])
         if isinstance(final_message, Failed):  # a combination of no corner; a trial there will say so
             return []
         known = {text: one.digest for text, one in zip(asked, results, strict=False)}  # as far as the time went
-        return places_without_effect(space, self.points, places, lambda point: known.get(text_of(point)))
+        return without_effect(space, self.points, keys, lambda point: known.get(text_of(point)))
 
     def _measured(self, point: Point, config: Config, bench: _Bench) -> tuple[Size | None, str | None]:
         """Run the point that joins what is large; return its size, or why there is none."""
@@ -308,16 +305,16 @@ def _largest(space: Space, points: Sequence[Point], results: Sequence[CornerResu
         return None
     larger = [(it.memory.total, point) for it, point in zip(results, points, strict=True) if it.memory is not None]
     larger = sorted((pair for pair in larger if pair[0] > first.total), key=lambda pair: pair[0])
-    firsts = {(parameter.place, quote(parameter.ends[0])) for parameter in space}
-    base = space.places(points[0])
+    firsts = {(parameter.key_path, quote(parameter.ends[0])) for parameter in space}
+    base = space.by_key_path(points[0])
     found: Point = points[0]
     for _, point in larger:  # the largest last, which so has the say
-        joined = space.places(found)
+        joined = space.by_key_path(found)
         changes = {
-            place: value
-            for place, value in space.places(point).items()
-            if quote(base.get(place)) != quote(value)
-            and not (place in joined and (place, quote(value)) in firsts)  # it is there for the sake of others
+            key: value
+            for key, value in space.by_key_path(point).items()
+            if quote(base.get(key)) != quote(value)
+            and not (key in joined and (key, quote(value)) in firsts)  # it is there for the sake of others
         }
         found = space.moved(found, changes) or found
     return None if text_of(found) in {text_of(point) for point in points} else found
@@ -367,7 +364,7 @@ def _physical_bytes() -> int:
 
 
 def suspects(space: Space, points: Sequence[Point], behaviours: Sequence[Hashable | None]) -> list[str]:
-    """Return the places of the space in which points that differ in nothing else behave alike.
+    """Return the keys of the space in which points that differ in nothing else behave alike.
 
     Args:
         space: What is searched.
@@ -376,45 +373,45 @@ def suspects(space: Space, points: Sequence[Point], behaviours: Sequence[Hashabl
     """
     alike: dict[str, bool] = {}
     for (one, its), (other, others) in combinations(list(zip(points, behaviours, strict=True)), 2):
-        place = _only_difference(space, one, other)
-        if place is not None and its is not None and others is not None:
-            alike[place] = alike.get(place, True) and its == others
-    return [parameter.place for parameter in space if alike.pop(parameter.place, False)]
+        key = _only_difference(space, one, other)
+        if key is not None and its is not None and others is not None:
+            alike[key] = alike.get(key, True) and its == others
+    return [parameter.key_path for parameter in space if alike.pop(parameter.key_path, False)]
 
 
-def variants(space: Space, points: Sequence[Point], place: str) -> list[tuple[Point, Point]]:
-    """Return all of the points in which `place` is active, each with one in which it has another value.
+def variants(space: Space, points: Sequence[Point], key: str) -> list[tuple[Point, Point]]:
+    """Return all of the points in which `key` is active, each with one in which it has another value.
 
     The other value is the farthest: that at the end of the range, or the last choice. Where the change is not valid
     or brings other changes with it, the point is left out.
     """
-    ends = [end for parameter in space if parameter.place == place for end in reversed(parameter.ends)]
+    ends = [end for parameter in space if parameter.key_path == key for end in reversed(parameter.ends)]
     found: list[tuple[Point, Point]] = []
     for point in points:
-        now = space.places(point).get(place)
-        others = (space.moved(point, {place: end}) for end in ends if quote(end) != quote(now))
+        now = space.by_key_path(point).get(key)
+        others = (space.moved(point, {key: end}) for end in ends if quote(end) != quote(now))
         found += [(point, other) for other in others if other and _only_difference(space, point, other)][:1]
     return found
 
 
-def places_without_effect(
-    space: Space, points: Sequence[Point], places: Sequence[str], behaviour: Callable[[Point], Hashable | None]
+def without_effect(
+    space: Space, points: Sequence[Point], keys: Sequence[str], behaviour: Callable[[Point], Hashable | None]
 ) -> list[str]:
-    """Return those of the places that change nothing in any of the points, as far as all could be tried."""
+    """Return those of the keys that change nothing in any of the points, as far as all could be tried."""
     dead = []
-    for place in places:
-        pairs = [(behaviour(one), behaviour(other)) for one, other in variants(space, points, place)]
+    for key in keys:
+        pairs = [(behaviour(one), behaviour(other)) for one, other in variants(space, points, key)]
         if pairs and all(one is not None and one == other for one, other in pairs):
-            dead.append(place)
+            dead.append(key)
     return dead
 
 
 def _only_difference(space: Space, one: Point, other: Point) -> str | None:
-    """Return the place in which two points differ, if there is one alone; what only one of them has is not compared."""
-    first, second = space.places(one), space.places(other)
+    """Return the key in which two points differ, if there is one alone; what only one of them has is not compared."""
+    first, second = space.by_key_path(one), space.by_key_path(other)
     differing = list(_differing_keys(first, second))
     return differing[0] if len(differing) == 1 else None
 
 
 def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
-    return (place for place in first if place in second and quote(first[place]) != quote(second[place]))
+    return (key for key in first if key in second and quote(first[key]) != quote(second[key]))

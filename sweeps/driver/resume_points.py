@@ -1,4 +1,4 @@
-"""The steps from which interrupted training runs resume: noted in their runs, their files kept."""
+"""The resume points of interrupted training runs: their steps are noted in the runs, and their files are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Results and data contents that trials of the same configuration share, so that nothing is done twice."""
+"""The result cache: trials with the same configuration share results and data fingerprints."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence

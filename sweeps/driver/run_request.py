@@ -1,4 +1,4 @@
-"""What is asked of a recorded run: which one, in which store, and with which modules of the user's."""
+"""The request of a command on a recorded run: the run, its store, and the user's allowed modules."""
 
 import shlex
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The search of a single run."""
+"""The search of `lightsweep train`: it suggests one trial, and nothing after it."""
 
 from typing import Any
 

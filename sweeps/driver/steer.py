@@ -1,4 +1,4 @@
-"""`lightsweep enqueue` and `stop`: leave a command to a study; `inbox.py` is how its driver carries it out."""
+"""`lightsweep enqueue` and `stop`: queue a command for the driver of a study, which `inbox.py` carries out."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""`lightsweep sweep` and `resume`: set up a study, check it, drive it, and write what `resume` reads."""
+"""`lightsweep sweep` and `resume`: set up a study, check it, drive it, and write the file that `resume` reads."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The command line of a sweep: compose it, build its space, refuse what makes no sense, and compose its trials."""
+"""Plan a sweep: compose its command line, build its space, reject what cannot work, and compose its trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What earlier trials bring into a study: moved over to another space (`--migrate`), or imported from other studies.
+"""Bring earlier trials into a study: migrate its own to a new space (`--migrate`), or import those of other studies.
 
-Which trials fit is decided by `search/space/compatibility.py`; here is where their configurations are found, what the
-terminal says, and what the runs are told.
+`search/space/compatibility.py` decides which trials fit. This module finds their configurations, reports the result,
+and updates the tags of their runs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The base class of launchers."""
+"""The base class of launchers, which start the processes of a trial."""
 
 from sweeps.core.messages import Event, Order, RankJob
 

@@ -1,4 +1,4 @@
-"""Imported once by the server process from which ranks are forked: it pays for the imports of every trial.
+"""The preload module of the fork server: it imports everything once, so that ranks need not.
 
 It starts no thread and touches no device, since neither survives a fork.
 """

@@ -1,4 +1,4 @@
-"""Share the machine's devices out among the trials that run at once."""
+"""Divide the devices of the machine among the trials that run at once."""
 
 import os
 from collections.abc import Mapping, Sequence

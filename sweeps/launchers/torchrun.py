@@ -1,4 +1,4 @@
-"""Read from the environment the place in a process group that torchrun or srun has given this process."""
+"""Read the rank and the address of a process group from the environment that torchrun or srun sets."""
 
 import fcntl
 import os

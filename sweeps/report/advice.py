@@ -212,8 +212,8 @@ def _edge(end: _End, judged: _Judged) -> Advice:
     return Advice(
         kind="edge",
         key=parameter.key,
-        text=f"{parameter.place}{of}: {sum(best)} of the {len(best)} best values are at the {side} end of its range, "
-        f"{number(last)}: {what}.",
+        text=f"{parameter.key_path}{of}: {sum(best)} of the {len(best)} best values are at the {side} end of its "
+        f"range, {number(last)}: {what}.",
         overrides=(f"{parameter.prefix}{parameter.key}={wider}", _twice(judged)) if wider and is_plain else (),
     )
 

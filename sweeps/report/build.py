@@ -1,4 +1,4 @@
-"""The report on a study: one HTML file, and its charts as PNG.
+"""Build the report of a study: one HTML file, and its charts as PNG.
 
 `make_report` is `lightsweep report STUDY`; `FinalReport` is what every sweep writes at its end.
 """

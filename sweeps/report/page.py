@@ -237,7 +237,7 @@ def _space(view: StudyView) -> list[dict[str, str]]:
         {
             "key": parameter.name,
             "text": parameter.text,
-            "best": plain(params[parameter.place]) if parameter.place in params else "",
+            "best": plain(params[parameter.key_path]) if parameter.key_path in params else "",
         }
         for parameter in space.parameters
     ]

@@ -1,4 +1,4 @@
-"""A study as the charts see it: what several of them need is computed once."""
+"""A study as the charts need it: data that several charts share is computed once."""
 
 import math
 import statistics
@@ -92,7 +92,7 @@ class StudyView:
     @cached_property
     def keys(self) -> list[str]:
         """The parameters that differ between trials, the most important first."""
-        known = [] if self.study.space is None else [parameter.place for parameter in self.study.space.parameters]
+        known = [] if self.study.space is None else [parameter.key_path for parameter in self.study.space.parameters]
         found = dict.fromkeys([*known, *(key for params in self.params.values() for key in params)])
         varying = [key for key in found if len({repr(value) for value in self.values_of(key)}) > 1]
         return sorted(varying, key=lambda key: -self.importance(key))
@@ -194,7 +194,7 @@ class StudyView:
     def _parameters(self, key: str) -> "list[Parameter]":
         """Return the parameters of the space with this key path: several if options have ranges of their own."""
         space = self.study.space
-        return [] if space is None else [parameter for parameter in space.parameters if parameter.place == key]
+        return [] if space is None else [parameter for parameter in space.parameters if parameter.key_path == key]
 
     def _places(self, params: Mapping[str, Any]) -> dict[str, Any]:
         space = self.study.space

@@ -1,9 +1,7 @@
-"""What a training comes from, as far as it is the same for a whole sweep: code, packages, machine, command.
+"""The provenance of a training run: code, packages, machine and command, which are the same for a whole sweep.
 
-It is captured once by the driver, without torch; what only a rank knows (threads, device, flags, data) is in its trace.
+The driver captures it once, without torch; what only a rank knows (threads, device, flags, data) is in its trace.
 Records of others are read as data: nothing in them is run, imported or applied here.
-
-Which source files of the user's this process has imported, and what was in them then.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Rows by what they have in common: how many, the mean of a metric with its error, and the best."""
+"""Group rows by their values: count, mean of a metric with its standard error, and best row of each group."""
 
 import json
 import math

@@ -1,7 +1,7 @@
-"""Read rows of trials: by SQL over MLflow's tables, which is far faster than MLflow's client, or from a server.
+"""Read rows of trials: by SQL from MLflow's tables, which is far faster than MLflow's client, or from a server.
 
-All reading by SQL goes one way: `_named_rows` finds the runs with the parameters and metrics that are named, `_judged`
-adds what rows are judged by, and `_in_full` reads the rest, each for the runs that are left.
+All SQL takes one way: `_named_rows` finds the runs with the parameters and metrics that are named, `_judged` adds the
+values and tags that decide their order, and `_in_full` reads the rest, each for the runs that are left.
 """
 
 import math

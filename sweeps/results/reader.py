@@ -1,4 +1,4 @@
-"""Read single runs, with all that the store has of them: by SQL over MLflow's own tables, or from a server."""
+"""Read single runs completely: by SQL from MLflow's tables, or from a server."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

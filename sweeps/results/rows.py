@@ -1,7 +1,7 @@
-"""Trials as rows: made from the tags of their runs, looked into by name, sorted as a leaderboard.
+"""Rows of trials: built from the tags of their runs, looked up by name, sorted as a leaderboard.
 
-A name is a field, `params.KEY`, `metrics.KEY` or the end of a parameter, as in `lightsweep compare --columns`. The
-leaderboard has the best row first, and last the rows that have no value or were dropped.
+A name is a field, `params.KEY`, `metrics.KEY` or the end of a parameter's name, as in `lightsweep compare --columns`.
+The leaderboard has the best row first, and rows that have no value or were dropped last.
 """
 
 import json

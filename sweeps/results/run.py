@@ -1,4 +1,4 @@
-"""All that is known of one run, from the store and from its folder."""
+"""One run in detail, read from the store and from its folder."""
 
 import re
 import shlex

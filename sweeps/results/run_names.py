@@ -1,4 +1,4 @@
-"""What a person calls a run: its id or the beginning of it, `STUDY#12`, `STUDY#12/1`, `train#3` or `best:STUDY`.
+"""Resolve the name of a run: a run id or its beginning, `STUDY#12`, `STUDY#12/1`, `train#3` or `best:STUDY`.
 
 A reproduction is called `reproduction#0`.
 """

@@ -1,8 +1,9 @@
 """A recorded study for notebooks: its trials, search space, best trial, and frames of trials and metric histories.
 
-It is read from MLflow's tables or a server. Optuna's database is not needed, so the address of the store is enough to
-read a study of another machine. Columns of frames are named as in MLflow's `search_runs` (`params.KEY`, `metrics.KEY`)
-and Optuna's `trials_dataframe` (`number`, `value`, `state`). Times are in UTC, and absent values are missing.
+It is read from MLflow's tables or a server. Optuna's database is not needed, so a study of another machine can be read
+with the address of the store alone. Columns of frames are named as in MLflow's `search_runs` (`params.KEY`,
+`metrics.KEY`) and Optuna's `trials_dataframe` (`number`, `value`, `state`). Times are in UTC, and absent values are
+missing.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What became of a study: plain data, filled from the store or by the driver, and the commands to type next.
+"""The summary of a study: plain data, filled from the store or by the driver, and the commands to run next.
 
 The end of a sweep in the terminal, the study's page in MLflow and the report all read a `StudySummary`. So they name
 the same best trial, count alike and offer the same commands.

@@ -1,4 +1,4 @@
-"""What to try next: the search space, Optuna's study, samplers, pruners, storage.
+"""The search: the space, Optuna's study, samplers, pruners, storage.
 
 The only room that imports Optuna. Start reading at `study.py`; `space/` turns sweep expressions into distributions, and
 needs no Optuna.

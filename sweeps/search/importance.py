@@ -1,4 +1,4 @@
-"""How much each searched parameter has to do with being among the best: PED-ANOVA, told from chance by shuffling."""
+"""How much each searched parameter matters for being among the best: PED-ANOVA, tested against shuffled results."""
 
 import random
 import warnings

@@ -1,4 +1,4 @@
-"""What trials are judged by: one objective or several, and constraints such as `num_params <= 1e6`."""
+"""The objectives and the constraints of a study, such as `num_params <= 1e6`."""
 
 import math
 import re

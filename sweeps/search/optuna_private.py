@@ -1,7 +1,7 @@
-"""Every private part of Optuna that Lightsweep relies on: an upgrade of Optuna is checked against this module alone.
+"""Every private part of Optuna that Lightsweep relies on, so that an Optuna upgrade is checked against one module.
 
-Each function and class says what of Optuna it relies on. `tests/test_architecture.py` asserts that no other module
-names a private part of Optuna. Written for Optuna 5.0.
+Each function and class documents what it relies on. `tests/test_architecture.py` asserts that no other module names a
+private part of Optuna. Written for Optuna 5.0.
 """
 
 import copy

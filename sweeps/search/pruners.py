@@ -1,6 +1,7 @@
-"""Why a trial was pruned, in words, from the data that the decision was taken on.
+"""Explain in words why a trial was pruned, and prune replicated trials.
 
-Whether a trial of several trainings still has a chance: its replicates against those of the best trial, in pairs.
+The reasons are computed from the data on which Optuna's pruner decided. A trial of several training runs is pruned if
+its replicates, compared in pairs with those of the best trial, can no longer win.
 """
 
 import math

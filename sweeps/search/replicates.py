@@ -1,4 +1,4 @@
-"""Several trainings of one configuration, with other seeds or on other folds, and what they come to together."""
+"""Replicates: several training runs of one configuration with other seeds or folds, and their common result."""
 
 import math
 import statistics

@@ -1,4 +1,7 @@
-"""Samplers and pruners from their config nodes, a grid of our own, and proposals that are no forbidden combination."""
+"""Build samplers and pruners from their config nodes.
+
+`Grid` is Lightsweep's own grid sampler; `propose` never proposes a forbidden combination, whatever the sampler.
+"""
 
 import inspect
 import itertools

@@ -1,7 +1,4 @@
-"""The state of a trial in the user's words, and how many trials are in which.
-
-Optuna's states are told apart further by what is noted with a trial.
-"""
+"""The states of trials in the user's words, told from Optuna's states and a trial's attributes, and their counts."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Optuna's SQL storage: opened safely by many processes at once, its errors in the words of the user.
-
-Optuna's dashboard over a study's storage, as an application for a web server.
-"""
+"""Optuna's SQL storage: opened safely by many processes at once, with errors in the user's words, and its dashboard."""
 
 import logging
 import sqlite3

@@ -1,9 +1,8 @@
-"""Write trials into Optuna's tables: those of a running study, behind its trials in memory, and a whole study at once.
+"""Write trials to Optuna's tables: the changes of a running study, or a new study with all its trials at once.
 
-`StorageWriter` writes what has changed in one transaction. `publish` makes a study that has trials from its first
-moment, in place of an earlier one if need be: it is written completely under another name and then renamed, together
-with the earlier one, in one transaction. A crash leaves the state before or the state after; the next attempt removes a
-half-written study.
+`StorageWriter` writes changes in one transaction. `publish` creates a study that has trials from its first moment,
+replacing an earlier one if need be: it is written under another name and then renamed, together with the earlier one,
+in one transaction. A crash leaves either the old state or the new one; the next attempt removes a half-written study.
 """
 
 import copy

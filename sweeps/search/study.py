@@ -1,4 +1,4 @@
-"""A study that one driver asks and tells."""
+"""A study as its driver sees it: ask for trials, report their values, and tell their results."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""What makes a study the same study: written when it is created, checked whenever it goes on."""
+"""The terms of a study, which make its trials comparable: stored when it is created, checked when it resumes."""
 
 import math
 from collections.abc import Mapping, Sequence

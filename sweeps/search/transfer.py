@@ -1,6 +1,6 @@
 """Import trials: into another space (`--migrate`), or from other studies into a new one (`study.warm_start`).
 
-What fits is decided by `space/compatibility.py`.
+`space/compatibility.py` decides which trials fit.
 """
 
 import copy

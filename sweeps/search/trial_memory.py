@@ -1,4 +1,4 @@
-"""The trials of a study: in memory, where samplers and pruners read them, and from there in the database."""
+"""The trials of a study: kept in memory for samplers and pruners, and written to the database from there."""
 
 import logging
 import time

@@ -1,9 +1,9 @@
-"""The files of a registered model, as data: what it takes, what it gives, and where it comes from. Without torch.
+"""The files of a registered model, as data: its inputs, its outputs and its origin. Needs no torch.
 
-data/lightsweep/            what `promote` writes and `predict` reads; nothing else of the model is looked at
+data/lightsweep/            what `promote` writes and `predict` reads; it reads nothing else of the model
     model.json              this module's `ServedModel`
     config.yaml             the frozen config of the run, of which model, system, optimizer and scheduler are built
-    weights.pt              the weights, and nothing that would have to be run to be read
+    weights.pt              the weights alone, which are loaded without running code
 code/                       for MLflow's server alone, which runs it: Lightsweep's own code, and the user's modules
 """
 

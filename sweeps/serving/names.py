@@ -1,4 +1,4 @@
-"""Find registered models: by SQL over MLflow's own tables, which takes no client, or from a server."""
+"""Find registered models: by SQL in MLflow's own tables, without a client, or from a server."""
 
 import sqlalchemy as sa
 

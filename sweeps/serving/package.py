@@ -1,4 +1,4 @@
-"""Make a servable model of a run: its best checkpoint, samples of its data, and a look at what it gives for them."""
+"""Package a run as a servable model: its best checkpoint, samples of its data, and its predictions for them."""
 
 import hashlib
 import math

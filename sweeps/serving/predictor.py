@@ -1,8 +1,8 @@
-"""Predict with a registered model: for `lightsweep predict`, and for MLflow's server, whose loader module this is.
+"""Predict with a registered model: the loader module that `lightsweep predict` and MLflow's server use.
 
 Both build the same module from the same data: `_target_`s of the config that are allowed, and weights that are read as
-weights only. They differ in whom they trust: `predict` lets nothing be built but the libraries' own and what its user
-names, while the server, which MLflow has put the model's own `code/` before all else, builds from that, too.
+weights only. They differ in trust: `predict` builds only targets of known libraries and of modules that its user
+names; the server, in which MLflow has put the model's own `code/` first on the path, also builds from that.
 """
 
 import pickle

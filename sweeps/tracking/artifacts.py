@@ -1,8 +1,8 @@
-"""The artifacts of a run, which others may have recorded: where they are, what they are called, and a copy of them.
+"""The artifacts of a run, which others may have recorded: locate, list and copy them.
 
-What the store says of them is a claim. A folder of this machine is taken for a run's only if it is made as MLflow makes
-them, `RUN_ID/artifacts`, links resolved; another machine is asked only if it is the store's own, or a cloud's, so that
-no password goes to a host that a record names; a name that leads anywhere else than into its folder is refused.
+What the store says of them is a claim. A folder of this machine counts as a run's only if it is laid out as MLflow does
+it, `RUN_ID/artifacts`, links resolved. Another machine is contacted only if it is the store's own, or a cloud's, so
+that no password goes to a host that a record names. A name that leads out of its folder is refused.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The only door to MLflow's client: create, fill and end runs, synchronously."""
+"""The wrapper of MLflow's client: create, fill and end runs, synchronously."""
 
 import getpass
 import logging

@@ -1,6 +1,6 @@
-"""MLflow's database: the tables and columns that are read by SQL, and a connection with errors in one line.
+"""MLflow's database: the tables and columns that are read by SQL, and a connection with one-line errors.
 
-A database of another MLflow version can be read while it has these columns; only MLflow itself refuses it.
+A database of another MLflow version can be read as long as it has these columns, even if MLflow itself refuses it.
 """
 
 import gc

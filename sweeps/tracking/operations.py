@@ -1,4 +1,4 @@
-"""The operations of a recorder: divided where a store refuses a part, joined where points follow each other."""
+"""Queued operations of a recorder: split where a store rejects a part, joined where points follow each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

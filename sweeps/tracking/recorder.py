@@ -1,13 +1,13 @@
 """Record runs from one thread of the driver, so that neither training nor the search waits for the store.
 
-What cannot be written is tried again with growing pauses while the sweep goes on. What is still unsent when the
-driver has waited `timeout_s` at its end goes to a file, one JSON object a line, so that nothing is lost. A store that
-answers, but more slowly than trials end, delays the start of the next ones.
+A failed write is retried with growing pauses while the sweep continues. At the driver's end, data that is still unsent
+after `timeout_s` goes to a file, one JSON object a line, so that nothing is lost. A store that responds, but more
+slowly than trials end, delays the start of the next ones.
 
-What the store refuses is sent in parts, so that a point, a param or a tag is lost to no other one's fault; only what is
-refused alone goes to the file.
+Data that the store rejects is sent again in parts, so that one bad point, param or tag does not lose the others; only
+what is rejected alone goes to the file.
 
-What describes a run for people (`note`) may change often: it is written once in a while, and at the end of the run.
+The description of a run (`note`) may change often: it is written once in a while, and at the end of the run.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Runs as a store has them: plain data, whether read by SQL or from a server."""
+"""A recorded run as plain data, whether read by SQL or from a server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

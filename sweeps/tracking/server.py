@@ -1,4 +1,4 @@
-"""Read runs from an MLflow tracking server, whose tables are out of reach: slower than SQL, and the same runs."""
+"""Read runs from an MLflow tracking server, whose tables cannot be reached by SQL: slower, with the same results."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How runs are written: the base classes of stores and recorders, and what passes between them."""
+"""The base classes of stores and recorders, which write runs, and the operations that pass between them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The names of the tags by which runs, studies and trials find each other, and how an end is written in them."""
+"""The names of the tags by which runs, studies and trials find each other, and the encoding of results in them."""
 
 __all__ = [
     "BACKUP",

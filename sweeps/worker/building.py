@@ -1,7 +1,7 @@
 """Build the parts of a run: the LightningModule, its data and its callbacks. Runs in a rank.
 
-What a configuration names is used as what it is: a LightningModule is never wrapped, and what looks like one of
-Lightning's classes without being one is refused.
+Objects are used as they are built: a LightningModule is never wrapped, and an object that looks like one of Lightning's
+classes without being one is rejected.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""A rank's line to the driver: events go out, orders come in, and when the driver is gone so is the rank.
+"""A rank's connection to the driver: events go out, orders come in, and the rank dies with the driver.
 
 The driver's end of the pipe closes when the driver dies, however it dies; the listener then kills the rank's
 whole process group, workers of its data loaders included. Where the kernel can do that itself, it does, since a thread

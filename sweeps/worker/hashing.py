@@ -1,6 +1,6 @@
-"""Hashes of tensors and plain values, wherever they are, and the fingerprint of the data that is made of them.
+"""Hash tensors and plain values on any device, and fingerprint data sets with these hashes.
 
-The fingerprint says what the samples of each split are, without their order and their augmentation. A loader that has a
+The fingerprint identifies the samples of each split, without their order and their augmentation. A loader that has a
 method `fingerprint()` returns its own. Otherwise the data set is read: all of a `TensorDataset`, up to a size; some
 samples of any other, spread evenly, with fixed random streams.
 """

@@ -1,7 +1,7 @@
-"""Whether code may log a metric that it has not logged yet, by the names that stand in it.
+"""Tell whether code may still log a metric that it has not logged yet, by the names in its source.
 
-A metric may come only after a warm-up, or with each second validation; a misspelt one never comes. Which of the two it
-is, the first batches cannot tell, but the texts of the program that trains can.
+A metric may appear only after a warm-up, or with each second validation; a misspelt one never does. The first batches
+cannot tell the two apart, but the source of the program that trains can.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The Lightning logger of a rank: it hands metrics to the driver and touches no store."""
+"""The Lightning logger of a rank: it sends metrics to the driver and touches no store."""
 
 import logging
 from argparse import Namespace

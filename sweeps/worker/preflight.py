@@ -1,6 +1,6 @@
-"""Try what a study is going to train, and inspect its data, before the first trial: a rank's side of the check.
+"""The rank's side of the check before the first trial: train two batches of each corner, and inspect the data.
 
-The corners of the space come as frozen configs; the driver judges all their results together (`driver/preflight.py`).
+The corners of the space come as frozen configs; the driver judges the results together (`driver/preflight.py`).
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""What is seen of a training run while its first batches are tried: memory, what they compute, what takes no part."""
+"""Measure the first batches of a training run: memory, a digest of the computation, and unused parameters."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
 """The process group of a trial as one of its ranks sees it: join, agree, and leave. One rank is the plain case.
 
-Whoever decides alone before a collective hangs the others. So every decision here is made by rank 0 and carried
+A rank that decides alone before a collective hangs the others. So every decision here is made by rank 0 and carried
 to all in one broadcast, or by a sum over all, and acted on by all after it.
 """
 

@@ -1,4 +1,4 @@
-"""Leave the trace of a training: hashes of its weights and of its data, by which another one can be proved equal."""
+"""Write the trace of a training run: hashes of its weights and data, by which another run can be proved equal."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Make the Trainer of a rank: its callbacks, its random streams, and what the platform changes of Lightning."""
+"""Build the Trainer of a rank: its callbacks, its random streams, and the changes that the platform makes to it."""
 
 import logging
 import os

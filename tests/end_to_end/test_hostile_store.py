@@ -381,7 +381,5 @@ def test_folder_that_is_a_link_is_refused(lightsweep: Any, tmp_path: Path, plant
     done = lightsweep("sweep", *SHORT, cwd=tmp_path)
 
     assert done.returncode == 1 and not list(elsewhere.iterdir())
-    assert f"{planted} must be a folder, but is a link: nothing is written to where it leads" in (
-        done.stdout + done.stderr
-    )
+    assert f"{planted} must be a folder, but is a link" in (done.stdout + done.stderr)
     assert "Traceback" not in done.stdout + done.stderr

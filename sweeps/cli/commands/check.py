@@ -1,4 +1,4 @@
-"""`lightsweep check`: try the corners of a search space, and print what was found."""
+"""`lightsweep check`: dry-run the corners of a search space and print the findings."""
 
 import argparse
 import sys

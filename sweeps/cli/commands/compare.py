@@ -1,4 +1,4 @@
-"""Print trials as a table, CSV, JSON or Markdown."""
+"""`lightsweep compare`: print trials as a table, CSV, JSON or Markdown."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`lightsweep completion`: print the script of a shell, or what completes a line."""
+"""`lightsweep completion`: print a shell's completion script, or the completions of a line."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Tell what differs between runs: parameters, data, code, environment, and how their metrics went."""
+"""`lightsweep diff`: print how runs differ in parameters, data, code, environment and metrics."""
 
 import argparse
 import json

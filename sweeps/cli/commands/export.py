@@ -1,4 +1,4 @@
-"""`lightsweep export`: write all that reproducing a run elsewhere takes."""
+"""`lightsweep export`: write everything needed to reproduce a run elsewhere."""
 
 import argparse
 import shlex

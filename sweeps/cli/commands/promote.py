@@ -1,4 +1,4 @@
-"""`lightsweep promote`: register the best checkpoint of a run, so that it can be found by a name, and served."""
+"""`lightsweep promote`: register a run's best checkpoint as a model version."""
 
 import argparse
 import ast

@@ -1,4 +1,4 @@
-"""`lightsweep report`: write the report of a study."""
+"""`lightsweep report`: write the HTML report of a study."""
 
 import argparse
 

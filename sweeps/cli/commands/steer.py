@@ -1,4 +1,4 @@
-"""`lightsweep enqueue` and `stop`: leave a command to a study, and print what happens."""
+"""`lightsweep enqueue` and `stop`: queue a command to a study, and print the effect."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`lightsweep sweep` and `resume`: search, and print what was found."""
+"""`lightsweep sweep` and `resume`: run a search and print its summary."""
 
 import argparse
 

@@ -1,8 +1,8 @@
-"""`lightsweep ui`: MLflow's server and pages over the store, on this machine's loopback address.
+"""`lightsweep ui`: serve MLflow's UI for a store on the loopback address.
 
-The server runs in this process, while `mlflow server` would run it in a child: so one Ctrl-C, and even `kill -9`, ends
-all of it. MLflow's job runners for language models are left out; they would be four more processes. Optuna's dashboard
-is a thread of the same process.
+The server runs in this process, not in a child as under `mlflow server`: one Ctrl-C, and even `kill -9`, ends all of
+it. MLflow's job runners for language models, four more processes, are left out. Optuna's dashboard is a thread of the
+same process.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Search spaces: Hydra's sweep expressions, read by Hydra's parser, as distributions, and back.
+"""Search spaces: Hydra's sweep expressions, read by Hydra's parser, as Optuna's distributions, and back.
 
-Start reading at `space.py`; `declare.py` makes a space of overrides. Optuna is imported only where a distribution of
-its own is asked for.
+Start reading at `space.py`; `declare.py` builds a space from overrides. Optuna is imported only when a distribution is
+asked for.
 """

@@ -1,12 +1,14 @@
-"""Import a trial into another space: the one rule of what fits, for `--migrate` and `study.warm_start`.
+"""Decide whether a trial fits another space: one rule for `--migrate` and `study.warm_start`.
 
-A trial fits if the new space, with the configuration as it is now, could have proposed it as it was:
+A trial fits if the new space, with the current configuration, could have proposed it:
 
-- every parameter that is active in it has, as its value, one of the parameter's;
-- it is no forbidden combination;
-- what was searched and now is not (or not under its conditions) has the value that the configuration gives it now.
+- every parameter that is active in it has a value of its domain;
+- it is not a forbidden combination;
+- a key that was searched and no longer is (or not under its conditions) had the value that the configuration gives it
+  now.
 
-What was not searched before is looked up in the record of the trial. Numbers are compared as such: 1 fits 1.0.
+The value of a key that was not searched before is read from the trial's record. Numbers are compared as such: 1 fits
+1.0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +96,8 @@ def _encoded(space: Space, searched: Mapping[str, Any], recorded: ValueOf) -> di
         try:
             params[parameter.name] = parameter.encode(value)
         except SpaceError:
-            raise _Incompatible(f"{parameter.place}={_text(value)} is not in {parameter.domain}") from None
-        chosen[parameter.place] = parameter.decode(params[parameter.name])
+            raise _Incompatible(f"{parameter.key_path}={_text(value)} is not in {parameter.domain}") from None
+        chosen[parameter.key_path] = parameter.decode(params[parameter.name])
         if parameter.index is not None:
             num_elements[parameter.key] = num_elements.get(parameter.key, 0) + 1
     for key, count in num_elements.items():

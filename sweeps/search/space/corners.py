@@ -1,4 +1,4 @@
-"""The ends of a range: what lies near one, how much of the range does, and the range made wider there."""
+"""The ends of a range: whether a value is near one, how much of the range is, and the range extended there."""
 
 import math
 
@@ -17,8 +17,8 @@ def is_near_end(parameter: Parameter, value: float, *, is_upper: bool) -> bool:
     low, high = _ends(parameter.domain)
     if value == (high if is_upper else low):
         return True
-    place = _place(parameter.domain, value)
-    return (1 - place if is_upper else place) <= _EDGE
+    position = _position(parameter.domain, value)
+    return (1 - position if is_upper else position) <= _EDGE
 
 
 def share_near_end(parameter: Parameter, *, is_upper: bool) -> float | None:
@@ -78,7 +78,7 @@ def _is_log(domain: Domain) -> bool:
     return isinstance(domain, Interval) and domain.log
 
 
-def _place(domain: Domain, value: float) -> float:
+def _position(domain: Domain, value: float) -> float:
     """Return where between the ends a value lies, from 0 to 1 on the scale of the range."""
     low, high = _ends(domain)
     if _is_log(domain):

@@ -327,7 +327,7 @@ def _repeated(declared: _Declared, found: Mapping[str, _Declared], fixed: FixedV
     if key is None:
         yield own
         return
-    counts = [other.parameter for other in found.values() if other.parameter.place == key and other.repeat is None]
+    counts = [other.parameter for other in found.values() if other.parameter.key_path == key and other.repeat is None]
     counts = [count for count in counts if None in (own.option, count.option) or count.option == own.option]
     if counts:
         values = [value for count in counts for value in (count.values or [None])]
@@ -348,19 +348,19 @@ def _resolve(
     parameters: Sequence[Parameter], forbidden: Sequence[tuple[Condition, ...]], fixed: FixedValue | None
 ) -> Space:
     """Drop the conditions that a fixed value fulfils, and what can never be: parameters and combinations."""
-    searched = {parameter.place for parameter in parameters}
+    searched = {parameter.key_path for parameter in parameters}
     kept: dict[str, Parameter] = {}
-    kept_places: set[str] = set()
+    kept_key_paths: set[str] = set()
     for parameter in Space(parameters).parameters:
-        remaining = _remaining(parameter.name, parameter.when, searched, kept_places, fixed)
+        remaining = _remaining(parameter.name, parameter.when, searched, kept_key_paths, fixed)
         if remaining is not None:
             is_option_open = parameter.option_condition in remaining
             option = parameter.option if is_option_open else None
             kept[parameter.name] = replace(parameter, when=remaining, option=option)
-            kept_places.add(parameter.place)
+            kept_key_paths.add(parameter.key_path)
     clauses = []
     for clause in forbidden:
-        remaining = _remaining("forbid", clause, searched, kept_places, fixed)
+        remaining = _remaining("forbid", clause, searched, kept_key_paths, fixed)
         if remaining == ():
             texts = " and ".join(map(str, clause))
             raise SpaceError(f"forbid: {texts} holds in every trial, by what is fixed. Leave it out.")

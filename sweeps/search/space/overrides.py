@@ -1,4 +1,4 @@
-"""Further overrides for a study that is resumed: they come after those it was started with, and replace them."""
+"""Merge the overrides of `lightsweep resume` into those of the study: they are appended, and win on conflict."""
 
 from collections.abc import Sequence
 from pathlib import Path

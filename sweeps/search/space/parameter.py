@@ -1,7 +1,4 @@
-"""A condition on the value of a key: when a parameter is searched, or which combinations are forbidden.
-
-One searched parameter: its key, the set its values come from, and how Optuna stores them.
-"""
+"""A searched parameter: its key, its domain, its conditions, and the values that Optuna stores for it."""
 
 import math
 import operator
@@ -184,14 +181,14 @@ class Parameter:
     when: tuple[Condition, ...] = ()
 
     @property
-    def place(self) -> str:
+    def key_path(self) -> str:
         """Where the value goes, and what conditions call it: `optimizer.lr`, `model.width[0]`."""
         return self.key if self.index is None else f"{self.key}[{self.index}]"
 
     @property
     def name(self) -> str:
-        """The parameter's name in Optuna: the place, told apart by the option, as in `optimizer.lr@sgd`."""
-        return self.place if self.option is None else f"{self.place}@{self.option}"
+        """The parameter's name in Optuna: the key path, with the option if there is one, as in `optimizer.lr@sgd`."""
+        return self.key_path if self.option is None else f"{self.key_path}@{self.option}"
 
     @property
     def text(self) -> str:
@@ -306,7 +303,7 @@ class Parameter:
                 if math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-9 * abs(it.step)):
                     return nearest
         raise SpaceError(
-            f"{self.place}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
+            f"{self.key_path}: {_text(value)} is not in {self.domain}. Give one of these values, or widen the "
             f"space: that of a study that has begun with `lightsweep resume STUDY --migrate`."
         )
 

@@ -1,7 +1,4 @@
-"""A search space: named parameters with conditions, and the combinations that are forbidden.
-
-Values typed as Hydra overrides, for one trial.
-"""
+"""A search space: named parameters with conditions, and forbidden combinations."""
 
 import itertools
 import math
@@ -94,7 +91,7 @@ class Space:
         chosen: dict[str, Any] = {}
         for parameter in self.parameters:
             if all_hold(parameter.when, chosen):
-                chosen[parameter.place] = parameter.suggest(trial)
+                chosen[parameter.key_path] = parameter.suggest(trial)
         return self._values(chosen)
 
     def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +99,7 @@ class Space:
         for name in stored:
             if name not in self._by_name:
                 raise SpaceError(f"{name} is not searched in this study. {did_you_mean(name, self._by_name)}".strip())
-        return self._values({p.place: p.decode(stored[p.name]) for p in self.parameters if p.name in stored})
+        return self._values({p.key_path: p.decode(stored[p.name]) for p in self.parameters if p.name in stored})
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config's values as Optuna stores them, for `enqueue_trial`; some keys may be missing.
@@ -111,20 +108,20 @@ class Space:
             SpaceError: A key or a value is not in the space, or the values do not go together.
         """
         self._check_keys(values)
-        chosen = self._places(values)
+        chosen = self._by_key_path(values)
         for clause in self.forbidden:
             if all_hold(clause, chosen):
                 raise SpaceError(f"{_clause(clause)} is forbidden in this study. Choose another combination.")
         found: dict[str, Any] = {}
-        for place in chosen:
-            found |= self._encode_place(place, chosen)
+        for key_path in chosen:
+            found |= self._encode_one(key_path, chosen)
         return found
 
     def forbids(self, values: Mapping[str, Any]) -> bool:
         """Tell whether the values of a trial are a forbidden combination."""
         if not self.forbidden:
             return False
-        chosen = self._places(values)
+        chosen = self._by_key_path(values)
         return any(all_hold(clause, chosen) for clause in self.forbidden)
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
@@ -148,7 +145,7 @@ class Space:
         for parameter in self.parameters:
             if parameter.values is None:
                 raise SpaceError(
-                    f"{parameter.place}={parameter.domain}: a grid needs values that can be counted, but an "
+                    f"{parameter.key_path}={parameter.domain}: a grid needs values that can be counted, but an "
                     f"interval is continuous. Give {_countable(parameter)}, or take another sampler."
                 )
             found[parameter.name] = list(parameter.values)
@@ -193,30 +190,30 @@ class Space:
                     found.append(point)
             if not any(name in point for point in found):
                 raise SpaceError(_never_active(parameter, self._forbidden_text))
-        return [self._values({self._by_name[name].place: v for name, v in point.items()}) for point in found]
+        return [self._values({self._by_name[name].key_path: v for name, v in point.items()}) for point in found]
 
-    def places(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a point by place: `model.width[0]` for an element that is a parameter of its own.
+    def by_key_path(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a point by key path: `model.width[0]` for an element that is a parameter of its own.
 
         Raises:
             SpaceError: A key is not in the space.
         """
         self._check_keys(values)
-        return self._places(values)
+        return self._by_key_path(values)
 
     def moved(self, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return a point with the values at some places changed; None if that is no point of the space.
+        """Return a point with the values at some key paths changed; None if that is no point of the space.
 
         What the change makes inactive is left out; what it makes active must be among the changes.
         """
-        wanted = self.places(values) | dict(changes)
+        wanted = self.by_key_path(values) | dict(changes)
         chosen: dict[str, Any] = {}
         for parameter in self.parameters:
             if not all_hold(parameter.when, chosen):
                 continue
-            if parameter.place not in wanted or not _as_own(parameter, wanted[parameter.place]):
+            if parameter.key_path not in wanted or not _as_own(parameter, wanted[parameter.key_path]):
                 return None
-            chosen[parameter.place] = wanted[parameter.place]
+            chosen[parameter.key_path] = wanted[parameter.key_path]
         if not changes.keys() <= chosen.keys() or any(all_hold(clause, chosen) for clause in self.forbidden):
             return None
         return self._values(chosen)
@@ -246,16 +243,16 @@ class Space:
     def _forbidden_text(self) -> str:
         return " or ".join(_clause(clause) for clause in self.forbidden)
 
-    # --- keys of the config, places of values, names in Optuna
+    # --- keys of the config, key paths of values, names in Optuna
 
     def _values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the config's values by key for values by place: elements become lists."""
+        """Return the config's values by key for values by key path: elements become lists."""
         values: dict[str, Any] = {}
         for key, group in self._by_key.items():
             if key in chosen:
                 values[key] = chosen[key]
             elif group[0].index is not None:
-                indices = sorted({p.index or 0 for p in group if p.place in chosen})
+                indices = sorted({p.index or 0 for p in group if p.key_path in chosen})
                 if indices != list(range(len(indices))):
                     raise SpaceError(
                         f"{key}: an element is only searched together with those before it, but [{indices[-1]}] can "
@@ -264,8 +261,8 @@ class Space:
                 values |= {key: [chosen[f"{key}[{index}]"] for index in indices]} if indices else {}
         return values
 
-    def _places(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values by place for the config's values by key: lists fall apart into elements."""
+    def _by_key_path(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values by key path for the config's values by key: lists fall apart into elements."""
         chosen: dict[str, Any] = {}
         for key, value in values.items():
             if self._by_key[key][0].index is None:
@@ -276,20 +273,20 @@ class Space:
             chosen |= {f"{key}[{index}]": item for index, item in enumerate(value)}
         return chosen
 
-    def _encode_place(self, place: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    def _encode_one(self, key_path: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Encode one value for each parameter that may be the active one; none is known if conditions are open."""
-        candidates = [p for p in self.parameters if p.place == place]
+        candidates = [p for p in self.parameters if p.key_path == key_path]
         if not candidates:
-            raise SpaceError(f"{place} is not searched in this study; the list has too many elements.")
+            raise SpaceError(f"{key_path} is not searched in this study; the list has too many elements.")
         may_be_active = [p for p in candidates if all(c.key not in chosen or c.holds(chosen[c.key]) for c in p.when)]
         if not may_be_active:
             texts = " or ".join(" and ".join(map(str, p.when)) for p in candidates)
-            raise SpaceError(f"{place} is only searched when {texts}. Leave it out, or change what it depends on.")
+            raise SpaceError(f"{key_path} is only searched when {texts}. Leave it out, or change what it depends on.")
         found: dict[str, Any] = {}
         refusal: SpaceError | None = None
         for parameter in may_be_active:
             try:
-                found[parameter.name] = parameter.encode(chosen[place])
+                found[parameter.name] = parameter.encode(chosen[key_path])
             except SpaceError as error:
                 refusal = error
         if not found and refusal is not None:
@@ -313,7 +310,7 @@ class Space:
                 return
             parameter = self.parameters[index]
             for value in candidates(parameter):
-                yield from go(index + 1, chosen | {parameter.place: value}, by_name | {parameter.name: value})
+                yield from go(index + 1, chosen | {parameter.key_path: value}, by_name | {parameter.name: value})
 
         return go(0, {}, {})
 
@@ -323,13 +320,13 @@ class Space:
             c.key for c in (parameter.when if parameter else ())
         }
         for other in reversed(self.parameters):
-            if other.place in tied:
+            if other.key_path in tied:
                 tied |= {c.key for c in other.when}
 
         def candidates(other: Parameter) -> Sequence[Any]:
             if parameter is not None and other.name == parameter.name:
                 return [value]
-            return self._telling_values(other) if other.place in tied else other.ends[:1]
+            return self._telling_values(other) if other.key_path in tied else other.ends[:1]
 
         points = itertools.islice(self._combinations(candidates), _MAX_SEARCHED)
         return next((point for point in points if parameter is None or parameter.name in point), None)
@@ -338,13 +335,13 @@ class Space:
         """Return the values that conditions may tell apart: the ends first, then all there are, if few."""
         few = parameter.values if parameter.values is not None and len(parameter.values) <= _MAX_COUNTED else ()
         named: list[Any] = []
-        for condition in self._conditions_on(parameter.place):
+        for condition in self._conditions_on(parameter.key_path):
             named += [v for value in condition.values for v in _as_own(parameter, value)]
         return list({quote(value): value for value in (*parameter.ends, *few, *named)}.values())
 
-    def _conditions_on(self, place: str) -> Iterator[Condition]:
+    def _conditions_on(self, key_path: str) -> Iterator[Condition]:
         groups = [*(parameter.when for parameter in self.parameters), *self.forbidden]
-        return (condition for group in groups for condition in group if condition.key == place)
+        return (condition for group in groups for condition in group if condition.key == key_path)
 
     def _check_keys(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -374,15 +371,15 @@ class Space:
 
 
 def _require_distinct(parameters: Sequence[Parameter]) -> None:
-    """Refuse two parameters of one place, unless both belong to options, and gaps in lists."""
+    """Refuse two parameters of one key path, unless both belong to options, and gaps in lists."""
     options: dict[str, list[str | None]] = {}
     indices: dict[str, set[int | None]] = {}
     for parameter in parameters:
-        options.setdefault(parameter.place, []).append(parameter.option)
+        options.setdefault(parameter.key_path, []).append(parameter.option)
         indices.setdefault(parameter.key, set()).add(parameter.index)
-    for place, found in options.items():
+    for key_path, found in options.items():
         if len(set(found)) < len(found) or (len(found) > 1 and None in found):
-            raise SpaceError(f"{place}: a key is searched once, but it is there twice. Delete one of the two.")
+            raise SpaceError(f"{key_path}: a key is searched once, but it is there twice. Delete one of the two.")
     for key, found_indices in indices.items():
         if found_indices != {None} and found_indices != set(range(len(found_indices))):
             raise SpaceError(f"{key}: elements are searched from [0] on without a gap, and then not the whole list.")
@@ -390,24 +387,24 @@ def _require_distinct(parameters: Sequence[Parameter]) -> None:
 
 def _in_order(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
     """Return the parameters as given, but each after those that its conditions name."""
-    by_place: dict[str, list[Parameter]] = {}
+    by_key_path: dict[str, list[Parameter]] = {}
     for parameter in parameters:
-        by_place.setdefault(parameter.place, []).append(parameter)
+        by_key_path.setdefault(parameter.key_path, []).append(parameter)
     placed: dict[str, Parameter] = {}
 
-    def place(parameter: Parameter, waiting: tuple[Parameter, ...]) -> None:
+    def insert(parameter: Parameter, waiting: tuple[Parameter, ...]) -> None:
         if parameter.name in placed:
             return
         if parameter in waiting:
-            circle = [p.place for p in (*waiting[waiting.index(parameter) :], parameter)]
-            raise SpaceError(f"{parameter.place}: conditions go round in a circle, {' -> '.join(circle)}. Cut one.")
+            circle = [p.key_path for p in (*waiting[waiting.index(parameter) :], parameter)]
+            raise SpaceError(f"{parameter.key_path}: conditions go round in a circle, {' -> '.join(circle)}. Cut one.")
         for condition in parameter.when:
-            for other in by_place.get(condition.key, ()):
-                place(other, (*waiting, parameter))
+            for other in by_key_path.get(condition.key, ()):
+                insert(other, (*waiting, parameter))
         placed[parameter.name] = parameter
 
     for parameter in parameters:
-        place(parameter, ())
+        insert(parameter, ())
     return tuple(placed.values())
 
 
@@ -417,7 +414,7 @@ def _clause(conditions: Iterable[Condition]) -> str:
 
 def _never_active(parameter: Parameter, forbidden: str) -> str:
     besides = f", and {forbidden} is forbidden" if forbidden else ""
-    return f"{parameter.place} is never searched: no values satisfy {_clause(parameter.when)}{besides}."
+    return f"{parameter.key_path} is never searched: no values satisfy {_clause(parameter.when)}{besides}."
 
 
 def _as_own(parameter: Parameter, value: Any) -> list[Any]:

@@ -1,7 +1,7 @@
-"""What is secret in overrides as they were typed: hidden where they are recorded, and in messages about a wrong one.
+"""Hide secrets in overrides as they were typed: in records, and in messages about a wrong override.
 
-An override is read by the grammar that it is obeyed by, and its value is divided as a configuration is
-(`core/secrets.py`). Those that cannot have a secret are not read, since Hydra's parser takes time to import.
+An override is parsed by Hydra's grammar, and its value is searched like a configuration (`core/secrets.py`). Overrides
+that cannot contain a secret are not parsed, since Hydra's parser takes time to import.
 """
 
 import re

@@ -57,7 +57,7 @@ def test_only_the_stores_own_folder_may_be_a_link(tmp_path: Path) -> None:
     assert paths.train_dir(store) == store / "train" / "0000"
 
     (store / "reproductions").symlink_to(tmp_path)
-    with pytest.raises(StoreError, match="reproductions must be a folder, but is a link: nothing is written"):
+    with pytest.raises(StoreError, match="reproductions must be a folder, but is a link"):
         paths.reproduction_dir(store)
 
 

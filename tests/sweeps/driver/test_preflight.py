@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.driver.preflight import places_without_effect, suspects, variants
+from sweeps.driver.preflight import suspects, variants, without_effect
 from sweeps.search.space.declare import parse_space
 from sweeps.search.space.space import Space
 
@@ -13,7 +13,7 @@ def found(space: Space, behaviour: Any) -> tuple[list[str], list[str]]:
     """Return the suspects, and those that are dead, where `behaviour` says what a point does."""
     points = space.corners()
     places = suspects(space, points, [behaviour(point) for point in points])
-    return places, places_without_effect(space, points, places, behaviour)
+    return places, without_effect(space, points, places, behaviour)
 
 
 def test_a_key_that_nothing_depends_on_is_dead() -> None:
@@ -46,7 +46,7 @@ def test_elements_of_a_list_are_keys_of_their_own() -> None:
 def test_what_could_not_be_tried_is_not_called_dead() -> None:
     space = parse_space({"lr": "interval(0.1,1)", "unused": "choice(a,b)"})
     points = space.corners()
-    assert places_without_effect(space, points, ["unused"], lambda point: None) == []
+    assert without_effect(space, points, ["unused"], lambda point: None) == []
     assert suspects(space, points, [None] * len(points)) == []
 
 
