@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from rich.text import Text
 from sweeps.core.messages import Progress
 from sweeps.core.pareto import on_front
 from sweeps.core.text import duration, number, some_of, values_text
-from sweeps.core.trials import TrialResult
+from sweeps.core.trials import TrialResult, counts_text, num_finished
 from sweeps.driver.display import Display, Heading, TrialView
 from sweeps.driver.forecast import Forecast, Training, forecast
 from sweeps.results.summary import BestTrial
@@ -46,7 +47,7 @@ class _Progress:
 
     def __init__(self, heading: Heading, clock: Callable[[], float]) -> None:
         self.heading = heading
-        self.counts = {"complete": 0, "pruned": 0, "failed": 0, "interrupted": 0}
+        self.counts: Counter[str] = Counter()
         before = heading.best_before
         self.best: TrialResult | BestTrial | None = before[0] if before and not heading.objectives else None
         self.front: list[TrialResult | BestTrial] = [*before] if heading.objectives else []
@@ -61,7 +62,7 @@ class _Progress:
     @property
     def num_ended(self) -> int:
         """Trials of this run that count against the total."""
-        return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
+        return num_finished(self.counts)
 
     def start(self, trial: TrialView) -> None:
         self._running.setdefault(trial.number, trial)
@@ -318,10 +319,10 @@ class LiveDisplay(Display):
             return Text(f"{heading.title}  {duration(now - self._began)}", style="bold")
         ended = self._state.num_ended
         finished = heading.num_finished + ended
-        words = [f"{count} {state}" for state, count in counts.items() if count]
+        words = counts_text(counts)
         text = Text(f"{heading.name}  {finished}/{heading.num_trials} trials", style="bold")
         if words:
-            text.append(f"  ({', '.join(words)})", style="not bold")
+            text.append(f"  ({words})", style="not bold")
         if self._state.best is not None and self._state.best.value is not None:
             best = self._state.best
             text.append(f"  best #{best.number} {heading.metric}={number(float(best.value or 0.0))}", style="green")

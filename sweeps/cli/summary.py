@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from rich.console import Console
 
@@ -10,11 +11,12 @@ from sweeps.cli.live import warn_unsent
 from sweeps.core import paths
 from sweeps.core.errors import LightsweepError
 from sweeps.core.text import duration, values_text
+from sweeps.core.trials import EndState, counts_text
 from sweeps.core.urls import default_uri
 from sweeps.driver.sweep import SweepResult
 from sweeps.report.advice import Advice
 from sweeps.results.queries import sorted_rows, trial_rows
-from sweeps.results.summary import NO_BEST, StudySummary, counts_text, next_commands, resume_command
+from sweeps.results.summary import NO_BEST, StudySummary, next_commands, resume_command
 
 __all__ = ["advice_lines", "conclude"]
 
@@ -83,7 +85,7 @@ def _trials(result: SweepResult) -> Iterator[str]:
         yield f"{summary.name} has its {summary.num_finished} trials already. For more:"
         yield f"  {resume_command(summary)}"
     else:
-        counts = counts_text({state: totals.count(state) for state in ("complete", "pruned", "failed", "interrupted")})
+        counts = counts_text({state: totals.count(state) for state in get_args(EndState)})
         yield f"{summary.name}: {counts or 'no trial ended'} in {duration(totals.elapsed_s)}"
     if not totals.stopped and not summary.has_all:
         total = f"{summary.num_finished} trials of {summary.num_trials}"

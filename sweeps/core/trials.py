@@ -11,12 +11,40 @@ from typing import Any, Literal
 
 from sweeps.core.messages import Cause, PruneDecision
 
-__all__ = ["SEM", "EndState", "Search", "Suggestion", "Totals", "TrialResult", "Why"]
+__all__ = [
+    "FINISHED",
+    "SEM",
+    "EndState",
+    "Search",
+    "Suggestion",
+    "Totals",
+    "TrialResult",
+    "Why",
+    "counts_text",
+    "num_finished",
+]
 
 SEM = "_sem"
 """what the name of a mean's standard error ends with"""
 
 EndState = Literal["complete", "pruned", "failed", "interrupted"]
+
+FINISHED: tuple[EndState, ...] = ("complete", "pruned", "failed")
+"""the states of trials that count against `study.num_trials`"""
+
+
+def num_finished(counts: Mapping[str, int]) -> int:
+    """Return how many trials count against `study.num_trials`, from the number of trials in each state."""
+    return sum(counts.get(state, 0) for state in FINISHED)
+
+
+def counts_text(counts: Mapping[str, int], *, num_infeasible: int = 0) -> str:
+    """Write how many trials there are in each state: `5 complete (1 infeasible), 2 pruned`."""
+    shown = (*FINISHED, "interrupted", "running")
+    texts = {state: f"{counts[state]} {state}" for state in shown if counts.get(state)}
+    if num_infeasible and "complete" in texts:
+        texts["complete"] += f" ({num_infeasible} infeasible)"
+    return ", ".join(texts.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from sweeps.config.composer import Config
 from sweeps.core.messages import MetricPoint
 from sweeps.core.text import brief, code_block, escaped, link, number, short_names, some_of, table
 from sweeps.core.tree import flatten
-from sweeps.core.trials import TrialResult, Why
+from sweeps.core.trials import TrialResult, Why, counts_text
 from sweeps.driver.session import common_tags
 from sweeps.driver.transfer import record_move
 from sweeps.driver.trial_runs import InterruptedRun
@@ -307,8 +307,10 @@ def study_text(
 
 
 def _progress(summary: StudySummary, pages: Pages) -> str:
-    others = [f"{summary.counts[s]} {s}" for s in ("pruned", "failed", "interrupted") if summary.counts.get(s)]
-    of_them = f" ({', '.join(others)})" if others else ""
+    others = counts_text(
+        {state: count for state, count in summary.counts.items() if state not in ("complete", "running")}
+    )
+    of_them = f" ({others})" if others else ""
     trials = f"{summary.num_finished} of {summary.num_trials} trials{of_them}"
     state = "" if summary.state in ("running", "complete") else f"{summary.state.capitalize()}: "
     so_far = " so far" if summary.state == "running" else ""

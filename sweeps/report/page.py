@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.core.text import distinct, duration, number, short_names, values_text
-from sweeps.core.trials import SEM
+from sweeps.core.trials import SEM, counts_text
 from sweeps.report.chart import LOOKS, WARMER, WARMER_ON_BLACK, Chart, Panel, Parallel, Role
 from sweeps.report.plotly_renderer import parallel_figure, plotly_figure
 from sweeps.report.study_view import ROLES, StudyView, plain
 from sweeps.results.queries import TrialRow, sorted_rows
-from sweeps.results.summary import NO_BEST, NextCommand, StudySummary, counts_text
+from sweeps.results.summary import NO_BEST, NextCommand, StudySummary
 
 __all__ = ["Cell", "Column", "Row", "Table", "load", "page", "table"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweeps.core import paths
 from sweeps.core.text import whole
-from sweeps.core.trials import SEM
+from sweeps.core.trials import SEM, num_finished
 from sweeps.core.urls import store_options
 from sweeps.tracking import tags
 
@@ -27,7 +27,6 @@ __all__ = [
     "BestTrial",
     "NextCommand",
     "StudySummary",
-    "counts_text",
     "next_commands",
     "resume_command",
     "run_commands",
@@ -35,8 +34,6 @@ __all__ = [
 ]
 
 NO_BEST = "There is no best trial: none is complete and satisfies the constraints."
-_ENDED = ("complete", "pruned", "failed")  # what counts against the total
-_SHOWN = (*_ENDED, "interrupted", "running")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +99,7 @@ class StudySummary:
     @property
     def num_finished(self) -> int:
         """How many trials count against the total."""
-        return sum(self.counts.get(state, 0) for state in _ENDED)
+        return num_finished(self.counts)
 
     @property
     def has_all(self) -> bool:
@@ -145,14 +142,6 @@ def _best_trial(row: "TrialRow", objectives: Mapping[str, str]) -> BestTrial:
         params=row.params,
         error=error if math.isfinite(error) else 0.0,
     )
-
-
-def counts_text(counts: Mapping[str, int], *, num_infeasible: int = 0) -> str:
-    """Write how many trials there are in each state: `5 complete (1 infeasible), 2 pruned`."""
-    texts = {state: f"{counts[state]} {state}" for state in _SHOWN if counts.get(state)}
-    if num_infeasible and "complete" in texts:
-        texts["complete"] += f" ({num_infeasible} infeasible)"
-    return ", ".join(texts.values())
 
 
 # --- what to type next

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.core.trials import num_finished
 from sweeps.search.storage import storage_errors
 
 __all__ = ["DROPPED", "IMPORTED", "INTERRUPTED", "ORIGIN", "Tally", "TrialCounts", "count_trials", "origin", "state_of"]
@@ -90,7 +91,7 @@ def count_trials(storage: RDBStorage, name: str) -> TrialCounts:
             trials = []
     counts = Counter(state_of(trial) for trial in trials)
     return TrialCounts(
-        num_finished=counts["complete"] + counts["pruned"] + counts["failed"],
+        num_finished=num_finished(counts),
         num_running=counts["running"],
         num_waiting=counts["waiting"] + counts["interrupted"],
     )

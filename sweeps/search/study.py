@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.core.errors import StudyError
 from sweeps.core.messages import Cause, PruneDecision
-from sweeps.core.trials import EndState, Search, Suggestion, TrialResult
+from sweeps.core.trials import EndState, Search, Suggestion, TrialResult, num_finished
 from sweeps.search.objectives import violations, why_infeasible
 from sweeps.search.optuna_private import (
     CONSTRAINT,
@@ -426,8 +426,7 @@ class Study(Search):
     @property
     def num_finished(self) -> int:
         """How many trials count against `study.num_trials`: its own that ended, if neither interrupted nor dropped."""
-        counts = self.counts
-        return counts["complete"] + counts["pruned"] + counts["failed"]
+        return num_finished(self.counts)
 
     @property
     def is_new(self) -> bool:

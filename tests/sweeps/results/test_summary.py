@@ -9,11 +9,11 @@ import pytest
 from report_studies import PlainStudy, trial
 
 from sweeps.core import paths
+from sweeps.core.trials import counts_text
 from sweeps.results.summary import (
     BestTrial,
     NextCommand,
     StudySummary,
-    counts_text,
     next_commands,
     resume_command,
     run_commands,
