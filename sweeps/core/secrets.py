@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 
 import yaml
 
-from sweeps.core.tree import KeyPath, leaves, map_leaves, texts
+from sweeps.core.tree import KeyPath, leaves, replace_leaves
 from sweeps.core.urls import hide_password, is_secret, passwords_in
 
 __all__ = ["HIDDEN", "Hidden", "Secrets", "is_secret", "reveal", "withhold"]
@@ -149,25 +149,21 @@ def withhold(tree: Mapping[str, Any], secrets: Secrets) -> tuple[dict[str, Any],
     A value below a secret key is hidden, unless it is null, true or false, or an interpolation, which only says where
     the value is; so are secrets and the passwords of URLs in any text.
     """
-    by_key = [(path, value) for path, value in leaves(tree) if _is_withheld(path, value)]
-    secrets.add(value for _, value in by_key)
-    secrets.add(password for text in texts(tree) for password in passwords_in(text))
-    places = dict(by_key)
-    hidden: list[tuple[tuple[str | int, ...], Any]] = []
-
-    def shown(value: Any, place: KeyPath) -> Any:
-        told = HIDDEN if place in places else secrets.hide(value) if isinstance(value, str) else value
-        if told is not value and told != value:
-            hidden.append((place, value))
-        return told
-
-    return map_leaves(tree, shown), tuple(hidden)
+    found = list(leaves(tree))
+    by_key = {path: value for path, value in found if _is_withheld(path, value)}
+    in_text = [(path, value) for path, value in found if isinstance(value, str)]
+    secrets.add(by_key.values())
+    secrets.add(password for _, text in in_text for password in passwords_in(text))
+    shown: dict[KeyPath, Any] = {path: secrets.hide(text) for path, text in in_text}
+    shown |= dict.fromkeys(by_key, HIDDEN)
+    hidden = tuple((path, value) for path, value in found if path in shown and shown[path] != value)
+    return replace_leaves(tree, {path: shown[path] for path, _ in hidden}), hidden
 
 
 def reveal(tree: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
     """Put back what `withhold` has hidden."""
-    values = dict(hidden)
-    return map_leaves(tree, lambda leaf, path: values.get(path, leaf)) if values else dict(tree)
+    revealed: dict[str, Any] = replace_leaves(tree, dict(hidden))
+    return revealed
 
 
 def _is_withheld(path: KeyPath, value: Any) -> bool:

@@ -1,11 +1,11 @@
 """Walk nested plain data: mappings, lists and their leaves."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
-__all__ = ["KeyPath", "flatten", "leaves", "map_leaves", "texts"]
+__all__ = ["KeyPath", "flatten", "leaves", "replace_leaves", "texts"]
 
 KeyPath = tuple[Any, ...]
 """The keys and indices that lead from the top to a leaf."""
@@ -25,13 +25,13 @@ def texts(tree: Any) -> Iterator[str]:
     return (leaf for _, leaf in leaves(tree) if isinstance(leaf, str))
 
 
-def map_leaves(tree: Any, change: Callable[[Any, KeyPath], Any], path: KeyPath = ()) -> Any:
-    """Copy a tree, with each leaf replaced by what `change` makes of it and its key path."""
+def replace_leaves(tree: Any, leaves_at: Mapping[KeyPath, Any], path: KeyPath = ()) -> Any:
+    """Copy a tree, with the leaves at some key paths replaced."""
     if isinstance(tree, Mapping):
-        return {key: map_leaves(value, change, (*path, key)) for key, value in tree.items()}
+        return {key: replace_leaves(value, leaves_at, (*path, key)) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [map_leaves(value, change, (*path, index)) for index, value in enumerate(tree)]
-    return change(tree, path)
+        return [replace_leaves(value, leaves_at, (*path, index)) for index, value in enumerate(tree)]
+    return leaves_at.get(path, tree)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

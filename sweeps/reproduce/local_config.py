@@ -20,7 +20,7 @@ from sweeps.core import paths
 from sweeps.core.errors import ConfigError, StoreError, UsageError, did_you_mean
 from sweeps.core.safe_yaml import read_yaml
 from sweeps.core.secrets import HIDDEN, is_secret
-from sweeps.core.tree import flatten, map_leaves, texts
+from sweeps.core.tree import flatten, replace_leaves, texts
 from sweeps.core.urls import passwords_in
 
 __all__ = ["derived", "deriving", "localize", "secrets_missing"]
@@ -73,7 +73,7 @@ def derived(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         UsageError: An override is not valid, or names no key of the config.
     """
-    changed: Config = map_leaves(config, lambda leaf, _: leaf)
+    changed: Config = replace_leaves(config, {})
     keys = flatten(config)
     for override in overrides:
         key, separator, text = override.partition("=")

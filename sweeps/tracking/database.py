@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def run_parts(
 def of_runs(
     connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[str], run_ids: Sequence[str]
 ) -> Iterator[Any]:
-    """Yield the rows of a query that belong to these runs; see `run_parts`."""
-    for some in run_parts(connection, column, run_ids):
-        yield from connection.execute(query.where(some))
+    """Return the rows of a query that belong to these runs, read in parts; see `run_parts`."""
+    parts = run_parts(connection, column, run_ids)
+    return chain.from_iterable(connection.execute(query.where(some)).all() for some in parts)
 
 
 def lacking(connection: sa.Connection) -> list[str]:
