@@ -23,7 +23,7 @@ def schema_lock(url: str) -> Iterator[None]:
 
     Raises:
         OSError: The folder or the lock file cannot be written, or others hold the lock for too long.
-        sqlalchemy.exc.SQLAlchemyError: The server does not answer.
+        sqlalchemy.exc.SQLAlchemyError: The server does not respond.
     """
     file = sqlite_file(url)
     backend = url.partition(":")[0].partition("+")[0]

@@ -15,16 +15,16 @@ from sweeps.search.space.space import Space
 
 __all__ = ["Importance", "weigh"]
 
-_NUM_ORDERS = 39  # so that chance alone makes one of forty parameters clear
+_NUM_ORDERS = 39  # so that by chance one of forty parameters seems to matter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """What one searched key has to do with being among the best.
+    """How much one searched key matters for being among the best.
 
     Attributes:
-        share: Of all keys' importance, 0 to 1.
-        is_clear: Whether it is more than in any of 39 random orders of the same trials (p <= 1/40).
+        share: Its share of the importance of all keys, 0 to 1.
+        is_clear: Whether it is larger than in each of 39 random orders of the same trials (p <= 1/40).
     """
 
     key: str
@@ -35,18 +35,18 @@ class Importance:
 def weigh(
     space: Space, points: Sequence[Mapping[str, Any]], scores: Sequence[float], *, num_best: int
 ) -> list[Importance]:
-    """Weigh the keys of a space, the most important first.
+    """Return the importance of the keys of a space, the most important first.
 
-    The measure is how far the distribution of the best trials' values is from that of all trials (Watanabe et al.,
+    It measures how far the distribution of the best trials' values is from that of all trials (Watanabe et al.,
     "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces", IJCAI 2023; for conditional
-    parameters its extension of 2026, as Optuna has them). It asks only who is among the best, so that pruned trials
-    count, too. Shares of one key's parameters (elements of a list, ranges of options) are added.
+    parameters its extension of 2026, as implemented in Optuna). It uses only which trials are among the best, so that
+    pruned trials count as well. The shares of a key's parameters (elements of a list, ranges of options) are added.
 
     Args:
-        space: The space that the points are from; points that are not are left out.
+        space: The space; points outside of it are left out.
         points: The values of each trial by key.
-        scores: One a trial, finite; more is better.
-        num_best: How many trials are the best; ties with the last of them are, too.
+        scores: One finite score per trial; higher is better.
+        num_best: How many trials count as the best; ties with the last of them count as well.
     """
     encoded = [(params, score) for params, score in zip(map(_encoder(space), points), scores, strict=True) if params]
     if len(encoded) <= num_best:
@@ -74,14 +74,14 @@ def _encoder(space: Space) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     def encode(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return space.encode({key: value for key, value in values.items() if key in space.keys})
-        except SpaceError:  # of a space that the study had before
+        except SpaceError:  # from an earlier space of the study
             return {}
 
     return encode
 
 
 def _study(space: Space, points: Sequence[Mapping[str, Any]]) -> optuna.Study:
-    """Return a study of these trials in memory, by Optuna's names; its values mean nothing."""
+    """Return a study of these trials in memory, with meaningless values."""
     distributions = space.distributions
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.study.create_study(storage=optuna.storages.InMemoryStorage(), study_name="importance")
@@ -93,9 +93,9 @@ def _study(space: Space, points: Sequence[Mapping[str, Any]]) -> optuna.Study:
 
 
 def _by_key(space: Space, study: optuna.Study, scores: Sequence[float], quantile: float) -> dict[str, float]:
-    """Return the importance of each key, without a scale; 0 for those that no trial has."""
+    """Return the unnormalised importance of each key; 0 if no trial has it."""
     evaluator = ped_anova()(target_quantile=quantile)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few trials of an option: the random orders say what that is worth
-        found = evaluator.evaluate(study, target=lambda trial: -scores[trial.number])  # it takes less for better
+        warnings.simplefilter("ignore")  # few trials of an option; the random orders account for that
+        found = evaluator.evaluate(study, target=lambda trial: -scores[trial.number])  # lower is better there
     return {key: sum(found.get(p.name, 0.0) for p in space.parameters if p.key == key) for key in space.keys}

@@ -26,7 +26,7 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     """Return the direction of each objective.
 
     Raises:
-        ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
+        ConfigError: A direction is unknown, not every metric has one, or a metric is repeated.
     """
     metrics: list[Any] = list(metric) if isinstance(metric, list | tuple) else [metric]
     directions: list[Any] = list(direction) if isinstance(direction, list | tuple) else [direction]
@@ -41,9 +41,11 @@ def parse_objectives(metric: str | Sequence[str], direction: str | Sequence[str]
     return {name: StudyDirection[way.upper()] for name, way in zip(metrics, directions, strict=True)}
 
 
-_FORM = re.compile(r"\s*(?P<metric>.*\S)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")  # a name may hold any
+_FORM = re.compile(
+    r"\s*(?P<metric>.*\S)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*"
+)  # a name may contain anything
 _QUOTED = re.compile(r"""(["'])(?P<metric>.+)\1""")
-_LEAST = 1e-9  # the violation of `<` by a value that is the bound
+_LEAST = 1e-9  # the violation of `<` by a value that equals the bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +69,26 @@ class Constraint:
                 return value > self.bound
 
     def violation(self, value: float) -> float:
-        """Return by how much `value` violates it, as a share of the bound; at most 0 where it holds.
+        """Return by how much `value` violates it, relative to the bound; at most 0 if it holds.
 
-        Shares, so that a sampler may add up those of several constraints.
+        It is relative so that a sampler may add up the violations of several constraints.
         """
         excess = value - self.bound if self.operator[0] == "<" else self.bound - value
         share = excess / (abs(self.bound) or 1.0)
         return min(share, 0.0) if self.holds(value) else max(share, _LEAST)
 
     def why_violated(self, value: float) -> str:
-        """Say it in words."""
+        """Return the violation in words."""
         return f"{self.metric}={number(float(value))} violates {self}"
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self.bound:.15g}"  # all digits: a study knows its constraints by it
+        return f"{self.metric} {self.operator} {self.bound:.15g}"  # all digits: stored as a term of the study
 
 
 def parse_constraints(texts: Any) -> tuple[Constraint, ...]:
     """Read `study.constraints`: one text such as `num_params <= 1e6`, or a list of them.
 
-    The name of the metric is all that comes before the last comparison; it may be quoted.
+    The name of the metric is everything before the last comparison; it may be quoted.
 
     Raises:
         ConfigError: A text does not have this form.
@@ -101,7 +103,7 @@ def violations(constraints: Sequence[Constraint], metrics: Mapping[str, float]) 
 
 
 def why_infeasible(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str:
-    """Say which constraints are violated, of those whose metric is known; empty if none is."""
+    """Return which constraints are violated, of those whose metric is known; empty if none is."""
     known = [c for c in constraints if c.metric in metrics]
     return "; ".join(c.why_violated(metrics[c.metric]) for c in known if not c.holds(metrics[c.metric]))
 

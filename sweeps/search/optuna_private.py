@@ -67,7 +67,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# --- keys of the attributes that Optuna keeps ---
+# --- keys of Optuna's attributes ---
 
 METRIC_NAMES = "study:metric_names"
 """system attribute of a study: the names of its objectives, which Optuna's plots show"""
@@ -95,13 +95,13 @@ TABLES_OF_TRIALS = (TRIAL_PARAMS, USER_ATTRS, SYSTEM_ATTRS, TRIAL_REPORTS, TRIAL
 
 
 def report_columns(value: float) -> dict[str, Any]:
-    """Return the columns of an intermediate value; infinities and NaN have kinds of their own."""
+    """Return the columns of an intermediate value; infinities and NaN have separate kinds."""
     stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
     return {"intermediate_value": stored, "intermediate_value_type": kind}
 
 
 def value_columns(value: float) -> dict[str, Any]:
-    """Return the columns of an objective; infinities have kinds of their own."""
+    """Return the columns of an objective; infinities have separate kinds."""
     stored, kind = models.TrialValueModel.value_to_stored_repr(value)
     return {"value": stored, "value_type": kind}
 
@@ -110,7 +110,7 @@ def value_columns(value: float) -> dict[str, Any]:
 
 
 def id_of(trial: FrozenTrial | optuna.Trial) -> int:
-    """Return a trial's id in its storage (`_trial_id`); its number is another."""
+    """Return a trial's id in its storage (`_trial_id`), which differs from its number."""
     return trial._trial_id
 
 
@@ -128,10 +128,9 @@ def set_system_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: An
 
 
 def suspend_trial(storage: InMemoryStorage, study_id: int, number: int) -> None:
-    """Let a running trial wait, so that the next `ask` returns it.
+    """Make a running trial wait, so that the next `ask` returns it.
 
-    Optuna looks for waiting trials only behind those that it has seen waiting no more, and remembers the first in
-    `_prev_waiting_trial_number`.
+    Optuna searches for waiting trials only from the number in `_prev_waiting_trial_number` on.
     """
     found = storage.get_trial_id_from_study_id_trial_number(study_id, number)
     storage.set_trial_state_values(found, TrialState.WAITING)
@@ -140,12 +139,12 @@ def suspend_trial(storage: InMemoryStorage, study_id: int, number: int) -> None:
 
 
 def restart_trial(study: optuna.Study, trial: optuna.Trial, *, keeps_fixed: bool) -> optuna.Trial:
-    """Take the values of a trial away again, by `InMemoryStorage._set_trial`: no public method does.
+    """Remove the values of a trial, by `InMemoryStorage._set_trial`, since no public method does.
 
     Args:
-        study: In an `InMemoryStorage`.
-        trial: Just asked for.
-        keeps_fixed: Whether values that were enqueued for it are kept.
+        study: A study in an `InMemoryStorage`.
+        trial: The trial that has just begun.
+        keeps_fixed: Whether to keep the values that were enqueued for it.
     """
     memory = study._storage
     assert isinstance(memory, InMemoryStorage)
@@ -159,7 +158,7 @@ def restart_trial(study: optuna.Study, trial: optuna.Trial, *, keeps_fixed: bool
 
 
 class ReportedOnly(InMemoryStorage):
-    """The same trials as in another storage, with the reported metric as the only objective: pruners refuse several.
+    """The trials of another storage with the reported metric as the only objective, since pruners reject several.
 
     Relies on `InMemoryStorage` keeping all its state, its lock included, in attributes that two objects can share.
     """
@@ -169,7 +168,7 @@ class ReportedOnly(InMemoryStorage):
         self._direction = direction
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return the one direction."""
+        """Return the direction of the reported metric."""
         return [self._direction]
 
 
@@ -194,10 +193,10 @@ def reseed(sampler: BaseSampler, source: str) -> None:
 
 
 class BruteForce(optuna.samplers.BruteForceSampler):
-    """Optuna's brute force for studies that are resumed or were moved to another space.
+    """Optuna's brute force for studies that are resumed or were migrated to another space.
 
-    Optuna's cannot read a trial that has ended without values, as one that was dropped, and does not know of a resumed
-    study whether everything has been tried before one more trial has ended. Relies on `_populate_tree` and `_TreeNode`.
+    Optuna's cannot read a trial that has ended without values, such as a dropped one, and it notices only after
+    one more trial that a resumed study is exhausted. Relies on `_populate_tree` and `_TreeNode`.
     """
 
     def is_done(self, study: optuna.Study) -> bool:
@@ -216,9 +215,9 @@ class BruteForce(optuna.samplers.BruteForceSampler):
 class CmaEs(CmaEsSampler):
     """Optuna's CMA-ES, reading its optimizer back as data.
 
-    Optuna keeps the optimizer between trials as a pickle among the attributes of trials. Everybody who can write to the
-    study's storage can leave another pickle there, which can run any code. Here only the optimizer's own classes and
-    NumPy's arrays are unpickled. Relies on `_restore_optimizer`, `_attr_key_optimizer` and `_concat_optimizer_attrs`.
+    Optuna stores the optimizer between trials as a pickle in attributes of trials. Anyone who can write to the study's
+    storage can put another pickle there, which can run any code. Here only the optimizer's own classes and NumPy's
+    arrays are unpickled. Relies on `_restore_optimizer`, `_attr_key_optimizer` and `_concat_optimizer_attrs`.
     """
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
@@ -273,12 +272,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def option_of(pruner: BasePruner, name: str) -> Any:
-    """Return an option that a pruner was built with: Optuna keeps `percentile` as `_percentile`, and so on."""
+    """Return an option of a pruner: Optuna keeps `percentile` as `_percentile`, and so on."""
     return getattr(pruner, f"_{name}")
 
 
 def bracket_of(pruner: HyperbandPruner, study: optuna.Study, trial: FrozenTrial) -> int:
-    """Return the bracket that Hyperband puts a trial into (`_get_bracket_id`)."""
+    """Return the Hyperband bracket of a trial (`_get_bracket_id`)."""
     return pruner._get_bracket_id(study, trial)
 
 
@@ -292,9 +291,9 @@ def halving_pruner_of(pruner: HyperbandPruner, bracket: int) -> SuccessiveHalvin
 
 @cache
 def ped_anova() -> Any:
-    """Import the class of PED-ANOVA without the package around it, which imports scikit-learn: two seconds.
+    """Import the class of PED-ANOVA without its package, which imports scikit-learn for two seconds.
 
-    A bare package takes its place while the module is loaded; the real package, imported later, finds the module there.
+    An empty package stands in while the module is loaded; the real package, imported later, finds the module there.
     """
     name = "optuna.importance"
     if name not in sys.modules:
@@ -303,7 +302,7 @@ def ped_anova() -> Any:
         sys.modules[name] = bare
         try:
             return import_module(f"{name}._ped_anova.evaluator").PedAnovaImportanceEvaluator
-        except (ImportError, AttributeError):  # another version of Optuna has it elsewhere
+        except (ImportError, AttributeError):  # another version of Optuna
             pass
         finally:
             del sys.modules[name]

@@ -30,7 +30,7 @@ __all__ = ["default_test", "why_hopeless", "why_pruned"]
 
 
 def why_pruned(pruner: BasePruner, study: optuna.Study, trial: FrozenTrial) -> str:
-    """Explain a decision to prune from the data that it was taken on."""
+    """Explain a decision to prune by the data that it is based on."""
     step = trial.last_step
     assert step is not None
     value = trial.intermediate_values[step]
@@ -108,7 +108,7 @@ def _short(value: float) -> str:
 
 
 def default_test() -> WilcoxonPruner:
-    """Return the test with Optuna's own options."""
+    """Return Optuna's test with its default options."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return WilcoxonPruner()
@@ -121,13 +121,13 @@ def why_hopeless(
     best: Mapping[int, float],
     best_number: int,
 ) -> str:
-    """Say why a trial is worse than the best one, by Wilcoxon's signed-rank test; empty while it may be as good.
+    """Return why a trial is worse than the best one, by Wilcoxon's signed-rank test; empty while it may be as good.
 
     Args:
-        pruner: Has the options of the test.
-        direction: Of the values.
-        values: Of the trial, by replicate.
-        best: Likewise of the best trial.
+        pruner: The options of the test.
+        direction: The direction of the values.
+        values: The values of the trial, by replicate.
+        best: The values of the best trial, by replicate.
         best_number: The number of the best trial.
     """
     pair = optuna.study.create_study(direction=direction)  # the test is Optuna's, which wants it to be a study

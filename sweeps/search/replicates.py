@@ -32,11 +32,11 @@ REPLICATES = "replicates"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replication:
-    """How often each configuration is trained, and what differs between these trainings.
+    """How often each configuration is trained, and how these training runs differ.
 
     Attributes:
         count: How often; 1 is an ordinary study.
-        is_by_fold: Whether each training has its own fold of the data, rather than its own seed.
+        is_by_fold: Whether each training run has its own fold of the data, rather than its own seed.
     """
 
     count: int = 1
@@ -44,7 +44,7 @@ class Replication:
 
     @property
     def noun(self) -> str:
-        """What one of the trainings is called."""
+        """What one of the training runs is called: a fold or a replicate."""
         return "fold" if self.is_by_fold else "replicate"
 
     def __str__(self) -> str:
@@ -52,19 +52,19 @@ class Replication:
 
     @property
     def text(self) -> str:
-        """Say it in a sweep's heading."""
+        """The text in a sweep's heading; empty for an ordinary study."""
         return "" if self.count == 1 else f"{self} each, "
 
     def changes(self, index: int, *, seed: int, trial_seed: int) -> dict[str, Any]:
-        """Return what training `index` sets in the configuration of its trial.
+        """Return the changes of replicate `index` to the configuration of its trial.
 
-        The seeds of the replicates are those of all trials, so that two trials can be compared pair by pair; a fold
-        keeps the seed of its trial.
+        All trials have the same seeds for their replicates, so that two trials can be compared in pairs; a fold keeps
+        the seed of its trial.
 
         Args:
-            index: From 0.
-            seed: Of the study.
-            trial_seed: Of the trial.
+            index: The number of the replicate, from 0.
+            seed: The seed of the study.
+            trial_seed: The seed of the trial.
         """
         if self.is_by_fold:
             return {"seed": trial_seed, "data.num_folds": self.count, "data.fold": index}
@@ -81,8 +81,8 @@ def replication(config: Config, searched: tuple[str, ...]) -> Replication:
         searched: The keys of the space.
 
     Raises:
-        ConfigError: A number is out of range, both are set, the data knows no folds, or what tells replicates apart is
-            searched.
+        ConfigError: A number is out of range, both are set, the data module does not support folds, or a key that
+            replicates set is searched.
     """
     replicates, folds = config["study"]["replicates"], config["study"]["folds"]
     if replicates < 1:
@@ -113,13 +113,13 @@ def _require_not_searched(keys: tuple[str, ...], searched: tuple[str, ...], beca
 def combined(
     results: Mapping[int, TrialResult], count: int, why_pruned: str = "", noun: str = "replicate"
 ) -> TrialResult:
-    """Return what a trial came to.
+    """Return the result of a replicated trial.
 
     Args:
-        results: Of its replicates, by their index.
-        count: How many it should have.
-        why_pruned: Why it needs no more than it has, if so.
-        noun: What one of them is called.
+        results: The results of its replicates, by their index.
+        count: How many replicates it should have.
+        why_pruned: Why the remaining replicates are skipped, if they are.
+        noun: What a replicate is called.
     """
     if count == 1:
         return results[0]
@@ -167,7 +167,7 @@ def stored_results(attrs: Mapping[str, Any]) -> dict[int, TrialResult]:
 
 
 def stored_values(attrs: Mapping[str, Any]) -> dict[int, float]:
-    """Return what complete replicates reported, by their index."""
+    """Return the reported values of complete replicates, by their index."""
     return {index: result.value for index, result in stored_results(attrs).items() if result.value is not None}
 
 
@@ -178,7 +178,7 @@ def with_result(attrs: Mapping[str, Any], replicate: int, result: TrialResult) -
 
 
 def best_mean(trials: Iterable[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:
-    """Return the complete trial whose replicates reported the best mean, of those that violate no constraint."""
+    """Return the complete trial whose replicates reported the best mean, among those that violate no constraint."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and stored_values(trial.user_attrs)]
     feasible = [trial for trial in complete if all(violation <= 0 for violation in trial.constraints.values())]
     sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0

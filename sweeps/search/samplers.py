@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ENUMERATING = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
-"""Samplers that go through all values, so that they need values that can be counted."""
+"""Samplers that enumerate all points, so that every parameter must be countable."""
 
 _MAX_GRID_POINTS = 1_000_000
 
@@ -50,13 +50,13 @@ def build_sampler(
 
     Args:
         config: The node; nested nodes with a `_target_` are built first.
-        space: The search space; a grid needs it.
-        allowed_prefixes: Modules of the user's own from which `_target_` may come as well.
-        num_objectives: What it is to optimise.
+        space: The search space, which a grid needs.
+        allowed_prefixes: The user's modules that `_target_` may also name.
+        num_objectives: How many objectives it is to optimise.
 
     Raises:
         ConfigError: The target or an option does not exist or has the wrong type, or it cannot do several objectives.
-        SpaceError: A grid over a continuous parameter.
+        SpaceError: A grid has a continuous parameter.
     """
     if config.get("_target_") == "optuna.samplers.BruteForceSampler":
         if space is not None:
@@ -95,13 +95,13 @@ def build_pruner(config: Mapping[str, Any], allowed_prefixes: Sequence[str] = ()
 
 
 def seed_of(sampler: Mapping[str, Any], default: int) -> int | None:
-    """Return the seed that a sampler's config node names; one without that option takes the default."""
+    """Return the seed in a sampler's config node, or the default if it has none."""
     seed: int | None = sampler.get("seed", default)
     return seed
 
 
 def _build_own(config: Mapping[str, Any], kind: type[BaseSampler], **more: Any) -> BaseSampler:
-    """Build a sampler of ours in place of Optuna's that the node names."""
+    """Build Lightsweep's replacement of the Optuna sampler that the node names."""
     node = {**config, "_target_": f"{kind.__module__}.{kind.__name__}"}
     built: BaseSampler = _build(node, "sampler", kind, (kind.__module__,), **more)
     return built
@@ -119,7 +119,7 @@ def _build(config: Mapping[str, Any], key: str, base: type, allowed: Sequence[st
 
 
 def _read_as_data(sampler: object) -> None:
-    """Let CMA-ES, inside another sampler as well, take no code from the study's storage."""
+    """Make CMA-ES, also inside another sampler, load no code from the study's storage."""
     if type(sampler) is optuna.samplers.CmaEsSampler:
         sampler.__class__ = CmaEs
     for inner in list(vars(sampler).values()) if isinstance(sampler, BaseSampler) else ():
@@ -127,7 +127,7 @@ def _read_as_data(sampler: object) -> None:
 
 
 def _require_many(sampler: BaseSampler, key: str) -> None:
-    """Refuse what raises at the first trial of several objectives, inside another sampler as well."""
+    """Reject samplers, also inside another one, that would fail at the first trial of several objectives."""
     if isinstance(sampler, optuna.samplers.CmaEsSampler):
         raise ConfigError(
             f"{key}: CMA-ES takes one objective, but study.metric names several. Choose another sampler, such as "
@@ -139,9 +139,9 @@ def _require_many(sampler: BaseSampler, key: str) -> None:
 
 
 def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:
-    """Check the options by the types of their defaults: many annotations of Optuna's exist for type checkers only.
+    """Check options by the types of their defaults, since Optuna does not check them itself.
 
-    Otherwise `n_startup_trials="8"` is found in the middle of the study.
+    Otherwise `n_startup_trials="8"` would fail in the middle of the study.
     """
     parameters = inspect.signature(type(built)).parameters
     for option in config.keys() & parameters.keys():
@@ -160,20 +160,22 @@ def _check_types(built: object, config: Mapping[str, Any], key: str) -> None:
 
 
 class Grid(optuna.samplers.BaseSampler):
-    """Each point once, in an order shuffled by the seed.
+    """Proposes each point once, in an order shuffled by the seed.
 
-    Optuna's own grid knows products only, picks a point that runs already once all have been started, and
-    cannot complete a trial of which some values were enqueued.
+    Optuna's own grid supports only products, repeats a running point once all have been started, and cannot complete
+    a trial of which some values were enqueued.
     """
 
     def __init__(self, points: Sequence[Mapping[str, Any]], seed: int | None = None) -> None:
-        """Take the points by Optuna's names, with what Optuna stores."""
+        """Shuffle the points, which have Optuna's names and stored values."""
         order = np.random.RandomState(seed or 0).permutation(len(points))
         self._points = [points[index] for index in order]
-        self._found: dict[int, int | None] = {}  # by trial: the point that it tried without being assigned one
+        self._found: dict[
+            int, int | None
+        ] = {}  # by trial: the point it happens to have tried, if none was assigned to it
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Assign the first point that no trial has, unless the trial brings its own."""
+        """Assign the first point that no trial has, unless the trial has values already."""
         if "grid_id" in trial.system_attrs or FIXED_PARAMS in trial.system_attrs or trial.params:
             return
         free = set(range(len(self._points))) - self._started(study)
@@ -182,7 +184,7 @@ class Grid(optuna.samplers.BaseSampler):
         set_system_attr(study, trial, "grid_id", min(free))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: a point's values are looked up one by one."""
+        """Return nothing: the values of a point are looked up one by one."""
         return {}
 
     def sample_relative(
@@ -194,7 +196,7 @@ class Grid(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the value of the trial's point, or of the first point that has all values known so far."""
+        """Return the value of the trial's point, or of the first point that has the values the trial already has."""
         if "grid_id" in trial.system_attrs:
             return self._points[trial.system_attrs["grid_id"]][param_name]
         known = {**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}.items()
@@ -206,14 +208,14 @@ class Grid(optuna.samplers.BaseSampler):
         return len(self._started(study)) >= len(self._points)
 
     def _started(self, study: optuna.Study) -> set[int]:
-        """Return the points that a trial has or had, whatever became of it."""
+        """Return the points of all trials, whatever their states."""
         trials = study.get_trials(deepcopy=False)
         assigned = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
         self._find([trial for trial in trials if trial.params and "grid_id" not in trial.system_attrs])
         return assigned | {index for index in self._found.values() if index is not None}
 
     def _find(self, trials: Sequence[FrozenTrial]) -> None:
-        """Look the points of trials up that were enqueued, or imported from another study or space."""
+        """Find the points of trials that were enqueued, or imported from another study or space."""
         new = [t for t in trials if t.number not in self._found and t.state != TrialState.RUNNING]
         wanted = {frozenset(trial.params.items()): trial.number for trial in new}
         self._found |= dict.fromkeys((trial.number for trial in new if trial.state.is_finished()), None)
@@ -224,9 +226,9 @@ class Grid(optuna.samplers.BaseSampler):
 
 
 class AskTellStudy(optuna.Study):
-    """An Optuna study whose samplers may say stop although no `optimize` loop runs.
+    """An Optuna study whose samplers may call `stop` although no `optimize` loop is running.
 
-    Of several objectives, `direction` is that of the reported one: TPE ranks pruned trials by it.
+    With several objectives, `direction` is that of the reported metric: TPE ranks pruned trials by it.
     """
 
     is_stopped = False
@@ -234,28 +236,28 @@ class AskTellStudy(optuna.Study):
 
     @property
     def direction(self) -> StudyDirection:
-        """The direction of the only objective, or of what is reported if there are several."""
+        """The direction of the only objective, or of the reported metric if there are several."""
         return self.only_direction
 
     def stop(self) -> None:
-        """Remember that the sampler has nothing left to try."""
+        """Note that the sampler has nothing left to propose."""
         self.is_stopped = True
 
 
-_MAX_PROPOSALS = 5  # of the study's sampler: some propose the same again
-_MAX_DRAWS = 1000  # at random after that
+_MAX_PROPOSALS = 5  # by the study's sampler; some samplers propose the same point again
+_MAX_DRAWS = 1000  # random ones after that
 
 
 def propose(study: optuna.Study, space: Space, seed: int | None) -> optuna.Trial:
     """Begin a trial and let the sampler choose all values.
 
-    Optuna knows no forbidden combinations. The sampler is asked again for the same trial some times; then values are
-    drawn at random, from the seed and the trial's number.
+    Optuna does not support forbidden combinations. So the sampler is asked a few times for the same trial; then values
+    are drawn at random, from the seed and the trial's number.
 
     Args:
-        study: In an `InMemoryStorage`, where a trial can begin anew.
-        space: What is searched.
-        seed: Of the study.
+        study: A study in an `InMemoryStorage`, in which a trial can be restarted.
+        space: The search space.
+        seed: The seed of the study.
 
     Raises:
         StudyError: No valid combination was found.

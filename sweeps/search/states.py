@@ -24,7 +24,7 @@ ORIGIN = "origin"
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """Return complete, pruned, failed, interrupted, running or waiting; dropped or imported."""
+    """Return complete, pruned, failed, interrupted, running, waiting, dropped or imported."""
     if DROPPED in trial.user_attrs:
         return "dropped"
     if IMPORTED in trial.user_attrs:
@@ -35,16 +35,16 @@ def state_of(trial: FrozenTrial) -> str:
 
 
 def origin(study: str, trial: FrozenTrial) -> dict[str, Any]:
-    """Say where a trial comes from, as it is noted with the trial."""
+    """Return the value of the attribute `ORIGIN` of a trial."""
     return {"study": study, "trial": trial.number}
 
 
 class Tally:
-    """Counts trials by state; what has ended is counted once, since it changes no more.
+    """Counts trials by state; a trial that has ended is looked at once, since it no longer changes.
 
     Args:
-        trial: Gives a trial by its number.
-        state: Names its state.
+        trial: Returns a trial by its number.
+        state: Returns the state of a trial.
     """
 
     def __init__(self, trial: Callable[[int], FrozenTrial], state: Callable[[FrozenTrial], str]) -> None:
@@ -71,7 +71,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialCounts:
-    """How many trials count against the total, run, and wait (enqueued or interrupted)."""
+    """How many trials have finished, are running, and wait (enqueued or interrupted)."""
 
     num_finished: int
     num_running: int
@@ -79,10 +79,10 @@ class TrialCounts:
 
 
 def count_trials(storage: RDBStorage, name: str) -> TrialCounts:
-    """Count the trials of a study; none if it is not in the storage.
+    """Count the trials of a study; all counts are 0 if it does not exist.
 
     Raises:
-        StoreError: The database does not answer.
+        StoreError: The database does not respond.
     """
     with storage_errors(storage):
         try:

@@ -27,15 +27,15 @@ _BUSY_TIMEOUT_S = 60
 def open_storage(url: str) -> RDBStorage:
     """Open Optuna's storage, creating folder, database file and tables if need be.
 
-    Any number of processes may open an empty database at once: the tables are made under a lock. SQLite is
+    Any number of processes may open an empty database at once: the tables are created under a lock. SQLite is
     put into WAL mode and waits up to 60 s for other writers.
 
     Args:
         url: `sqlite:///mlruns/optuna.db`, `postgresql://user:password@host/database` or another URL of
-            SQLAlchemy's. Optuna and MLflow need a database each.
+            SQLAlchemy's. Optuna and MLflow need separate databases.
 
     Raises:
-        StoreError: The database cannot be opened, in one line and without the password.
+        StoreError: The database cannot be opened; the message is one line without the password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     optuna.logging.disable_default_handler()
@@ -59,7 +59,7 @@ def open_storage(url: str) -> RDBStorage:
             f"{problem}: its driver is not installed ({exc.__cause__ or exc}). For PostgreSQL: "
             f"pip install 'lightsweep[postgres]'"
         ) from exc
-    except RuntimeError as exc:  # Optuna's word for a schema of another version
+    except RuntimeError as exc:  # Optuna raises it for a schema of another version
         raise StoreError(
             f"{problem}: its tables belong to another version of Optuna than {optuna.__version__}. Take a copy, "
             f"then run `optuna storage upgrade --storage URL`, or name another database."
@@ -68,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
 
 @contextmanager
 def storage_errors(storage: RDBStorage) -> Iterator[None]:
-    """Turn the errors of a database that does not answer into StoreError."""
+    """Raise database errors as StoreError."""
     try:
         yield
     except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as exc:
@@ -84,7 +84,7 @@ def _open(url: sa.URL, problem: str) -> RDBStorage:
     options = _engine_options(url, text)
     with schema_lock(text):
         engine = sa.create_engine(url, **options)
-        try:  # the tables of another program must not be mixed with Optuna's
+        try:  # Optuna's tables must not be mixed with those of another program
             names = set(sa.inspect(engine).get_table_names())
         finally:
             engine.dispose()
@@ -136,7 +136,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def dashboard(storage_url: str, study: str | None = None) -> tuple[Application, str]:
-    """Return the dashboard, and the path of its page of a study.
+    """Return Optuna's dashboard as a WSGI application, and the path of its page for a study.
 
     Raises:
         UsageError: The package is not installed.

@@ -48,14 +48,14 @@ _RETRY_AFTER_S = (0.1, 0.3, 1.0, 3.0, 10.0)
 class _Written:
     trial_id: int
     trial: FrozenTrial  # the object in memory, which is replaced when the trial changes
-    content: FrozenTrial  # what of it is in the database
+    content: FrozenTrial  # its state in the database
 
 
 class StorageWriter:
-    """The trials of a study in Optuna's tables, written in as few transactions as can be.
+    """Writes the trials of a study to Optuna's tables, in as few transactions as possible.
 
     Optuna's own storage takes one or more transactions for every report, parameter and attribute, and reads
-    all unfinished trials before each decision. What is written here is the same, row by row.
+    all unfinished trials before each decision. The rows written here are the same.
 
     Attributes:
         attrs: The study's own attributes as they are in the database.
@@ -67,15 +67,15 @@ class StorageWriter:
         self._study_id = study_id
         self._last_id = -1
         self._written: dict[int, _Written] = {}  # by number
-        self._failed = False  # then what seemed to fail may have been committed
+        self._failed = False  # then the failed write may have been committed
 
     def state(self, number: int) -> TrialState | None:
-        """Return the trial's state in the database as far as is known here; None if it is not there."""
+        """Return the last known state of the trial in the database; None if it is not there."""
         written = self._written.get(number)
         return None if written is None else written.content.state
 
     def new_trials(self, num_known: int) -> list[FrozenTrial]:
-        """Return the trials that others have put there, from number `num_known` on."""
+        """Return the trials that other programs have added, from number `num_known` on."""
         query = sa.select(sa.func.max(TRIALS.c.trial_id)).where(TRIALS.c.study_id == self._study_id)
         with self._storage.engine.connect() as connection:
             last = connection.execute(query).scalar()
@@ -88,11 +88,11 @@ class StorageWriter:
         return found
 
     def write(self, trials: Sequence[FrozenTrial], *, is_durable: bool, is_patient: bool) -> None:
-        """Bring the database to the state of `trials`, in one transaction.
+        """Write the changes of `trials` to the database, in one transaction.
 
         Raises:
             StudyError: Another program started a trial in the study, or ended one of these.
-            sqlalchemy.exc.SQLAlchemyError: The database does not answer, after all attempts.
+            sqlalchemy.exc.SQLAlchemyError: The database does not respond, after all attempts.
         """
         dirty = [
             trial
@@ -109,7 +109,7 @@ class StorageWriter:
             except sa.exc.OperationalError as exc:
                 self._failed = True
                 if not is_patient or pause_s is None or self._storage.engine.dialect.name == "sqlite":
-                    raise  # SQLite has waited itself
+                    raise  # SQLite has waited already
                 _log.warning("the study's storage does not answer, trying again: %s", exc.orig)
                 time.sleep(pause_s)
         self._last_id = max(self._last_id, *ids)
@@ -117,7 +117,7 @@ class StorageWriter:
             self._written[trial.number] = _Written(trial_id, trial, _snapshot(trial))
 
     def write_attrs(self, attrs: Mapping[str, Any]) -> None:
-        """Bring the study's own attributes in the database to `attrs`."""
+        """Write the study's own attributes, if they have changed."""
         for key, value in attrs.items():
             if self.attrs.get(key) != value:
                 self._storage.set_study_system_attr(self._study_id, key, value)
@@ -127,7 +127,7 @@ class StorageWriter:
         ids = []
         rows: dict[Any, list[dict[str, Any]]] = {}
         with self._storage.engine.connect() as connection:
-            if connection.dialect.name == "sqlite":  # before the transaction: inside it has no effect
+            if connection.dialect.name == "sqlite":  # before the transaction, since it has no effect inside
                 connection.exec_driver_sql(f"pragma synchronous = {'full' if is_durable else 'normal'}")
             self._lock_study(connection)
             for trial in trials:
@@ -145,7 +145,7 @@ class StorageWriter:
         return ids
 
     def _lock_study(self, connection: sa.Connection) -> None:
-        """Begin by a write: SQLite then waits for others, not failing halfway; servers lock the row."""
+        """Begin the transaction with a write: SQLite then waits for others up front, and servers lock the row."""
         found = connection.execute(
             sa.update(STUDIES).where(STUDIES.c.study_id == self._study_id).values(study_name=STUDIES.c.study_name)
         )
@@ -153,7 +153,7 @@ class StorageWriter:
             raise StudyError("The study was deleted from its storage while it ran. Give another study.name.")
 
     def _insert_trial(self, connection: sa.Connection, trial: FrozenTrial, *, is_retry: bool) -> int:
-        # What is not known here has a higher id; without that bound, the database would look at every trial
+        # Unknown trials have higher ids; without that bound, the database would scan all trials
         new = (TRIALS.c.study_id == self._study_id, TRIALS.c.trial_id > self._last_id)
         others = connection.execute(
             sa.select(TRIALS).where(*new, TRIALS.c.number >= trial.number).order_by(TRIALS.c.number)
@@ -207,7 +207,7 @@ class StorageWriter:
         trial: FrozenTrial,
         rows: dict[Any, list[dict[str, Any]]],
     ) -> None:
-        """Add the rows that `trial` has and `old` has not."""
+        """Add the rows that `trial` has and `old` lacks."""
 
         def add(table: sa.Table, **columns: Any) -> None:
             rows.setdefault(table, []).append({"trial_id": trial_id, **columns})
@@ -249,7 +249,7 @@ def _snapshot(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    """Return the moment as Optuna stores it: in UTC, without saying so."""
+    """Return the time as Optuna stores it: in UTC, without a time zone."""
     return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -257,7 +257,7 @@ _FOR = "for"  # user attribute of a study: the name that it is written for
 
 
 def backup_name(storage: RDBStorage, name: str) -> str:
-    """Return the first free one of `NAME~1`, `NAME~2`, ..."""
+    """Return the first of `NAME~1`, `NAME~2`, ... that is free."""
     taken = set(optuna.get_all_study_names(storage))
     return next(free for number in itertools.count(1) if (free := f"{name}~{number}") not in taken)
 
@@ -272,16 +272,16 @@ def publish(
     trials: Sequence[FrozenTrial],
     backup: str | None = None,
 ) -> None:
-    """Make a study.
+    """Create a study with all its trials, atomically.
 
     Args:
         storage: From `open_storage`.
-        name: Of the study.
+        name: The name of the study.
         directions: One for each objective.
         attrs: Its user attributes.
-        metrics: The objectives, by which Optuna's own plots call them.
-        trials: In the order of their numbers, which begin with 0.
-        backup: The name that the earlier study of this name gets; None if there is none.
+        metrics: The names of the objectives, which Optuna's own plots show.
+        trials: Its trials in the order of their numbers, from 0.
+        backup: The new name for an existing study of this name; None if there is none.
     """
     unfinished = f"{name}~new"
     _remove(storage, unfinished, name)
@@ -295,7 +295,7 @@ def publish(
 
 
 def _remove(storage: RDBStorage, unfinished: str, name: str) -> None:
-    """Remove what a crash has left of an attempt."""
+    """Delete the half-written study of a crashed attempt."""
     try:
         study_id = storage.get_study_id_from_name(unfinished)
     except KeyError:

@@ -44,7 +44,7 @@ _DEFAULT_TERMS = StudyTerms.of()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """A best trial: its number, its objectives and what it searched."""
+    """A best trial: its number, its objectives, and the values of its parameters."""
 
     number: int
     objectives: tuple[float, ...]
@@ -52,7 +52,7 @@ class Best:
 
     @property
     def value(self) -> float:
-        """The first objective, which is the only one as a rule."""
+        """The first objective, usually the only one."""
         return self.objectives[0]
 
 
@@ -60,20 +60,20 @@ class Study(Search):
     """A study, asked and told by one driver.
 
     **Durability**
-    A trial is in the database when `ask` returns, and its end when `tell` returns, even if the machine
-    loses power then. Reports of running trials reach it within `flush_interval_s`.
+    A trial is in the database when `ask` returns, and its result when `tell` returns, even if the machine then
+    loses power. Reports of running trials are written within `flush_interval_s`.
 
     **Randomness**
-    With a seed, the sampler's random numbers for a trial come from the seed and the trial's number: a study
-    that was stopped and goes on neither repeats its first trials nor depends on when it was stopped.
+    With a seed, the sampler's random numbers for a trial come from the seed and the trial's number: a resumed study
+    does not repeat its first trials, and does not depend on when it was stopped.
 
     **One writer**
-    Trials that others enqueue meanwhile, a dashboard for instance, are found by the next `ask`. A second
-    driver that starts trials in the same study is an error which both notice.
+    Trials that another program enqueues, such as a dashboard, are found by the next `ask`. If a second driver starts
+    trials in the same study, both raise an error.
 
     **Failures of the database**
-    A write that fails is tried again for some seconds, then StoreError is raised; nothing is forgotten, and
-    the next write brings it along.
+    A failed write is retried for some seconds, then StoreError is raised; nothing is lost, since the next write
+    includes it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Study(Search):
         seed: int | None,
         flush_interval_s: float,
     ) -> None:
-        """Load all trials; use `create_or_load`, which checks that the study is the same."""
+        """Load all trials. Call `create_or_load` instead, which checks the space and the terms."""
         self.name = name
         self.space = space
         self.metrics = tuple(terms.metrics)
@@ -124,21 +124,21 @@ class Study(Search):
         seed: int | None = None,
         flush_interval_s: float = 1.0,
     ) -> "Study":
-        """Create the study, or go on with the one of this name.
+        """Create the study, or resume the one of this name.
 
         Args:
             name: The study's name, unique in the storage.
             storage: From `open_storage`.
-            space: What is searched.
-            sampler: Which values to try; from `build_sampler`.
-            pruner: Which trials to stop early; None stops none.
-            terms: What trials are judged by, and how often each is trained; by default by the highest `val/acc`.
-            seed: Of the sampler; None takes other random numbers each time.
+            space: The search space.
+            sampler: Proposes values; from `build_sampler`.
+            pruner: Stops trials early; None stops none.
+            terms: How trials are judged, and how often each is trained; by default the highest `val/acc` wins.
+            seed: The seed of the sampler; None draws different random numbers each time.
             flush_interval_s: How long a report may wait to be written, in seconds.
 
         Raises:
             StudyError: A study of this name has another space or other terms; one line for each.
-            ConfigError: The pruner cannot judge what is reported.
+            ConfigError: The pruner cannot judge the reported metric.
         """
         require_judgeable(pruner, terms)
         with storage_errors(storage):
@@ -158,11 +158,11 @@ class Study(Search):
     # --- asking and telling
 
     def ask(self) -> Suggestion:
-        """Start a trial: one that was interrupted or enqueued, or else one that the sampler proposes.
+        """Start a trial: an interrupted or enqueued one if there is any, else one that the sampler proposes.
 
         Raises:
             StudyError: The grid is exhausted, or another program started trials in this study.
-            StoreError: The database does not answer.
+            StoreError: The database does not respond.
         """
         self._memory.load_new()
         if self.is_exhausted:
@@ -187,9 +187,9 @@ class Study(Search):
         )
 
     def report(self, number: int, value: float, step: int) -> PruneDecision:
-        """Take an intermediate value of a running trial and judge it.
+        """Store an intermediate value of a running trial, and decide whether to prune it.
 
-        A step that was reported before keeps its first value.
+        A step that has been reported already keeps its first value.
         """
         if number not in self._memory.running:
             return PruneDecision(prune=True, reason=f"trial {number} is closed already")
@@ -206,20 +206,20 @@ class Study(Search):
         return PruneDecision(prune=prune, reason=reason)
 
     def begin_replicates(self, number: int, *, restart: bool) -> dict[int, TrialResult]:
-        """Return the results that a trial of several trainings has already; forget them at a restart."""
+        """Return the results that a replicated trial has already; a restart deletes them."""
         if restart and self.replicates(number):
             self._memory.set_attr(number, REPLICATES, {})
             self._memory.save(number, is_durable=True)
         return self.replicates(number)
 
     def replicates(self, number: int) -> dict[int, TrialResult]:
-        """Return the results of the trainings of a trial that are complete, by their index."""
+        """Return the results of the complete replicates of a trial, by index."""
         if number not in self._memory:
             return {}
         return stored_results(self._memory[number].user_attrs)
 
     def add_replicate(self, number: int, replicate: int, result: TrialResult) -> PruneDecision:
-        """Keep the result of one of several trainings, and judge the trial against the best one, in pairs.
+        """Store the result of a replicate, and decide whether to prune the trial, by a paired test against the best.
 
         The result is in the database when this returns.
         """
@@ -233,11 +233,11 @@ class Study(Search):
         return PruneDecision(prune=bool(reason), reason=reason)
 
     def flush(self) -> None:
-        """Write the reports that wait to be written, if the database answers."""
+        """Write pending reports, if the database responds."""
         self._memory.flush()
 
     def admit(self, metrics: Mapping[str, float]) -> PruneDecision:
-        """Judge by the constraints what is known of a trial before it trains, such as its number of parameters."""
+        """Decide by the constraints whether to prune a trial before it trains, such as by its number of parameters."""
         reason = why_infeasible(self._terms.constraints, metrics)
         return PruneDecision(prune=bool(reason), reason=reason)
 
@@ -253,23 +253,23 @@ class Study(Search):
     ) -> TrialResult:
         """End a trial.
 
-        A trial that diverged or ran out of memory is pruned, with a violated constraint, so that samplers avoid its
-        like. One that violates `study.constraints` cannot become the best.
+        A trial that diverged or ran out of memory is pruned, with a violated constraint, so that samplers avoid
+        similar ones. A trial that violates `study.constraints` cannot become the best.
 
         Args:
             number: The trial's number.
-            state: An `interrupted` trial does not count; it waits, and the next `ask` returns it again.
-            value: The reported metric at its best; or all objectives. A pruned trial has its last report.
-            reason: Why it did not complete, kept with the trial.
-            metrics: What else is known of the trial, for the other objectives and the constraints.
+            state: How it ended. An `interrupted` trial does not count; it waits, and the next `ask` returns it again.
+            value: The best value of the reported metric, or all objectives. A pruned trial has its last report.
+            reason: Why it did not complete, stored with the trial.
+            metrics: Its other metrics, for the other objectives and the constraints.
             cause: Why it failed.
 
         Returns:
-            What was recorded.
+            The result as it is stored.
 
         Raises:
-            StudyError: The trial does not run.
-            StoreError: The database does not answer; the end is kept in memory for the next write.
+            StudyError: The trial is not running.
+            StoreError: The database does not respond; the result is kept in memory for the next write.
         """
         if number not in self._memory or self._memory[number].state != TrialState.RUNNING:
             raise StudyError(f"Trial {number} of study {self.name!r} does not run, so it cannot end as {state}.")
@@ -290,14 +290,14 @@ class Study(Search):
         return result
 
     def note(self, number: int, key: str, value: Any) -> None:
-        """Keep a fact about a running trial with it, as plain data; it is written with what is written next."""
+        """Set an attribute of a running trial, as plain data; the next write includes it."""
         self._memory.set_attr(number, key, value)
 
     def reuse(self, number: int, source: int) -> TrialResult:
         """End a running trial with the reports and the result of `source`, a complete or pruned one.
 
         Raises:
-            StudyError: The trial does not run.
+            StudyError: The trial is not running.
             StoreError: As for `tell`.
         """
         twin = self._memory[source]
@@ -319,8 +319,8 @@ class Study(Search):
         """Queue a trial with these values; the sampler chooses those that are missing.
 
         Args:
-            values: What the trial is to try.
-            request: The name of the request, if it has one: it is carried out once, however often it is made.
+            values: The values to try.
+            request: A name that makes the call idempotent: calls with the same name enqueue one trial.
 
         Returns:
             The trial's number.
@@ -339,9 +339,9 @@ class Study(Search):
         return number
 
     def close_stale(self) -> list[int]:
-        """Let the trials that a dead driver left running wait to go on.
+        """Mark the trials that a dead driver left running as interrupted, so that they are resumed.
 
-        To be called before the first `ask`, when no other driver works on the study.
+        Call it before the first `ask`, when no other driver works on the study.
 
         Returns:
             The numbers of these trials.
@@ -356,12 +356,12 @@ class Study(Search):
         return stale
 
     def user_attr(self, key: str) -> Any:
-        """Return a fact that is kept with the study; None if there is none."""
+        """Return an attribute of the study; None if it is not set."""
         with storage_errors(self._storage):
             return self._storage.get_study_user_attrs(self._study_id).get(key)
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Keep a fact with the study, as plain data; it is in the database when this returns."""
+        """Set an attribute of the study, as plain data; it is in the database when this returns."""
         with storage_errors(self._storage):
             self._storage.set_study_user_attr(self._study_id, key, value)
 
@@ -369,7 +369,7 @@ class Study(Search):
 
     @property
     def best(self) -> Best | None:
-        """The best complete trial of the study's own that violates no constraint; None before the first.
+        """The best complete trial that violates no constraint and was not imported; None before the first.
 
         Raises:
             StudyError: The study has several objectives.
@@ -392,7 +392,7 @@ class Study(Search):
         return [self._best(trial) for trial in front]
 
     def leaders(self, most: int) -> list[Best]:
-        """Return the best few trials by the only objective, of those that `best` is chosen from."""
+        """Return up to `most` of the best trials by the only objective, under the same conditions as `best`."""
         own = [trial for trial in self._memory if state_of(trial) == "complete"]
         feasible = [trial for trial in own if all(violation <= 0 for violation in trial.constraints.values())]
         is_up = self.optuna.directions[0] == StudyDirection.MAXIMIZE
@@ -406,7 +406,7 @@ class Study(Search):
         return states | self._tally.counts(len(self._memory))
 
     def end_of(self, number: int) -> tuple[str, float | None, str] | None:
-        """Return how a trial ended, with its objective and the reason; None if it is unknown or has not ended."""
+        """Return state, objective and reason of a trial that has ended; None if it is unknown or has not."""
         if number not in self._memory or not self._memory[number].state.is_finished():
             return None
         trial = self._memory[number]
@@ -416,21 +416,21 @@ class Study(Search):
 
     @property
     def dropped(self) -> dict[int, str]:
-        """Why trials do not fit the space that the study was moved to, by number."""
+        """Why each dropped trial does not fit the space that the study was migrated to, by number."""
         return {t.number: str(t.user_attrs[DROPPED]) for t in self._memory if DROPPED in t.user_attrs}
 
     def values_of(self, number: int) -> dict[str, Any]:
-        """Return what each searched key has in a trial, as far as that is settled."""
+        """Return the values of a trial by key, of the parameters that have one already."""
         return self.space.decode(self._memory[number].params)
 
     @property
     def num_finished(self) -> int:
-        """How many trials count against `study.num_trials`: its own that ended, if neither interrupted nor dropped."""
+        """How many trials count towards `study.num_trials`: those that are complete, pruned or failed."""
         return num_finished(self.counts)
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing has been tried or asked for yet, but by the configuration."""
+        """Whether the study has no trials except imported ones and those from `study.enqueue`."""
         own = [trial for trial in self._memory if state_of(trial) != "imported"]
         return all(
             trial.state == TrialState.WAITING and str(trial.user_attrs.get("request", "")).startswith("study.enqueue")
@@ -449,12 +449,12 @@ class Study(Search):
 
     @property
     def device_s(self) -> float:
-        """Seconds of devices that all trials have used, as noted with them."""
+        """The device time of all trials, in seconds."""
         return sum(float(trial.user_attrs.get("used", {}).get("device_s", 0.0)) for trial in self._memory)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing is left to ask for: no trial waits and the sampler has tried all it can."""
+        """Whether no trial waits and the sampler has nothing left to propose."""
         if self._memory.has_waiting:
             return False
         sampler = self.optuna.sampler
@@ -463,7 +463,7 @@ class Study(Search):
     # --- inside
 
     def _own_front(self) -> list[FrozenTrial]:
-        """Return what Optuna calls the best trials, of the study's own."""
+        """Return the Pareto front of the trials that were not imported."""
         own = [trial for trial in self._memory if state_of(trial) == "complete"]
         return pareto_front(own, self.optuna.directions)
 
@@ -471,7 +471,7 @@ class Study(Search):
         return Best(number=trial.number, objectives=tuple(trial.values), values=self.space.decode(trial.params))
 
     def _first_objective(self, trial: FrozenTrial) -> float | None:
-        """Return it as far as it is known: a pruned trial has its last report in its place, if that is the same."""
+        """Return it if it is known; of a pruned trial it is the last report, if that is the same metric."""
         if trial.state == TrialState.PRUNED and self._terms.reported[0] != self.metrics[0]:
             found: float | None = trial.user_attrs.get("metrics", {}).get(self.metrics[0])
             return found

@@ -24,12 +24,12 @@ _ONE_TRAINING = Replication()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A term that a study in the storage has otherwise than it is asked for now.
+    """A term in which the stored study differs from the current configuration.
 
     Attributes:
-        key: The configuration's key, or keys, that set it.
-        was: What the study has.
-        now: What is asked for.
+        key: The configuration key or keys that set it.
+        was: The value in the storage.
+        now: The value in the configuration.
     """
 
     key: str
@@ -46,8 +46,8 @@ class StudyTerms:
 
     Attributes:
         objectives: The metrics that trials are judged by, with their directions.
-        reported: The metric whose values trainings report, with its direction.
-        constraints: What a trial must satisfy to be the best.
+        reported: The metric that training runs report, with its direction.
+        constraints: The conditions that the best trial must satisfy.
         replication: How often each trial is trained.
     """
 
@@ -66,17 +66,17 @@ class StudyTerms:
         constraints: Sequence[Constraint] = (),
         replication: Replication = _ONE_TRAINING,
     ) -> "StudyTerms":
-        """Read the terms from a configuration's words.
+        """Build the terms from the values of a configuration.
 
         Args:
             metric: The objective, or several.
             direction: `maximize` or `minimize`, one for each metric.
-            reported: The metric that trainings report, with its direction; by default the first objective.
-            constraints: What a trial must satisfy to be the best.
+            reported: The metric that training runs report, with its direction; by default the first objective.
+            constraints: The conditions that the best trial must satisfy.
             replication: How often each trial is trained.
 
         Raises:
-            ConfigError: A direction is unknown, there is not one for each metric, or a metric is there twice.
+            ConfigError: A direction is unknown, not every metric has one, or a metric is repeated.
         """
         objectives = parse_objectives(metric, direction)
         first = next(iter(objectives))
@@ -99,7 +99,7 @@ class StudyTerms:
         return {metric: direction.name.lower() for metric, direction in self.objectives.items()}
 
     def stored(self) -> dict[str, Any]:
-        """Return the attributes that a study has in the storage; Optuna itself keeps the directions."""
+        """Return the attributes under which the terms are stored; Optuna itself stores the directions."""
         metric, direction = self.reported
         return {
             "metrics": self.metrics,
@@ -109,7 +109,7 @@ class StudyTerms:
         }
 
     def differences(self, attrs: Mapping[str, Any], directions: Sequence[StudyDirection]) -> list[Difference]:
-        """Compare with the attributes and directions of a study in the storage; what older ones lack is the same."""
+        """Compare with the attributes and directions of a stored study; what an older one lacks is ignored."""
         now = self.stored()
         was = {key: attrs.get(key, value) for key, value in now.items()}
         words = {"direction": [direction.name.lower() for direction in directions]}
@@ -133,12 +133,12 @@ class StudyTerms:
         return found
 
     def judge(self, value: float | Sequence[float] | None, metrics: Mapping[str, float], reason: str) -> TrialResult:
-        """Say how a trial ended that trained to its end: it must have all objectives, and they must be finite.
+        """Return the result of a trial that trained to its end: all objectives must be there and finite.
 
         Args:
-            value: The reported metric at its best; or all objectives.
-            metrics: What else is known of the trial.
-            reason: What else there is to say of a trial that is complete.
+            value: The best value of the reported metric, or all objectives.
+            metrics: The other metrics of the trial.
+            reason: A note for a trial that is complete.
         """
         for constraint in self.constraints:
             if constraint.metric not in metrics:
@@ -165,11 +165,11 @@ class StudyTerms:
 
 
 def require_judgeable(pruner: BasePruner | None, terms: StudyTerms) -> None:
-    """Refuse what a pruner cannot judge.
+    """Reject a pruner that cannot judge the trials of a study with these terms.
 
     Raises:
-        ConfigError: There is one objective and its reports go the other way: samplers and pruners of one objective know
-            one direction. Or there is one training of each trial where several are compared.
+        ConfigError: The reported metric has another direction than the only objective (a study of one objective has
+            one direction), or the pruner compares replicates and there is one training run per trial.
     """
     if isinstance(pruner, WilcoxonPruner) and terms.replication.count == 1:
         raise ConfigError(
@@ -186,10 +186,10 @@ def require_judgeable(pruner: BasePruner | None, terms: StudyTerms) -> None:
 
 
 def create_or_check(storage: RDBStorage, name: str, *, space: Space, terms: StudyTerms) -> int:
-    """Return the id of the study of this name, made if it is not there.
+    """Return the id of the study of this name, and create it if there is none.
 
     Raises:
-        StudyError: It is there with another space or with other terms, each named.
+        StudyError: It exists with another space or other terms; the message lists each difference.
     """
     directions = list(terms.objectives.values())
     try:
@@ -222,7 +222,7 @@ def create_or_check(storage: RDBStorage, name: str, *, space: Space, terms: Stud
 
 
 def _was_cut_short(storage: RDBStorage, study_id: int, terms: StudyTerms) -> bool:
-    """Tell whether a study's creator died before it had written all that identifies it."""
+    """Tell whether the process that created a study died before it had written all terms."""
     return (
         storage.get_study_user_attrs(study_id).keys() <= terms.stored().keys()
         and not storage.get_n_trials(study_id)

@@ -48,15 +48,15 @@ grid points, what TPE and GP proposed, generations."""
 def import_trial(
     trial: FrozenTrial, study: str, old: Space, new: Space, *, recorded: ValueOf | None, composed: Composed
 ) -> FrozenTrial | str:
-    """Return the trial as the new space has it, or why it does not fit.
+    """Return the trial encoded for the new space, or the reason why it does not fit.
 
     Args:
-        trial: Any but one that a driver runs now.
-        study: Where it comes from, by the name it has from now on.
+        trial: Any trial that no driver is running.
+        study: The study that it comes from, by its future name.
         old: The space of that study.
-        new: The space that it is imported into.
-        recorded: What its configuration was; None if it has not begun.
-        composed: What the configuration is now.
+        new: The space to import it into.
+        recorded: The values of its recorded configuration; None if it has not begun.
+        composed: Gives the current configuration.
     """
     is_queued = not trial.state.is_finished() and recorded is None
     try:
@@ -71,7 +71,7 @@ def import_trial(
 
 
 def placeholder(trial: FrozenTrial, study: str, reason: str) -> FrozenTrial:
-    """Return what holds the number of a trial that does not fit."""
+    """Return a failed trial that keeps the number of a trial that does not fit."""
     now = datetime.now()
     return FrozenTrial(
         number=trial.number,
@@ -120,12 +120,12 @@ _MIGRATION = "migration"  # user attribute of a study: what it was, and whether 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """A study that was moved over.
+    """The result of migrating a study to another space.
 
     Attributes:
-        backup: The name under which the study is kept as it was.
-        num_kept: Trials that fit.
-        dropped: Why each of the others does not, by number.
+        backup: The name under which the previous study is kept.
+        num_kept: The number of trials that fit.
+        dropped: Why each other trial does not, by number.
     """
 
     backup: str
@@ -135,11 +135,11 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrecorded:
-    """A migration of which the runs of the study do not tell yet.
+    """A migration that is not noted in the runs of the study yet.
 
     Attributes:
-        backup: The name under which the study is kept as it was.
-        space_before: The description of the space that it had.
+        backup: The name under which the previous study is kept.
+        space_before: The description of its space before the migration.
     """
 
     backup: str
@@ -155,21 +155,21 @@ def migrate(
     recorded: Callable[[int], ValueOf | None],
     composed: Composed,
 ) -> Migration | None:
-    """Move a study over to another space, if it has another one.
+    """Migrate a study to another space, if its space differs.
 
-    To be called while no driver works on the study.
+    Call it while no driver works on the study.
 
     Args:
         storage: From `open_storage`.
-        name: Of the study; one that is not there needs no move.
+        name: The name of the study; a study that does not exist needs no migration.
         space: The new space.
-        terms: The same as before.
-        recorded: What is known of a trial's configuration, by number; None for one that has not begun.
-        composed: What the configuration is now.
+        terms: The terms, which must not have changed.
+        recorded: Gives the values of a trial's recorded configuration by its number; None if it has not begun.
+        composed: Gives the current configuration.
 
     Raises:
         StudyError: The study has other terms.
-        StoreError: The database does not answer; the study is what it was.
+        StoreError: The database does not respond; the study is unchanged.
     """
     with storage_errors(storage):
         try:
@@ -223,7 +223,7 @@ def _moved(
 
 
 def unrecorded(study: "Study") -> Unrecorded | None:
-    """Return the migration that is still to be told to the runs, if there is one; a crash may have come between."""
+    """Return the migration that is not noted in the runs yet, if any: a crash may have come between."""
     found = study.user_attr(_MIGRATION)
     if found is None or found["is_recorded"]:
         return None
@@ -231,18 +231,18 @@ def unrecorded(study: "Study") -> Unrecorded | None:
 
 
 def note_recorded(study: "Study") -> None:
-    """Remember that the runs have been told."""
+    """Store that the migration is noted in the runs."""
     study.set_user_attr(_MIGRATION, {**study.user_attr(_MIGRATION), "is_recorded": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedTrials:
-    """What a study has imported from another.
+    """The result of importing trials from one study.
 
     Attributes:
-        source: The name of the other study.
-        count: How many trials fit.
-        incompatible: Why each of the others does not, by its number there.
+        source: The name of the source study.
+        count: The number of trials that fit.
+        incompatible: Why each other trial does not, by its number in the source study.
     """
 
     source: str
@@ -251,7 +251,7 @@ class ImportedTrials:
 
 
 def is_stored(storage: RDBStorage, name: str) -> bool:
-    """Tell whether there is a study of this name."""
+    """Return whether the storage has a study of this name."""
     with storage_errors(storage):
         try:
             storage.get_study_id_from_name(name)
@@ -261,10 +261,13 @@ def is_stored(storage: RDBStorage, name: str) -> bool:
 
 
 def require_sources(storage: RDBStorage, sources: Sequence[str], terms: StudyTerms) -> None:
-    """Require studies in the storage that were judged as the new one is; how often they train a trial is their own.
+    """Require that the source studies exist and have the objectives and constraints of the new one.
+
+    The number of replicates may differ.
 
     Raises:
-        ConfigError: There is no such study, it is another program's, or has another metric, direction or constraint.
+        ConfigError: A study does not exist, was made by another program, or has another metric, direction or
+            constraint.
     """
     with storage_errors(storage):
         for source in sources:
@@ -293,23 +296,23 @@ def warm_start(
     recorded: Callable[[str, int], ValueOf | None],
     composed: Composed,
 ) -> list[ImportedTrials]:
-    """Create a study with the complete and pruned trials of others that fit its space.
+    """Create a study with the complete and pruned trials of other studies that fit its space.
 
-    The first numbers of the new study are theirs, but they have no run, do not count, and are never the best. What a
-    source has imported itself is not passed on.
+    Imported trials get the first numbers of the new study, but they have no run, do not count, and are never the best.
+    Trials that a source study has imported itself are left out.
 
     Args:
         storage: From `open_storage`.
-        name: Of the study, which is not there yet.
+        name: The name of the new study.
         sources: The studies to import from.
-        space: What the new study searches.
-        terms: Of the new study.
-        recorded: What is known of the configuration of a trial, by its study and number; None if nothing is.
-        composed: What the configuration is now.
+        space: The space of the new study.
+        terms: The terms of the new study.
+        recorded: Gives the values of a trial's recorded configuration by its study and number; None if there is none.
+        composed: Gives the current configuration.
 
     Raises:
         ConfigError: As for `require_sources`.
-        StoreError: The database does not answer; there is no new study then.
+        StoreError: The database does not respond; no study has been created.
     """
     require_sources(storage, sources, terms)
     trials: list[FrozenTrial] = []

@@ -23,19 +23,19 @@ _log = logging.getLogger(__name__)
 class TrialMemory:
     """All trials of a study by their numbers, read from the database at the start.
 
-    What is set here is in memory; `save` and `flush` write it. A write that fails is forgotten by neither: the next
-    one brings it along.
+    Changes are made in memory; `save` and `flush` write them. A failed write loses nothing: the next one includes its
+    changes.
 
     Args:
         name: The study's name.
         storage: The database.
         study_id: The study's id there.
-        directions: Of the objectives.
+        directions: The directions of the objectives.
         flush_interval_s: How long a report may wait to be written, in seconds.
 
     Attributes:
-        optuna: The memory as Optuna takes it.
-        running: The numbers of the trials that this driver runs; their reports are written with whatever is written.
+        optuna: The trials as an Optuna storage.
+        running: The numbers of the trials that this driver runs; every write includes their reports.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TrialMemory:
 
     @property
     def next_number(self) -> int:
-        """The number of the trial that is asked for next: the first that waits, or else a new one."""
+        """The number of the next trial: the first that waits, or else a new one."""
         return min((trial.number for trial in self._waiting()), default=len(self))
 
     @property
@@ -82,27 +82,27 @@ class TrialMemory:
         return bool(self._waiting())
 
     def set_attr(self, number: int, key: str, value: Any) -> None:
-        """Keep a fact with a trial, as plain data."""
+        """Set an attribute of a trial, as plain data."""
         self.optuna.set_trial_user_attr(id_of(self[number]), key, value)
 
     def set_system_attr(self, number: int, key: str, value: Any) -> None:
-        """Keep with a trial what Optuna itself reads."""
+        """Set an attribute of a trial that Optuna itself reads."""
         self.optuna.set_trial_system_attr(id_of(self[number]), key, value)
 
     def add_report(self, number: int, step: int, value: float) -> None:
-        """Keep an intermediate value; a step that was reported before keeps its first one."""
+        """Store an intermediate value; a step that has one already keeps it."""
         trial = self[number]
         if step not in trial.intermediate_values:
             self.optuna.set_trial_intermediate_value(id_of(trial), step, value)
 
     def suspend(self, number: int, reason: str) -> None:
-        """Let a trial wait, with its number, values and reports, until it is asked for again."""
+        """Make a trial wait, with its number, values and reports, until it is asked for again."""
         self.set_attr(number, INTERRUPTED, reason)
         suspend_trial(self.optuna, self._study_id, number)
         self.running.discard(number)
 
     def suspend_half_asked(self, reason: str) -> None:
-        """Let the trial wait that Optuna had begun when its sampler raised, so that it does not run for ever."""
+        """Make the trial wait that Optuna had begun when its sampler raised, so that it does not stay running."""
         running = [trial.number for trial in self if trial.state == TrialState.RUNNING]
         half = [number for number in running if self._record.state(number) != TrialState.RUNNING]
         for number in half:
@@ -113,26 +113,26 @@ class TrialMemory:
     # --- the database
 
     def load_new(self) -> None:
-        """Read the trials that others have put into the database.
+        """Read the trials that other programs have added to the database.
 
         Raises:
             StudyError: Trials were deleted there.
-            StoreError: The database does not answer.
+            StoreError: The database does not respond.
         """
         with storage_errors(self._storage):
             self._add_new()
 
     def save(self, *numbers: int, is_durable: bool = False, is_patient: bool = True) -> None:
-        """Write what is new: of the trials named, of the running ones, and the study's own attributes.
+        """Write the changes of these trials, of the running ones, and of the study's own attributes.
 
         Args:
             numbers: Trials that have changed.
-            is_durable: Whether it must be on the disk when this returns, even if the machine loses power then.
-            is_patient: Whether a write that fails is tried again for some seconds.
+            is_durable: Whether the changes must survive a power loss once this returns.
+            is_patient: Whether to retry a failed write for some seconds.
 
         Raises:
             StudyError: Another program started a trial in the study, or ended one of these.
-            StoreError: The database does not answer.
+            StoreError: The database does not respond.
         """
         self._unwritten.update(numbers)
         with storage_errors(self._storage):
@@ -143,16 +143,16 @@ class TrialMemory:
         self._flushed_at_s = time.monotonic()
 
     def flush(self, *, is_due: bool = True) -> None:
-        """Write the reports that wait to be written, if the database answers.
+        """Write pending reports, if the database responds.
 
         Args:
-            is_due: Whether to write at once, rather than when the interval has passed.
+            is_due: Whether to write at once, even if the interval has not passed.
         """
         if not is_due and time.monotonic() - self._flushed_at_s < self._flush_interval_s:
             return
         try:
             self.save(is_patient=False)
-        except StoreError as exc:  # reports can wait, and the trials go on meanwhile
+        except StoreError as exc:  # reports can wait while the trials continue
             _log.warning("%s", exc)
             self._flushed_at_s = time.monotonic()
 

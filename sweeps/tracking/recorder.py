@@ -67,7 +67,7 @@ class Recorder(RunRecorder):
     Args:
         open_store: Opens the store; called in the recorder's thread, since importing MLflow takes seconds.
         unsent: The file for what could not be written.
-        timeout_s: How long `close` waits for a store that does not answer.
+        timeout_s: How long `close` waits for a store that does not respond.
         note_interval_s: How long a note waits for a newer one to take its place.
         secrets: What must not be written: neither to the store nor to the file of the unsent.
 

@@ -21,7 +21,7 @@ _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIM
 
 
 def give_up_soon() -> None:
-    """Have MLflow's client give up soon on a server that does not answer; who calls it tries again if need be.
+    """Have MLflow's client give up soon on a server that does not respond; who calls it tries again if need be.
 
     The environment is the only place that the client reads this from; what the user has set there stays.
     """
@@ -33,7 +33,7 @@ def server_runs(uri: str, filter_string: str) -> list[ServerRun]:
     """Return the active runs of all experiments that pass MLflow's filter.
 
     Raises:
-        StoreError: The server does not answer, or not as MLflow does.
+        StoreError: The server does not respond, or not as MLflow does.
     """
     with _client(uri) as client:
         return _search(client, filter_string)

@@ -31,10 +31,10 @@ Composed = Callable[[Mapping[str, Any]], ValueOf]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A trial as the new space has it.
+    """The result of encoding a trial for another space.
 
     Attributes:
-        params: What Optuna stores, by Optuna's names.
+        params: The values that Optuna stores, by Optuna's names.
         incompatible: Why the trial does not fit; empty if it does.
     """
 
@@ -50,10 +50,10 @@ def fit(space: Space, searched: Mapping[str, Any], *, recorded: ValueOf, compose
     """Encode a trial that has run for another space.
 
     Args:
-        space: The new one.
+        space: The new space.
         searched: The values of the keys that were searched when the trial was proposed.
-        recorded: What else its configuration was.
-        composed: What the configuration is now.
+        recorded: Gives the other values of its configuration.
+        composed: Gives the current configuration.
     """
     try:
         params = _encoded(space, searched, recorded)
@@ -68,9 +68,9 @@ def fit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) ->
     """Encode the values given for a trial that has not begun; the sampler chooses what is missing.
 
     Args:
-        space: The new one.
-        given: Values by key, each searched when they were given.
-        composed: What the configuration is now.
+        space: The new space.
+        given: The enqueued values by key, each of which was searched then.
+        composed: Gives the current configuration.
     """
     values = {key: value for key, value in given.items() if key in space.keys}
     try:
@@ -81,7 +81,7 @@ def fit_queued(space: Space, given: Mapping[str, Any], *, composed: Composed) ->
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong; the way out that the space names is another here."""
+    """Return the reason without the remedy of a SpaceError, which does not apply here."""
     return str(error) if isinstance(error, _Incompatible) else str(error).partition(". ")[0]
 
 
@@ -129,7 +129,7 @@ def _of_key(key: str, searched: Mapping[str, Any], recorded: ValueOf) -> Any:
 
 
 def _require_same(gone: Mapping[str, Any], values: Mapping[str, Any], composed: Composed) -> None:
-    """Require of keys that are searched no more that the configuration has their values."""
+    """Require that keys that are no longer searched have the same values in the configuration."""
     if not gone:
         return
     now = composed(values)  # which takes milliseconds

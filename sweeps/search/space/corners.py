@@ -7,13 +7,13 @@ from sweeps.search.space.parameter import Choices, Domain, Interval, Parameter, 
 __all__ = ["is_near_end", "share_near_end", "widened"]
 
 _EDGE = 0.1
-"""of a range, on its own scale: what counts as near its end"""
+"""the share of a range, on its own scale, that counts as near its end"""
 _FEWEST = 3
-"""values without which a range has no ends to speak of"""
+"""the number of values below which a range has no meaningful ends"""
 
 
 def is_near_end(parameter: Parameter, value: float, *, is_upper: bool) -> bool:
-    """Tell whether a value lies in the last tenth of a range, or is the last one."""
+    """Tell whether a value is in the last tenth of a range, or its end."""
     low, high = _ends(parameter.domain)
     if value == (high if is_upper else low):
         return True
@@ -22,7 +22,7 @@ def is_near_end(parameter: Parameter, value: float, *, is_upper: bool) -> bool:
 
 
 def share_near_end(parameter: Parameter, *, is_upper: bool) -> float | None:
-    """Return how many of the values that a sampler draws at random lie there; None if the range has no ends."""
+    """Return the probability that a random value is near the end; None if the range has no meaningful ends."""
     if isinstance(parameter.domain, Choices):
         return None
     values = parameter.values
@@ -38,9 +38,10 @@ def share_near_end(parameter: Parameter, *, is_upper: bool) -> float | None:
 
 
 def widened(parameter: Parameter, *, is_upper: bool) -> Domain | None:
-    """Return the range with half as much again at one end (with `log`, of its logarithm, and a decade at least).
+    """Return the range extended by half its width at one end (on a log scale, and at least by a decade, with `log`).
 
-    What is not below 0 stays so, and shares (from 0 on, below 1) stay below 1. None where nothing is left to add.
+    A range without negative values stays so, and a share (from 0 on, below 1) stays below 1. Return None if the range
+    cannot be extended.
     """
     match parameter.domain:
         case Interval(low=low, high=high, log=True) as it:
@@ -60,7 +61,7 @@ def widened(parameter: Parameter, *, is_upper: bool) -> Domain | None:
             step = abs(it.step)
             count = math.ceil(len(values) / 2)
             if not is_upper and low >= 0:
-                count = min(count, math.ceil(low / step) - 1)  # 0 itself is another thing than a little
+                count = min(count, math.ceil(low / step) - 1)  # 0 itself often means something else, such as "off"
             if count <= 0:
                 return None
             low, high = (low, high + count * step) if is_upper else (low - count * step, high)
@@ -79,7 +80,7 @@ def _is_log(domain: Domain) -> bool:
 
 
 def _position(domain: Domain, value: float) -> float:
-    """Return where between the ends a value lies, from 0 to 1 on the scale of the range."""
+    """Return the position of a value between the ends, from 0 to 1 on the scale of the range."""
     low, high = _ends(domain)
     if _is_log(domain):
         return math.log(value / low) / math.log(high / low)

@@ -43,7 +43,7 @@ _SAID_ELSEWHERE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Declared:
-    """A parameter as it is written: with all its conditions, and not yet repeated."""
+    """A parameter as declared: with all its conditions, before `repeat` is applied."""
 
     parameter: Parameter
     repeat: str | None = None
@@ -53,7 +53,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the command line's overrides into plain ones and sweeps, each in the order typed.
 
     Raises:
-        SpaceError: An override cannot be read.
+        SpaceError: An override cannot be parsed.
     """
     plain: list[str] = []
     sweeps: list[str] = []
@@ -63,19 +63,19 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def key_of(override: str) -> str:
-    """Return the key that an override is about, without `+` or `~`.
+    """Return the key of an override, without `+` or `~`.
 
     Raises:
-        SpaceError: It cannot be read.
+        SpaceError: It cannot be parsed.
     """
     return name_of(read_override(_split_off(override)[0]))
 
 
 def values_of(override: str) -> list[Any]:
-    """Return the values that an override may give its key: one, those of a choice, or none if it is another sweep.
+    """Return the possible values of an override: one, those of a choice, or none if it is another sweep.
 
     Raises:
-        SpaceError: It cannot be read.
+        SpaceError: It cannot be parsed.
     """
     value = read_override(_split_off(override)[0]).value()
     values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep | Glob) else [value]
@@ -96,19 +96,19 @@ def parse_space(
     Args:
         expressions: The `search` node of the config: key to expression (`tag(log, interval(1e-4, 1e-1))`,
             `32,64,128`), list of choices, or constant. Mappings nest: `{optimizer: {lr: ...}}`; one with `values`
-            declares a parameter and may have `when` and `repeat`. `forbid` lists combinations, and
-            `groups` the config groups whose options bring their own ranges; `model._search_: true` is the same.
-        overrides: The command line. A sweep wins over the expression of the same key; a plain override
-            fixes its key, so that it is searched no more.
-        group_options: Names the options of a config group, for `model=glob(*)`.
-        fixed: Gives what the configuration says of a key that is not searched, or raises KeyError; arguments of that
-            beyond the first are the keys that there are.
-        option_ranges: Gives the expressions that an option of a group (None: the one that is fixed) states for its
-            own keys. What the space or the command line names wins over them.
-        brings_options: Whether the options of a searched group bring their ranges without being asked to.
+            declares a parameter and may have `when` and `repeat`. `forbid` lists combinations, and `groups` the
+            config groups whose options declare their own ranges; `model._search_: true` is the same.
+        overrides: The command line. A sweep wins over the expression of the same key; a plain override fixes its
+            key, so that it is no longer searched.
+        group_options: Returns the options of a config group, for `model=glob(*)`.
+        fixed: Returns the value in the configuration of a key that is not searched, or raises KeyError; its arguments
+            after the first are the existing keys.
+        option_ranges: Returns the expressions that an option of a group declares for its own keys; the option is None
+            if the group is not searched. Keys that the space or the command line names win over them.
+        brings_options: Whether the options of a searched group declare their ranges by default.
 
     Raises:
-        SpaceError: An expression or condition cannot be read, makes no sense, or a key is given twice.
+        SpaceError: An expression or condition cannot be parsed or is invalid, or a key is repeated.
     """
     node = dict(expressions or {})
     pasted = _pasted(node.pop("hydra", None))
@@ -152,7 +152,7 @@ def _flatten(expressions: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 
 def _pasted(hydra: Any) -> Mapping[str, Any]:
-    """Return the parameters of a block that was written for Hydra's Optuna sweeper, `hydra.sweeper.params`."""
+    """Return the parameters of a block for Hydra's Optuna sweeper, `hydra.sweeper.params`."""
     given: dict[str, Any] = dict(hydra or {})
     sweeper: dict[str, Any] = dict(given.pop("sweeper", None) or {})
     params: Mapping[str, Any] = sweeper.pop("params", None) or {}
@@ -192,7 +192,7 @@ def _declared(name: str, value: Any, group_options: GroupOptions | None) -> _Dec
 
 
 def _typed(overrides: Sequence[str], group_options: GroupOptions | None) -> dict[str, _Declared | None]:
-    """Return what the command line says of each key: how it is searched, or None if it is fixed."""
+    """Return each key of the command line with its parameter, or None if it is fixed."""
     texts: dict[str, str] = {}
     typed: dict[str, _Declared | None] = {}
     for text in overrides:
@@ -234,7 +234,7 @@ def _owners(
     group_options: GroupOptions | None,
     brings_options: bool,
 ) -> dict[str, Sequence[str | None]]:
-    """Return the groups that bring ranges, each with its searched options, or None for the fixed one."""
+    """Return the groups that declare ranges, each with its searched options, or None for the fixed one."""
     for group in groups:
         if group_options is not None and not group_options(group):
             raise SpaceError(f"search.groups: there is no config group {group!r}. Example: search.groups=[optimizer]")
@@ -308,7 +308,7 @@ def _condition(name: str, key: str, value: Any) -> Condition:
 
 
 def _clauses(given: Any) -> list[tuple[Condition, ...]]:
-    """Read what is forbidden: `optimizer=sgd and model.depth=3 or seed=1`, or a list of mappings."""
+    """Read `forbid`: `optimizer=sgd and model.depth=3 or seed=1`, or a list of mappings."""
     if given is None:
         return []
     if isinstance(given, str):
@@ -322,7 +322,7 @@ def _clauses(given: Any) -> list[tuple[Condition, ...]]:
 
 
 def _repeated(declared: _Declared, found: Mapping[str, _Declared], fixed: FixedValue | None) -> Iterator[Parameter]:
-    """Return the parameter, or as many of it as the key that it names counts at most."""
+    """Return the parameter, or one for each element up to the largest value of the key in its `repeat`."""
     own, key = declared.parameter, declared.repeat
     if key is None:
         yield own
@@ -347,7 +347,7 @@ def _repeated(declared: _Declared, found: Mapping[str, _Declared], fixed: FixedV
 def _resolve(
     parameters: Sequence[Parameter], forbidden: Sequence[tuple[Condition, ...]], fixed: FixedValue | None
 ) -> Space:
-    """Drop the conditions that a fixed value fulfils, and what can never be: parameters and combinations."""
+    """Drop conditions that a fixed value fulfils, and parameters and combinations that can never occur."""
     searched = {parameter.key_path for parameter in parameters}
     kept: dict[str, Parameter] = {}
     kept_key_paths: set[str] = set()

@@ -56,7 +56,7 @@ _EXAMPLES = {
 }
 _TAGS = {"int", "log"}
 _MAX_FLOAT_STEPS = 1_000_000
-_MAX_WHOLE = 2**53  # samplers calculate in floats, which know no odd number beyond
+_MAX_WHOLE = 2**53  # samplers calculate in floats, which cannot represent odd numbers beyond
 
 
 # --- from text to a domain ---------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def parameter_of_value(key: str, value: Any, group_options: GroupOptions | None)
         expression = one_line(value)
         return parameter_of_override(read_override(f"{key}={expression}"), expression, group_options)
     values = [plain_value(item) for item in value] if isinstance(value, Sequence) else [value]
-    override = read_override(f"{key}=null")  # only the key is to be read
+    override = read_override(f"{key}=null")  # only the key matters here
     expression = ",".join(map(_show, values))
     try:
         domain = _choices(values)
@@ -93,7 +93,7 @@ def parameter_of_override(override: Override, expression: str, group_options: Gr
 
 
 def one_line(text: str) -> str:
-    """Return an expression that was written over several lines, perhaps with comments, as Hydra's grammar reads it."""
+    """Join an expression of several lines, without comments, into one line for Hydra's grammar."""
     for comment in reversed([*re.finditer(r"(?<!\S)#[^\n]*", masked(text))]):
         text = text[: comment.start()] + text[comment.end() :]
     return re.sub(r"\r?\n", " ", text).strip() or text
@@ -194,7 +194,7 @@ def _expand(key: str, glob: Glob, group_options: GroupOptions | None) -> list[An
 
 
 def plain_value(value: Any) -> Any:
-    """Return the Python value of what the parser or OmegaConf gives: no quotes, no ListConfig."""
+    """Convert a value of the parser or of OmegaConf to plain Python: no quoted strings, no ListConfig."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, Mapping):
@@ -216,7 +216,7 @@ def _survives(value: Any) -> bool:
         return False
 
 
-# --- Hydra's parser and its complaints in plain words ------------------------------------------------
+# --- Hydra's parser and its errors in plain words ------------------------------------------------------
 
 
 @cache
@@ -230,7 +230,7 @@ def _parser() -> OverridesParser:
 
 
 def _choice(*args: Any) -> ChoiceSweep:
-    """Be Hydra's `choice`, which refuses null although `a,null` may be typed."""
+    """Like Hydra's `choice`, but accepts null, as in `a,null`."""
     if not args:
         raise ValueError("a choice needs at least one value")
     if len(args) == 1 and isinstance(args[0], ChoiceSweep) and args[0].simple_form:
@@ -241,7 +241,7 @@ def _choice(*args: Any) -> ChoiceSweep:
 
 
 def _exact(cast: Callable[..., Any]) -> Callable[..., Any]:
-    """Be one of Hydra's casts, which make 0 of 0.5, but refuse to change the numbers of a sweep."""
+    """Wrap one of Hydra's casts so that it raises instead of changing a number of a sweep, such as 0.5 to 0."""
 
     def checked(*args: Any, **named: Any) -> Any:
         result = cast(*args, **named)
@@ -258,7 +258,7 @@ def _exact(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _numbers(value: Any) -> list[Any]:
-    """Return what there is to be cast in a sweep, in order."""
+    """Return the values of a sweep that a cast applies to, in order."""
     match value:
         case IntervalSweep():
             return [value.start, value.end]
@@ -275,10 +275,10 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def read_override(text: str) -> Override:
-    """Parse an override by Hydra's grammar.
+    """Parse an override with Hydra's grammar.
 
     Raises:
-        SpaceError: It cannot be read; says why in plain words.
+        SpaceError: It cannot be parsed; the message says why in plain words.
     """
     key, equals, expression = text.partition("=")
     if not equals and not text.startswith("~"):
@@ -322,7 +322,7 @@ def _explain(expression: str, exc: BaseException) -> str:
         match = re.search(pattern, message)
         if match:
             return words(function, match)
-    if function:  # the function itself complained, in words meant for a user
+    if function:  # the function itself raised, with a message for users
         return f"{function}: {message}" if message else f"{function} cannot take these values"
     return _explain_syntax(expression, exc)
 
@@ -367,7 +367,7 @@ _WORDS: list[tuple[str, Callable[[str, "re.Match[str]"], str]]] = [
 
 
 def masked(text: str) -> str:
-    """Return the text, as long as it is, with underscores for what is quoted or escaped."""
+    """Replace quoted and escaped characters by underscores, keeping the length."""
     text = re.sub(r"\\.", "__", text, flags=re.DOTALL)
     return re.sub(r"'[^']*'|\"[^\"]*\"", lambda match: "_" * len(match.group()), text)
 

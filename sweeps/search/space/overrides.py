@@ -44,7 +44,7 @@ def with_further(
 
 
 def replaced(recorded: Sequence[str], further: Sequence[str]) -> list[str]:
-    """Join two lists of overrides; of one key the later alone stays, with the `+` of an earlier one that added it."""
+    """Join two lists of overrides: the later one of a key replaces the earlier, but keeps a `+` that added the key."""
     found = list(recorded)
     for override in further:
         key = key_of(override)

@@ -27,12 +27,12 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What the value of a key must be.
+    """A condition on the value of a key: when a parameter is searched, or part of a forbidden combination.
 
     Attributes:
         key: The dotted key, an element of a list (`model.width[0]`) or a config group.
-        operator: `=` or `!=` any of the values, or a comparison with the one number there is.
-        values: As the config has them.
+        operator: `=` for one of the values, `!=` for none of them, or a comparison with a single number.
+        values: The values as in the config.
     """
 
     key: str
@@ -56,7 +56,7 @@ def all_hold(conditions: tuple[Condition, ...], values: Mapping[str, Any]) -> bo
 
 
 def is_same(left: Any, right: Any) -> bool:
-    """Tell whether a config means the same by both: 1 and 1.0, but neither 1 and true nor 1 and '1'."""
+    """Tell whether two values mean the same in a config: 1 and 1.0 do, but neither 1 and true nor 1 and '1'."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
@@ -69,9 +69,9 @@ class Choices:
     """A finite set of any values, in the order typed.
 
     Attributes:
-        values: What the config gets.
-        stored: What Optuna stores for each: the value itself, or its text when the value is a list or a
-            dict, or when Python takes two values for equal (`1` and `true`).
+        values: The values in the config.
+        stored: The values in Optuna's storage: the same, or their text if one is a list or a dict, or if two values
+            are equal in Python (`1` and `true`).
     """
 
     values: tuple[Any, ...]
@@ -79,10 +79,10 @@ class Choices:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> "Choices":
-        """Build the set, deciding what Optuna stores.
+        """Build the set and choose the stored values.
 
         Raises:
-            ValueError: There is no value, or one value is there twice.
+            ValueError: There is no value, or a value is repeated.
         """
         if not values:
             raise ValueError("a choice needs at least one value")
@@ -132,12 +132,12 @@ class Steps:
 
     @property
     def low(self) -> float:
-        """The smallest value, free of the rounding errors that adding up steps brings."""
+        """The smallest value, without the rounding errors of repeated addition."""
         return self.start if self.step > 0 else self._last()
 
     @property
     def high(self) -> float:
-        """The largest value, free of the rounding errors that adding up steps brings."""
+        """The largest value, without the rounding errors of repeated addition."""
         return self._last() if self.step > 0 else self.start
 
     def nearest(self, value: float) -> float:
@@ -164,12 +164,12 @@ class Parameter:
 
     Attributes:
         key: The dotted key or the config group.
-        prefix: `+` or `++` when the key is to be added to the config, else empty.
-        index: The element that is searched, if the key's value is a list of which each element is a parameter.
+        prefix: `+` or `++` if the key is to be added to the config, else empty.
+        index: The index of the element, if the value is a list of which each element is a parameter; else None.
         option: The option of the key's group that this range belongs to; other options may have other ranges.
-        expression: As the user typed it.
-        domain: The set the values come from.
-        when: The conditions under which it is searched, which must all hold; that on `option` is among them.
+        expression: The expression as the user typed it.
+        domain: The set of its values.
+        when: The conditions under which it is searched, which must all hold; the condition on `option` is one of them.
     """
 
     key: str
@@ -182,7 +182,7 @@ class Parameter:
 
     @property
     def key_path(self) -> str:
-        """Where the value goes, and what conditions call it: `optimizer.lr`, `model.width[0]`."""
+        """The key, with the index of an element, by which conditions name it: `optimizer.lr`, `model.width[0]`."""
         return self.key if self.index is None else f"{self.key}[{self.index}]"
 
     @property
@@ -192,20 +192,20 @@ class Parameter:
 
     @property
     def text(self) -> str:
-        """The domain and the conditions, as `parse_space` reads them; the option's own goes without saying."""
+        """The domain and the conditions, as `parse_space` reads them; the condition on the option is implied."""
         when = [str(condition) for condition in self.when if condition != self.option_condition]
         return f"{self.domain} when {' and '.join(when)}" if when else str(self.domain)
 
     @property
     def option_condition(self) -> Condition | None:
-        """That the option is chosen which the range belongs to."""
+        """The condition that the option of this range is chosen."""
         if self.option is None:
             return None
         return Condition(key=self.key.partition(".")[0], operator="=", values=(self.option,))
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """All values in the order of Hydra's own enumeration, or None if they are a continuum."""
+        """All values in the order in which Hydra enumerates them; None if they are continuous."""
         match self.domain:
             case Interval(is_whole=False):
                 return None
@@ -216,7 +216,7 @@ class Parameter:
 
     @property
     def distribution(self) -> "BaseDistribution":
-        """The Optuna distribution; built anew each time, so keep it."""
+        """The Optuna distribution, built at each access."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         match self.domain:
@@ -267,7 +267,7 @@ class Parameter:
         return self.decode(found)
 
     def decode(self, stored: Any) -> Any:
-        """Return the config's value for what Optuna stored or suggested."""
+        """Return the config's value for a value that Optuna stored or suggested."""
         match self.domain:
             case Choices() as it:
                 return it.values[it.stored.index(stored)]
@@ -279,10 +279,10 @@ class Parameter:
                 return it.nearest(stored)
 
     def encode(self, value: Any) -> Any:
-        """Return what Optuna stores for a value of the config.
+        """Return the value that Optuna stores for a value of the config.
 
         Raises:
-            SpaceError: The value is outside of the parameter's set.
+            SpaceError: The value is not in the domain.
         """
         match self.domain:
             case Choices() as it:

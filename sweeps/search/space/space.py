@@ -27,28 +27,28 @@ class Space:
     """The parameters of a study.
 
     **Names**
-    The config, the command line and the leaderboard know a parameter by its dotted key, or by the config group
-    whose option is searched. In Optuna an element of a list and the range of an option are parameters of their
-    own: `model.width[0]`, `optimizer.lr@sgd`. `encode` and `decode` translate.
+    The config, the command line and the leaderboard name a parameter by its dotted key, or by the config group
+    whose option is searched. In Optuna, an element of a list and the range of an option are separate parameters:
+    `model.width[0]`, `optimizer.lr@sgd`. `encode` and `decode` translate.
 
     **Values**
-    `suggest`, `decode` and `points` give Python values as the config gets them. What Optuna stores may differ
+    `suggest`, `decode` and `points` return Python values for the config. The values that Optuna stores may differ
     (the text of a list).
 
     **Conditions**
-    A parameter is active in a trial if all its conditions hold; a condition on an inactive parameter does not.
-    What is inactive is neither suggested nor set.
+    A parameter is active in a trial if all its conditions hold; a condition on an inactive parameter does not hold.
+    An inactive parameter is neither suggested nor set.
     """
 
     def __init__(self, parameters: Iterable[Parameter] = (), forbidden: Iterable[tuple[Condition, ...]] = ()) -> None:
-        """Put the parameters into the order typed, but each after those that its conditions name.
+        """Order the parameters as given, but each after those that its conditions name.
 
         Args:
-            parameters: Those of one key have different options, or different indices.
+            parameters: The parameters; those of one key have different options or indices.
             forbidden: Combinations that are never proposed: those in which all conditions of one tuple hold.
 
         Raises:
-            SpaceError: A key is there twice, or conditions go round in a circle.
+            SpaceError: A key is repeated, or conditions are circular.
         """
         given = list(parameters)
         self._by_name = {parameter.name: parameter for parameter in given}
@@ -66,7 +66,7 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether some parameter is not searched in every trial."""
+        """Whether a parameter is searched only under conditions."""
         return any(parameter.when for parameter in self.parameters)
 
     @property
@@ -81,7 +81,7 @@ class Space:
 
     @cached_property
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """Optuna's distributions by name, of all parameters whatever their conditions."""
+        """Optuna's distributions of all parameters by name, whatever their conditions."""
         return {parameter.name: parameter.distribution for parameter in self.parameters}
 
     # --- one trial
@@ -105,7 +105,7 @@ class Space:
         """Return the config's values as Optuna stores them, for `enqueue_trial`; some keys may be missing.
 
         Raises:
-            SpaceError: A key or a value is not in the space, or the values do not go together.
+            SpaceError: A key or a value is not in the space, or the combination is not.
         """
         self._check_keys(values)
         chosen = self._by_key_path(values)
@@ -130,7 +130,7 @@ class Space:
         return [f"{group[0].prefix}{key}={quote(values[key])}" for key, group in self._by_key.items() if key in values]
 
     def settings(self, values: Mapping[str, Any]) -> set[str]:
-        """Return what composing these values shows to be right: each key, with the options it belongs to."""
+        """Return what composing these values validates: each key, with the option of its group."""
         return {f"{key}@{values.get(key.partition('.')[0])}" for key in values}
 
     # --- many trials
@@ -152,7 +152,7 @@ class Space:
         return found
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Go through the valid points of the grid, the last parameter fastest, as Hydra's own sweeper does.
+        """Iterate over the valid points of the grid, the last parameter fastest, as Hydra's own sweeper does.
 
         Raises:
             SpaceError: A parameter is continuous.
@@ -160,7 +160,7 @@ class Space:
         return map(self.decode, self.stored_points())
 
     def stored_points(self) -> Iterator[dict[str, Any]]:
-        """Go through the same points by Optuna's names, with what Optuna stores.
+        """Iterate over the same points with Optuna's names and stored values.
 
         Raises:
             SpaceError: A parameter is continuous.
@@ -170,9 +170,9 @@ class Space:
             yield {p.name: p.encode(chosen[p.name]) for p in self.parameters if p.name in chosen}
 
     def corners(self) -> list[dict[str, Any]]:
-        """Return points in which every choice and both ends of every range occur, where they can.
+        """Return points in which every choice and both ends of every range occur, if they are valid.
 
-        The first has the first value of each parameter; the others differ from it by as little as can be.
+        The first point has the first value of each parameter; the others differ from it as little as possible.
 
         Raises:
             SpaceError: A parameter is active in no valid point, or there is no valid point.
@@ -202,9 +202,9 @@ class Space:
         return self._by_key_path(values)
 
     def moved(self, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return a point with the values at some key paths changed; None if that is no point of the space.
+        """Return a point with the values at some key paths changed; None if the result is not a point of the space.
 
-        What the change makes inactive is left out; what it makes active must be among the changes.
+        Parameters that become inactive are left out; those that become active must be among the changes.
         """
         wanted = self.by_key_path(values) | dict(changes)
         chosen: dict[str, Any] = {}
@@ -221,7 +221,7 @@ class Space:
     # --- the space as text
 
     def describe(self) -> dict[str, str]:
-        """Return what to store to recognise the space later: name to expression, free of spelling variants.
+        """Return the normal form of the space, name to expression, which is stored with the study.
 
         `parse_space(space.describe()) == space`.
         """
@@ -229,7 +229,7 @@ class Space:
         return described | ({"forbid": self._forbidden_text} if self.forbidden else {})
 
     def difference(self, stored: Mapping[str, str]) -> list[str]:
-        """Return one line for each parameter that a stored description has otherwise; empty if none."""
+        """Return one line for each difference from a stored description; empty if there is none."""
         own = self.describe()
         lines = []
         for key in [*stored, *(key for key in own if key not in stored)]:
@@ -246,7 +246,7 @@ class Space:
     # --- keys of the config, key paths of values, names in Optuna
 
     def _values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the config's values by key for values by key path: elements become lists."""
+        """Convert values by key path to the config's values by key: elements become lists."""
         values: dict[str, Any] = {}
         for key, group in self._by_key.items():
             if key in chosen:
@@ -262,7 +262,7 @@ class Space:
         return values
 
     def _by_key_path(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values by key path for the config's values by key: lists fall apart into elements."""
+        """Convert the config's values by key to values by key path: lists become elements."""
         chosen: dict[str, Any] = {}
         for key, value in values.items():
             if self._by_key[key][0].index is None:
@@ -274,7 +274,7 @@ class Space:
         return chosen
 
     def _encode_one(self, key_path: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Encode one value for each parameter that may be the active one; none is known if conditions are open."""
+        """Encode one value for each parameter that may be active: several if their conditions are open."""
         candidates = [p for p in self.parameters if p.key_path == key_path]
         if not candidates:
             raise SpaceError(f"{key_path} is not searched in this study; the list has too many elements.")
@@ -296,9 +296,9 @@ class Space:
     # --- valid combinations
 
     def _combinations(self, candidates: Callable[[Parameter], Sequence[Any]]) -> Iterator[dict[str, Any]]:
-        """Go through the valid combinations of the candidates, by name, the last parameter fastest.
+        """Iterate over the valid combinations of the candidates, by name, the last parameter fastest.
 
-        A parameter that is active, but has no candidates, makes a combination invalid.
+        An active parameter without candidates makes a combination invalid.
         """
 
         def go(index: int, chosen: dict[str, Any], by_name: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -315,7 +315,7 @@ class Space:
         return go(0, {}, {})
 
     def _point(self, parameter: Parameter | None = None, value: Any = None) -> dict[str, Any] | None:
-        """Return the valid point, by name, that is nearest to all first values and has this value, or None."""
+        """Return the valid point, by name, that has this value and otherwise the first values if possible; or None."""
         tied = {c.key for clause in self.forbidden for c in clause} | {
             c.key for c in (parameter.when if parameter else ())
         }
@@ -332,7 +332,7 @@ class Space:
         return next((point for point in points if parameter is None or parameter.name in point), None)
 
     def _telling_values(self, parameter: Parameter) -> list[Any]:
-        """Return the values that conditions may tell apart: the ends first, then all there are, if few."""
+        """Return the values that conditions may distinguish: the ends first, then all others if they are few."""
         few = parameter.values if parameter.values is not None and len(parameter.values) <= _MAX_COUNTED else ()
         named: list[Any] = []
         for condition in self._conditions_on(parameter.key_path):
@@ -371,7 +371,7 @@ class Space:
 
 
 def _require_distinct(parameters: Sequence[Parameter]) -> None:
-    """Refuse two parameters of one key path, unless both belong to options, and gaps in lists."""
+    """Reject two parameters of one key path, unless both belong to options, and gaps in lists."""
     options: dict[str, list[str | None]] = {}
     indices: dict[str, set[int | None]] = {}
     for parameter in parameters:
@@ -418,7 +418,7 @@ def _never_active(parameter: Parameter, forbidden: str) -> str:
 
 
 def _as_own(parameter: Parameter, value: Any) -> list[Any]:
-    """Return the parameter's own value that equals `value` (1.0 for 1), or nothing."""
+    """Return the parameter's value that equals `value` (1.0 for 1), or nothing."""
     try:
         return [parameter.decode(parameter.encode(value))]
     except SpaceError:
@@ -436,7 +436,7 @@ def _countable(parameter: Parameter) -> str:
 
 
 def read_values(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return what `key=value` overrides set, quoted and nested as on a sweep's command line.
+    """Return the values of `key=value` overrides for one trial, written as on a sweep's command line.
 
     Raises:
         SpaceError: One cannot be read, deletes a key, or is a sweep expression.

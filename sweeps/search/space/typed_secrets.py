@@ -18,18 +18,18 @@ _MARKS = re.compile(r"""[{}\[\](),:='"]""")
 
 
 def hide_typed(override: str) -> str:
-    """Return an override as it may be shown: as it was typed, or with `***` for what is secret in its value."""
+    """Return an override for display: as it was typed, or with `***` for the secrets in its value."""
     return _divided(override)[0]
 
 
 def typed_secrets(overrides: Sequence[str]) -> Iterator[str]:
-    """Yield what is secret in overrides, for messages about a wrong one."""
+    """Yield the secrets in overrides, to hide them in messages."""
     for override in overrides:
         yield from _divided(override)[1]
 
 
 def _divided(override: str) -> tuple[str, list[str]]:
-    """Return an override as it may be shown, and what must not be shown of it."""
+    """Return an override for display, and the secrets in it."""
     key, _, text = override.partition("=")
     secret_name = next(filter(is_secret, _BETWEEN_NAMES.split(key.lstrip("+~"))), "")
     if not text or not (secret_name or "{" in text.replace("${", "")):
@@ -50,7 +50,7 @@ def _divided(override: str) -> tuple[str, list[str]]:
 
 
 def _unread_with_names(text: str) -> list[str]:
-    """Return the parts of a text that cannot be read, if something in it is called like a secret."""
+    """Return the parts of a text that cannot be parsed, if it contains the name of a secret."""
     return _unread(text) if any(is_secret(part) for part in _MARKS.split(text)) else []
 
 
