@@ -16,7 +16,7 @@ from filelock import FileLock
 
 TABLE_OF = {"mlflow.db": "experiments", "optuna.db": "studies"}  # what tells whose tables are to be created
 
-_plain_create_all = sa.MetaData.create_all
+plain_create_all = sa.MetaData.create_all  # as SQLAlchemy has it
 _making: set[str] = set()
 
 
@@ -26,7 +26,7 @@ def install(folder: Path) -> None:
     def create_all(self: sa.MetaData, bind: Any, *arguments: Any, **options: Any) -> None:
         name = next((name for name, table in TABLE_OF.items() if table in self.tables), None)
         if name is None or name in _making or not _is_new_file(bind):
-            _plain_create_all(self, bind, *arguments, **options)
+            plain_create_all(self, bind, *arguments, **options)
             return
         template = empty_store(folder, name)
         target = bind.raw_connection()

@@ -197,11 +197,10 @@ class Study(Search):
         pruner = self._judged.pruner
         if pruner is self._paired:
             return PruneDecision(prune=False)
-        trial = self._memory[number]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "All-NaN slice")  # numpy's word for a trial that diverged
-            prune = bool(pruner.prune(self._judged, trial))
-        reason = why_pruned(pruner, self._judged, trial) if prune else ""
+            prune = bool(pruner.prune(self._judged, self._memory[number]))
+        reason = why_pruned(pruner, self._judged, self._memory[number]) if prune else ""  # with the rung just reached
         self._memory.flush(is_due=False)
         return PruneDecision(prune=prune, reason=reason)
 

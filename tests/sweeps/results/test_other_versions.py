@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_stores import plain_create_all
 
 from sweeps.core.errors import StoreError
 from sweeps.results.queries import top_rows, trial_rows
@@ -108,7 +109,7 @@ def test_store_of_an_ancient_mlflow_is_told_apart_from_a_stranger(tmp_path: Path
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     engine = sa.create_engine(uri)
-    Base.metadata.create_all(engine)
+    plain_create_all(Base.metadata, engine)
     with engine.begin() as connection:
         config = _get_alembic_config(uri)
         config.attributes["connection"] = connection
