@@ -15,16 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from sweeps.config.composer import Config, fingerprint, freeze
 from sweeps.config.quoting import quote
 from sweeps.core import paths
 from sweeps.core.errors import ConfigError, LightsweepError, PreflightError
-from sweeps.core.messages import CheckPassed, CornerResult, Event, Exited, Failed, RankJob
+from sweeps.core.messages import CheckPassed, CornerResult, Event, Exited, Failed
 from sweeps.core.text import memory, shortened
 from sweeps.driver.jobs import JobBuilder
 from sweeps.driver.preflight_report import AvailableMemory, CheckReport, Point, Size, Unused, text_of
+from sweeps.launchers.launcher import Launcher
 from sweeps.launchers.slots import Slot
 from sweeps.search.space.space import Space
 
@@ -50,21 +51,8 @@ Compose = Callable[[Point], Config]
 Corner = tuple[Point, Config]
 
 
-class CheckLauncher(Protocol):
-    """What a check needs of a launcher; see `LocalLauncher`."""
-
-    def start(self, number: int, job: RankJob, num_ranks: int) -> None:
-        """Start the ranks of a trial."""
-
-    def poll(self, timeout_s: float) -> list[tuple[int, Event]]:
-        """Wait for events."""
-
-    def kill(self, number: int) -> None:
-        """End a trial at once."""
-
-
 def check(
-    launcher: CheckLauncher,
+    launcher: Launcher,
     jobs: JobBuilder,
     corners: Sequence[Corner],
     slots: Sequence[Slot],
@@ -117,7 +105,7 @@ class _Bench:
     """Runs checks in processes of their own, one at a time, in one folder."""
 
     def __init__(
-        self, launcher: CheckLauncher, jobs: JobBuilder, slot: Slot, folder: Path, judged: Sequence[str] = ()
+        self, launcher: Launcher, jobs: JobBuilder, slot: Slot, folder: Path, judged: Sequence[str] = ()
     ) -> None:
         self.folder = folder
         self._judged = tuple(judged)
